@@ -1,0 +1,33 @@
+# A fresh clone needs Python 3.11 and make.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test lint benchmarks clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.txt)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirement requirements.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/drsf demo demo --overwrite
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest --numprocesses 2
+
+# What the figures in docs/ and the closing notes come from; needs the shared clips.
+benchmarks: setup
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv demo build dist

@@ -1,0 +1,203 @@
+"""The contract every victim keeps.
+
+A victim has two uses that share networks, crops and decoding:
+
+* reading, on whole frames (uint8, RGB, numpy): `Detector.detect`, `Aligner.align`, `GazeEstimator.estimate`;
+* being attacked: `objective(...)` freezes targets and geometry for a batch of frames and returns an
+  `Objective`, whose `read` is differentiable with respect to the pixels of a window of each frame.
+
+Only a part of each frame changes during an attack. `Window` says which; every window of a batch has the same
+size, so that windows can be stacked, while offsets differ. Pixels are float RGB in [0, 1] with shape
+(B, 3, h, w); coordinates given to and returned by victims are those of the *whole frame*, in px.
+
+Networks are called as `network(*tensors) -> tuple of tensors`, whether the network is a torch module or an ONNX
+session wrapped to look like one; they are what `drsf export` writes.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from victims.camera import Camera
+from victims.face import Array, Detections
+from weights.errors import WeightsError
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Network = Callable[..., tuple[Tensor, ...]]
+Role = Literal["detector", "aligner", "gaze"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the frame, px: the part an attack may look at and change."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cut(self, image: Image) -> Image:
+        """The window's pixels, (height, width, 3), a view."""
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+class Reading(NamedTuple):
+    """What a victim reads from a batch of windows during an attack."""
+
+    loss: Tensor
+    """(B,) differentiable; each frame's own, never averaged over the batch."""
+    error: Tensor
+    """(B,) detached, in the unit people judge by: detector 1 - IoU; aligner mean landmark distance over
+    sqrt(w·h) of the target box; gaze angle in degrees. Infinite where nothing is found."""
+    output: Tensor
+    """(B, ...) detached, what the next victim's geometry comes from: boxes (B, 4), landmarks (B, 68, 2) or gaze
+    vectors (B, 3) in the camera frame. NaN where nothing is found."""
+
+
+class Objective(ABC):
+    """Targets and geometry of a batch of frames, frozen; a function of pixels."""
+
+    @abstractmethod
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        """Loss of windows `pixels` (len(items), 3, h, w), which belong to frames `items` of the batch.
+
+        `geometry` is what the victim before this one reads now (boxes for an aligner, landmarks for gaze), with
+        which the crop is made as it will be at decode time; a row that is NaN, or None, means the target's own.
+        """
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """How one network of a victim is exported."""
+
+    inputs: tuple[Tensor, ...]
+    """Example inputs, batch of 2."""
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    dynamic_axes: Mapping[str, Mapping[int, str]]
+    """Name -> axis -> name of the dynamic axis."""
+    preprocessing: str
+    """One line for the file's metadata: colour order, range, mean, size."""
+
+
+class Victim(ABC):
+    """A named model with its networks. `device` is where its networks run and its tensors must be."""
+
+    name: str
+    role: Role
+    networks: dict[str, Network]
+    weights: dict[str, str]
+    """File name -> sha256 of every weight file in use."""
+
+    def __init__(self, networks: Mapping[str, Network], weights: Mapping[str, str]) -> None:
+        self.networks = dict(networks)
+        self.weights = dict(weights)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Self:
+        """This victim with its torch networks on `device` (in place, returned)."""
+        self.device = torch.device(device)
+        for network in self.networks.values():
+            if isinstance(network, nn.Module):
+                network.to(self.device)
+        return self
+
+    def with_networks(self, networks: Mapping[str, Network]) -> Self:
+        """A copy that reads through other implementations of the same networks (ONNX sessions). They take and
+        return CPU tensors."""
+        if set(networks) != set(self.networks):
+            raise ValueError(f"{self.name} has networks {sorted(self.networks)}, not {sorted(networks)}")
+        other = copy.copy(self)
+        other.networks = dict(networks)
+        other.device = torch.device("cpu")
+        return other
+
+    @abstractmethod
+    def export_specs(self) -> dict[str, ExportSpec]:
+        """How each network is exported, by its name in `networks`."""
+
+
+class Detector(Victim):
+    role: Role = "detector"
+
+    @abstractmethod
+    def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+        """Faces of each image (all of one size), best score first. `threshold` replaces the final score
+        threshold (lower: more faces, for covering)."""
+
+    @abstractmethod
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
+        of each frame stays as given."""
+
+
+class Aligner(Victim):
+    role: Role = "aligner"
+
+    @abstractmethod
+    def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
+        """Landmarks (k, 68, 2) of the k boxes (k, 4) of each image."""
+
+    @abstractmethod
+    def objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array, originals: Sequence[Image]
+    ) -> Objective:
+        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `originals` are the
+        untouched frames, for victims whose target is an inner output (heatmaps)."""
+
+
+class GazeEstimator(Victim):
+    role: Role = "gaze"
+
+    @abstractmethod
+    def estimate(
+        self, images: Sequence[Image], landmarks: Sequence[Array], camera: Camera
+    ) -> list[tuple[Array, Array]]:
+        """For the k faces (k, 68, 2) of each image: gaze vectors (k, 3) in the camera frame, and (k, 2) pitch, yaw
+        in rad in normalised camera space."""
+
+    @abstractmethod
+    def objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], landmarks: Array, gaze: Array, camera: Camera
+    ) -> Objective:
+        """Make the estimator return `gaze` (B, 3), camera frame, for patches normalised by `landmarks`
+        (B, 68, 2)."""
+
+
+def to_pixels(images: Sequence[Image], device: torch.device | str = "cpu") -> Tensor:
+    """Images of one size as float RGB in [0, 1], (B, 3, H, W)."""
+    stacked = torch.from_numpy(np.ascontiguousarray(np.stack(images))).to(device)
+    return stacked.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Load `state` into `module`, set to eval, without gradients for the weights.
+
+    Counters of batch normalisation (`num_batches_tracked`) may be missing. Anything else that is missing, left over
+    or of another shape raises WeightsError with the first such key; `source` names the file in it.
+    """
+    own = module.state_dict()
+    for key, value in own.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key not in state:
+            raise WeightsError(f"{source}: key {key!r} is missing; this is not a checkpoint of {type(module).__name__}.")
+        if tuple(state[key].shape) != tuple(value.shape):
+            raise WeightsError(
+                f"{source}: key {key!r} has shape {tuple(state[key].shape)} where {type(module).__name__} has "
+                f"{tuple(value.shape)}; this is not a checkpoint of it."
+            )
+    for key in state:
+        if key not in own:
+            raise WeightsError(f"{source}: key {key!r} is unknown; this is not a checkpoint of {type(module).__name__}.")
+    module.load_state_dict(dict(state), strict=False)
+    return module.eval().requires_grad_(False)
