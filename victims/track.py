@@ -1,0 +1,374 @@
+"""Faces over time: what must be covered in a frame, whether or not the detector saw a face in it.
+
+Two passes. `link` joins the detections of all frames into tracks; `cover_boxes` says what every frame has to cover.
+Both err towards covering: a detection that fits no track starts one, a track that ends stays covered where it was,
+a gap is bridged from both sides. Wrong links cost coverage, never expose a face.
+
+Boxes are xyxy px of the frame as a detector gives them; enlarging them to heads is the business of obscuring.
+Times are in seconds, one a frame, rising; frame rates may vary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from victims.face import Array, Detections
+from weights.errors import UsageError
+
+CONFIRM_SCORE = 0.7
+"""One detection with this score is a face. It is no higher than the threshold at which a detector's output is read,
+so everything that can be read is covered."""
+
+SUSTAINED_HITS = 3
+"""So many detections of any score within a second are a face too."""
+
+RADIUS_S = 0.1
+"""A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
+
+GROWTH_RATE = 0.6
+"""A box inside a gap grows on every side by this share of its size for every second to the nearest sighting."""
+
+HELD_GROWTH = 0.3
+"""A box that is held grows on every side by this share of its size."""
+
+SWEEP_S = 0.5
+"""A held box is also swept along its last (or first) motion for this long, by at most `SWEEP_SIZES` of its size."""
+
+SWEEP_SIZES = 1.5
+
+_SAME_FACE_IOU = 0.6
+_SIZE_RATIO = 2.5
+_REACH = 0.8  # centre distance to the predicted box, in box sizes, at which a link is still believed ...
+_REACH_RATE = 1.5  # ... and what a second without a sighting adds to it
+_LOST_COST = 2.0  # a track within the gap always wins over one that is longer lost
+_MOTION_S = 0.3  # the time over which a velocity is measured
+
+
+@dataclass(eq=False)
+class Track:
+    """One face through the clip, as far as it was seen."""
+
+    id: int
+    boxes: dict[int, Array] = field(default_factory=dict)
+    """Frame index -> box (4,) px, only where a detector saw it, in rising order."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """Frame index -> the detector's score."""
+
+    @property
+    def largest(self) -> tuple[float, float]:
+        """The greatest width and the greatest height seen, px."""
+        stacked = np.stack(list(self.boxes.values()))
+        return float((stacked[:, 2] - stacked[:, 0]).max()), float((stacked[:, 3] - stacked[:, 1]).max())
+
+
+@dataclass(frozen=True, eq=False)
+class CoverBox:
+    """One box that a frame must cover."""
+
+    track_id: int
+    """Of the track it comes from; negative for a region drawn by hand."""
+    box: Array
+    """(4,) px of the frame; may reach over the border."""
+    largest: tuple[float, float]
+    """Greatest width and height of the face along the whole track, px: what the block size is made for."""
+    exact: bool = False
+    """True when the box is the region itself (drawn by hand), false when it is a face that belongs to a head."""
+
+
+@dataclass(frozen=True, eq=False)
+class ManualRegion:
+    """A region drawn by hand."""
+
+    box: Array
+    """(4,) x1, y1, x2, y2 px of the frame."""
+    start: float = 0.0
+    """s, inclusive."""
+    end: float = math.inf
+    """s, inclusive."""
+
+
+def parse_region(text: str) -> ManualRegion:
+    """`x1,y1,x2,y2` or `x1,y1,x2,y2@start-end` (s; either end may be left out). Raises UsageError."""
+    number = r"[0-9]+(?:\.[0-9]+)?"
+    corners = rf"({number}),({number}),({number}),({number})"
+    match = re.fullmatch(rf"{corners}(?:@({number})?-({number})?)?", re.sub(r"\s", "", text))
+    if match is None:
+        raise UsageError(f"--region {text!r} is not of the form x1,y1,x2,y2 or x1,y1,x2,y2@start-end (px and seconds).")
+    box = np.array([float(v) for v in match.groups()[:4]])
+    start = float(match[5]) if match[5] else 0.0
+    end = float(match[6]) if match[6] else math.inf
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise UsageError(f"--region {text!r} is empty: x1 must be below x2 and y1 below y2.")
+    if start > end:
+        raise UsageError(f"--region {text!r} ends before it starts: give @start-end in seconds.")
+    return ManualRegion(box, start, end)
+
+
+def merge_detections(seen: Sequence[Detections]) -> Detections:
+    """What several detectors see in one frame, as one: boxes that overlap by an IoU over 0.6 become their union."""
+    boxes = [box for one in seen for box in one.boxes]
+    scores = [float(score) for one in seen for score in one.scores]
+    merged: list[Array] = []
+    best: list[float] = []
+    for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        box = np.asarray(boxes[index], dtype=np.float64)
+        overlaps = [float(_iou(box[None], other[None])[0, 0]) for other in merged]
+        if overlaps and max(overlaps) > _SAME_FACE_IOU:
+            near = int(np.argmax(overlaps))
+            merged[near] = _union(merged[near], box)
+        else:
+            merged.append(box)
+            best.append(scores[index])
+    return Detections(np.array(merged, dtype=np.float64).reshape(-1, 4), np.array(best, dtype=np.float64))
+
+
+def link(
+    detections: Sequence[Detections],
+    times: Sequence[float],
+    max_gap_s: float = 1.0,
+    confirm_score: float = CONFIRM_SCORE,
+) -> list[Track]:
+    """Join the detections of all frames into tracks, in the order of their first sighting.
+
+    Detections go to tracks by the cheapest assignment (centre distance to where the track should be by now, overlap,
+    size); one that nothing is near starts a track, so a scene cut starts new ones. A track that was not seen for
+    longer than `max_gap_s` is taken up again only when nothing better is near. Tracks that never reached
+    `confirm_score`, were not seen `SUSTAINED_HITS` times within a second and are not near a track that was, are
+    spurious and left out.
+    """
+    if len(detections) != len(times):
+        raise ValueError(f"{len(detections)} frames of detections, {len(times)} times")
+    tracks: list[Track] = []
+    for index, seen in enumerate(detections):
+        if not len(seen):
+            continue
+        boxes = np.asarray(seen.boxes, dtype=np.float64).reshape(-1, 4)
+        taken: dict[int, int] = {}
+        if tracks:
+            cost = _link_cost(tracks, boxes, index, times, max_gap_s)
+            rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e6))
+            taken = {int(c): int(r) for r, c in zip(rows, columns, strict=True) if np.isfinite(cost[r, c])}
+        for column, box in enumerate(boxes):
+            if column in taken:
+                track = tracks[taken[column]]
+            else:
+                track = Track(len(tracks))
+                tracks.append(track)
+            track.boxes[index] = box
+            track.scores[index] = float(seen.scores[column])
+    return _confirmed(tracks, times, max_gap_s, confirm_score)
+
+
+def cover_boxes(
+    tracks: Sequence[Track],
+    times: Sequence[float],
+    max_gap_s: float = 1.0,
+    extend_s: float = 1.0,
+    hold_s: float = math.inf,
+) -> list[list[CoverBox]]:
+    """What each frame must cover, one list a frame.
+
+    * Where a track is seen, or was seen at most `max_gap_s` apart: its box, interpolated in time, grown by
+      `GROWTH_RATE` inside a gap, united with its neighbours within `RADIUS_S`.
+    * In a longer gap: the last box before it and the first after it, both, all through the gap.
+    * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
+      the clip: a head that is no longer detected has most likely only turned away). Tracks seen fewer than
+      `SUSTAINED_HITS` times are covered for `extend_s` only, unless there are no others.
+
+    Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
+    after a detector has lost it.
+    """
+    clock = np.asarray(times, dtype=np.float64)
+    covers: list[list[CoverBox]] = [[] for _ in times]
+    any_sustained = any(_sustained(track, times) for track in tracks)
+    for track in tracks:
+        largest = track.largest
+        reach = hold_s if _sustained(track, times) or not any_sustained else min(extend_s, hold_s)
+        segments = _segments(sorted(track.boxes), clock, max_gap_s)
+        for segment in segments:
+            for index, box in zip(range(segment[0], segment[-1] + 1), _dense(track, segment, clock), strict=True):
+                covers[index].append(CoverBox(track.id, box, largest))
+        ends = [CoverBox(track.id, _held(track, s, clock, forward=True), largest) for s in segments]
+        starts = [CoverBox(track.id, _held(track, s, clock, forward=False), largest) for s in segments]
+        for k in range(len(segments) - 1):
+            for index in range(segments[k][-1] + 1, segments[k + 1][0]):
+                covers[index] += [ends[k], starts[k + 1]]
+        first, last = segments[0][0], segments[-1][-1]
+        for index in range(first):
+            if clock[first] - clock[index] <= reach:
+                covers[index].append(starts[0])
+        for index in range(last + 1, len(clock)):
+            if clock[index] - clock[last] <= reach:
+                covers[index].append(ends[-1])
+    return covers
+
+
+def add_regions(
+    covers: Sequence[Sequence[CoverBox]], regions: Sequence[ManualRegion], times: Sequence[float]
+) -> list[list[CoverBox]]:
+    """`covers` and, in every frame within their time, the regions drawn by hand."""
+    drawn = [
+        CoverBox(-1 - k, region.box, (float(region.box[2] - region.box[0]), float(region.box[3] - region.box[1])), True)
+        for k, region in enumerate(regions)
+    ]
+    return [
+        [*frame, *(box for box, region in zip(drawn, regions, strict=True) if region.start <= time <= region.end)]
+        for frame, time in zip(covers, times, strict=True)
+    ]
+
+
+def main_track(tracks: Sequence[Track]) -> Track | None:
+    """The track that is the largest face in most frames: the driver, in a driver-facing clip."""
+    best: dict[int, tuple[float, int]] = {}
+    for position, track in enumerate(tracks):
+        for index, box in track.boxes.items():
+            area = float((box[2] - box[0]) * (box[3] - box[1]))
+            best[index] = max(best.get(index, (-1.0, 0)), (area, position))
+    if not best:
+        return None
+    votes = Counter(position for _, position in best.values())
+    return tracks[max(votes, key=lambda position: (votes[position], -position))]
+
+
+def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Sequence[float], max_gap_s: float) -> Array:
+    """(tracks, boxes); infinite where a link is not believed."""
+    last = [next(reversed(track.boxes)) for track in tracks]
+    elapsed = np.array([times[index] - times[frame] for frame in last])
+    moved = [
+        track.boxes[frame] + np.tile(_velocity(track, frame, times, True) * min(gap, _MOTION_S), 2)
+        for track, frame, gap in zip(tracks, last, elapsed, strict=True)
+    ]
+    predicted = np.stack(moved)
+    size_a, size_b = _size(predicted)[:, None], _size(boxes)[None, :]
+    centre_a, centre_b = (predicted[:, :2] + predicted[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
+    distance = np.linalg.norm(centre_a[:, None] - centre_b[None], axis=-1) / np.maximum(np.minimum(size_a, size_b), 1.0)
+    reach = _REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s)[:, None]
+    ratio = np.abs(np.log(size_a / size_b))
+    cost = distance / reach + 0.5 * (1.0 - _iou(predicted, boxes)) + 0.5 * ratio
+    cost = cost + _LOST_COST * (elapsed > max_gap_s)[:, None]
+    return np.where((distance <= reach) & (ratio <= math.log(_SIZE_RATIO)), cost, np.inf)
+
+
+def _velocity(track: Track, frame: int, times: Sequence[float] | Array, forward: bool) -> Array:
+    """(2,) px/s of the box's centre at sighting `frame`, over the sightings up to `_MOTION_S` before it (forward) or
+    after it; zero when there are none."""
+    here = track.boxes[frame]
+    other: int | None = None
+    for candidate in reversed(track.boxes) if forward else track.boxes:
+        passed = (times[frame] - times[candidate]) * (1 if forward else -1)
+        if passed <= 0:
+            continue
+        if passed > _MOTION_S:
+            break
+        other = candidate
+    if other is None:
+        return np.zeros(2)
+    there = track.boxes[other]
+    return (here[:2] + here[2:] - there[:2] - there[2:]) / 2 / (times[frame] - times[other])
+
+
+def _sustained(track: Track, times: Sequence[float]) -> bool:
+    frames = list(track.boxes)
+    last = SUSTAINED_HITS - 1
+    return any(times[b] - times[a] <= 1.0 for a, b in zip(frames, frames[last:], strict=False))
+
+
+def _confirmed(tracks: Sequence[Track], times: Sequence[float], max_gap_s: float, confirm_score: float) -> list[Track]:
+    sure = [track for track in tracks if max(track.scores.values()) >= confirm_score or _sustained(track, times)]
+    kept = set(map(id, sure))
+    for track in tracks:
+        if id(track) not in kept and any(_near(track, other, times, max_gap_s) for other in sure):
+            kept.add(id(track))
+    return [track for track in tracks if id(track) in kept]
+
+
+def _near(track: Track, other: Track, times: Sequence[float], max_gap_s: float) -> bool:
+    """Whether a box of `track` lies within one size of `other`'s box at its nearest sighting in time."""
+    frames = np.array(list(other.boxes))
+    clock = np.array([times[frame] for frame in frames])
+    for index, box in track.boxes.items():
+        nearest = int(np.argmin(np.abs(clock - times[index])))
+        if abs(clock[nearest] - times[index]) > max_gap_s:
+            continue
+        there = other.boxes[int(frames[nearest])]
+        distance = float(np.linalg.norm(box[:2] + box[2:] - there[:2] - there[2:])) / 2
+        if distance <= max(_size(box[None])[0], _size(there[None])[0]):
+            return True
+    return False
+
+
+def _segments(frames: Sequence[int], clock: Array, max_gap_s: float) -> list[list[int]]:
+    """Sightings, split where they are more than `max_gap_s` apart."""
+    segments = [[frames[0]]]
+    for before, frame in itertools.pairwise(frames):
+        if clock[frame] - clock[before] > max_gap_s + 1e-6:
+            segments.append([])
+        segments[-1].append(frame)
+    return segments
+
+
+def _dense(track: Track, segment: Sequence[int], clock: Array) -> Array:
+    """(frames from the first to the last sighting, 4): interpolated, grown inside gaps, united with neighbours."""
+    span = clock[segment[0] : segment[-1] + 1]
+    seen = clock[segment]
+    known = np.stack([track.boxes[frame] for frame in segment])
+    boxes = np.stack([np.interp(span, seen, known[:, k]) for k in range(4)], axis=1)
+    after = np.searchsorted(seen, span).clip(0, len(seen) - 1)
+    gap = np.minimum(np.abs(seen[after] - span), np.abs(span - seen[(after - 1).clip(0)]))
+    boxes = _grown(boxes, GROWTH_RATE * gap)
+    low = np.minimum(np.searchsorted(span, span - RADIUS_S - 1e-6), np.arange(len(span)) - 1).clip(0)
+    high = np.maximum(np.searchsorted(span, span + RADIUS_S + 1e-6), np.arange(len(span)) + 2).clip(0, len(span))
+    return np.stack(
+        [
+            np.concatenate([boxes[a:b, :2].min(axis=0), boxes[a:b, 2:].max(axis=0)])
+            for a, b in zip(low, high, strict=True)
+        ]
+    )
+
+
+def _held(track: Track, segment: Sequence[int], clock: Array, forward: bool) -> Array:
+    """The box that stays after the segment's last sighting (forward) or stands before its first."""
+    frame = segment[-1] if forward else segment[0]
+    box = track.boxes[frame]
+    size = float(_size(box[None])[0])
+    way = _velocity(track, frame, clock, forward) * SWEEP_S * (1 if forward else -1)
+    length = float(np.linalg.norm(way))
+    if length > SWEEP_SIZES * size:
+        way = way * (SWEEP_SIZES * size / length)
+    return _grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0]
+
+
+def _grown(boxes: Array, share: Array) -> Array:
+    """Boxes (n, 4) moved out on every side by `share` (n,) of their sizes."""
+    margin = _size(boxes) * share
+    return boxes + margin[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
+
+
+def _size(boxes: Array) -> Array:
+    """(n,) square root of the area, px, at least 1."""
+    area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
+    return np.sqrt(np.maximum(area, 1.0))
+
+
+def _union(a: Array, b: Array) -> Array:
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+
+
+def _iou(a: Array, b: Array) -> Array:
+    """(n, m) intersection over union of boxes (n, 4) and (m, 4)."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.prod(np.maximum(high - low, 0.0), axis=-1)
+    area_a, area_b = (
+        np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1),
+        np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1),
+    )
+    return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
