@@ -1,0 +1,88 @@
+"""Detect, align, look: what the authorised victims read from frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from victims.base import Aligner, Detector, GazeEstimator, Image
+from victims.camera import Camera, euler_angles, solve_head_pose
+from victims.face import Array, Detections, Face, FrameObservation
+
+
+class TimedImage(Protocol):
+    """A frame with its place in the video."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def pts(self) -> float: ...
+    @property
+    def image(self) -> Image: ...
+
+
+class Observer:
+    """A detector, an aligner and a gaze estimator in a row. The last two may be left out.
+
+    `camera` is that of the video; None means the field's default for the frame's size.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        aligner: Aligner | None = None,
+        gaze: GazeEstimator | None = None,
+        camera: Camera | None = None,
+    ) -> None:
+        self.detector = detector
+        self.aligner = aligner
+        self.gaze = gaze
+        self.camera = camera
+
+    @property
+    def victims(self) -> dict[str, Detector | Aligner | GazeEstimator]:
+        """Those in use, by role."""
+        chain = {"detector": self.detector, "aligner": self.aligner, "gaze": self.gaze}
+        return {role: victim for role, victim in chain.items() if victim is not None}
+
+    def observe(self, frames: Sequence[TimedImage]) -> list[FrameObservation]:
+        """One observation a frame; all frames of one size. Faces are ordered by score, best first."""
+        images = [frame.image for frame in frames]
+        if not images:
+            return []
+        faces = self.read_faces(images, self.detector.detect(images))
+        return [
+            FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)
+        ]
+
+    def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
+        """Faces of `detections`, with landmarks, head pose and gaze where those victims are there."""
+        height, width = images[0].shape[:2]
+        camera = self.camera or Camera.default(width, height)
+        landmarks: list[Array] | None = None
+        eulers: list[Array] | None = None
+        looks: list[tuple[Array, Array]] | None = None
+        if self.aligner is not None:
+            landmarks = self.aligner.align(images, [found.boxes for found in detections])
+            eulers = [
+                np.array([euler_angles(solve_head_pose(points, camera).rotation) for points in own]).reshape(-1, 3)
+                for own in landmarks
+            ]
+            if self.gaze is not None:
+                looks = self.gaze.estimate(images, landmarks, camera)
+        return [
+            tuple(
+                Face(
+                    box=found.boxes[k],
+                    score=float(found.scores[k]),
+                    landmarks=None if landmarks is None else landmarks[i][k],
+                    euler_angles=None if eulers is None else eulers[i][k],
+                    gaze=None if looks is None else looks[i][0][k],
+                    gaze_angle=None if looks is None else looks[i][1][k],
+                )
+                for k in range(len(found))
+            )
+            for i, found in enumerate(detections)
+        ]
