@@ -1,0 +1,392 @@
+"""How far what was read from one video is from what was read from another.
+
+`gt` is always the ground truth (usually the original video), `pred` the prediction (the de-identified one). Frames
+are paired by `frame_id`; of each frame the largest face counts, as the field's JSON has it.
+
+A frame whose ground truth has a face while the prediction has none is *missed*, the reverse is *extra*; both are
+counted and listed, and have no errors that could enter a mean. A frame of one list that the other does not have at
+all is counted separately (`only_in_gt`, `only_in_pred`).
+
+DiffScore is that of the HCMUS paper (MediaEval 2021 DRSF): the mean over frames of
+
+    (1 - IoU) + mean landmark distance in px + gaze angle in degrees
+
+in the units of the authors' own evaluation script. Pixels dominate it, and it grows with the video's size: compare
+it only between runs on one clip. It is taken over frames with a face in both lists. `diff_score_with_misses` charges
+each missed frame as well, with what a reader cannot do worse than inside the true box: 1 for the box, the box's
+diagonal for the landmarks and 180 degrees for the gaze.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from drsf_cli.records import read_observations, write_atomically
+from victims.camera import angle_between_degrees
+from victims.face import Array, Face, FrameObservation
+from weights.errors import InputError, OutputError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one column means."""
+
+    key: str
+    title: str
+    unit: str
+    higher_is_better: bool = False
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("iou", "box IoU", "", higher_is_better=True),
+    Metric("landmark_px", "landmark distance", "px"),
+    Metric("nme_percent", "landmark NME", "% of √(w·h)"),
+    Metric("gaze_degrees", "gaze angle", "°"),
+    Metric("gaze_cosine", "gaze cosine distance", ""),
+    Metric("pose_degrees", "head pose", "°"),
+    Metric("pose_x_degrees", "head pose, x", "°"),
+    Metric("pose_y_degrees", "head pose, y", "°"),
+    Metric("pose_z_degrees", "head pose, z", "°"),
+    Metric("diff_score", "DiffScore", "px + °"),
+)
+
+
+@dataclass(frozen=True)
+class FrameErrors:
+    """One frame that both lists have. None: not in both lists, so there is nothing to compare."""
+
+    frame_id: int
+    pts: float
+    """Of the ground truth, s; NaN where its file does not say."""
+    in_gt: bool
+    """Whether the ground truth has a face."""
+    in_pred: bool
+    iou: float | None = None
+    """Intersection over union of the boxes, 0..1, areas in px² without the +1 of whole-pixel boxes."""
+    landmark_px: float | None = None
+    """Mean Euclidean distance of the 68 landmarks, px."""
+    nme_percent: float | None = None
+    """The same in percent of sqrt(w·h) of the ground truth's box."""
+    gaze_degrees: float | None = None
+    """Angle between the gaze vectors, camera frame."""
+    gaze_cosine: float | None = None
+    """1 - cosine of that angle, 0..2."""
+    pose_degrees: float | None = None
+    """Angle of the rotation from one head pose to the other."""
+    pose_x_degrees: float | None = None
+    """Absolute difference of the first Euler angle, 0..180; then the second and the third."""
+    pose_y_degrees: float | None = None
+    pose_z_degrees: float | None = None
+    diff_score: float | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.in_gt and not self.in_pred
+
+    @property
+    def extra(self) -> bool:
+        return self.in_pred and not self.in_gt
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over the frames that have it."""
+
+    frames: int
+    mean: float
+    median: float
+    p95: float
+    """95 % of frames are at least this good (linear interpolation): for IoU that is the 5th percentile."""
+    worst: float
+    worst_frame: int
+    worst_file: str | None = None
+    """Set where several files are summarised together."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Two lists compared."""
+
+    frames: tuple[FrameErrors, ...]
+    """Frames of both lists, by frame_id."""
+    summaries: Mapping[str, Summary]
+    """By the metric's key; a metric that no frame has is not there."""
+    compared: int
+    """Frames with a face in both."""
+    missed: tuple[int, ...]
+    """Frame ids with a face in the ground truth only."""
+    extra: tuple[int, ...]
+    """Frame ids with a face in the prediction only."""
+    only_in_gt: tuple[int, ...]
+    """Frame ids that the prediction does not list."""
+    only_in_pred: tuple[int, ...]
+    other_face: tuple[int, ...]
+    """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
+    diff_score_with_misses: float | None
+
+
+@dataclass(frozen=True)
+class FolderEvaluation:
+    """Files of two folders compared, paired by name."""
+
+    files: Mapping[str, Evaluation]
+    summaries: Mapping[str, Summary]
+    """Over all frames of all files together."""
+    compared: int
+    missed: int
+    extra: int
+    only_in_gt: tuple[str, ...]
+    """Files that the other folder does not have."""
+    only_in_pred: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------------- comparing
+
+
+def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -> Evaluation:
+    """Compare prediction with ground truth. Raises InputError where they have no frame_id in common."""
+    truth = {observation.index: observation for observation in gt}
+    prediction = {observation.index: observation for observation in pred}
+    shared = sorted(truth.keys() & prediction.keys())
+    if not shared:
+        raise InputError(
+            f"the ground truth ({len(truth)} frames) and the prediction ({len(prediction)} frames) have no frame_id in "
+            "common; give two readings of the same clip."
+        )
+    frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
+    return Evaluation(
+        frames=frames,
+        summaries=_summaries([(None, frame) for frame in frames]),
+        compared=sum(frame.in_gt and frame.in_pred for frame in frames),
+        missed=tuple(frame.frame_id for frame in frames if frame.missed),
+        extra=tuple(frame.frame_id for frame in frames if frame.extra),
+        only_in_gt=tuple(sorted(truth.keys() - prediction.keys())),
+        only_in_pred=tuple(sorted(prediction.keys() - truth.keys())),
+        other_face=tuple(index for index in shared if _other_face_fits_better(truth[index], prediction[index])),
+        diff_score_with_misses=_diff_score_with_misses(frames, truth),
+    )
+
+
+def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
+    """`evaluate` on two files. Raises InputError naming the file."""
+    truth, prediction = read_observations(gt), read_observations(pred)
+    try:
+        return evaluate(truth, prediction)
+    except InputError as error:
+        raise InputError(f"{gt}, {pred}: {error}") from error
+
+
+def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
+    """Compare every `*.json` of the folder `gt` with the file of the same name in `pred`.
+
+    Raises InputError where one is no folder, no name is in both, or a file is not of the form.
+    """
+    gt, pred = Path(gt), Path(pred)
+    names: list[set[str]] = []
+    for folder in (gt, pred):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; give two folders of JSON files, or two files.")
+        names.append({path.name for path in folder.glob("*.json") if path.is_file()})
+    shared = sorted(names[0] & names[1])
+    if not shared:
+        raise InputError(
+            f"{gt}, {pred}: no JSON file has the same name in both folders; name readings of a clip alike."
+        )
+    files = {name: evaluate_files(gt / name, pred / name) for name in shared}
+    return FolderEvaluation(
+        files=files,
+        summaries=_summaries([(name, frame) for name, evaluation in files.items() for frame in evaluation.frames]),
+        compared=sum(evaluation.compared for evaluation in files.values()),
+        missed=sum(len(evaluation.missed) for evaluation in files.values()),
+        extra=sum(len(evaluation.extra) for evaluation in files.values()),
+        only_in_gt=tuple(sorted(names[0] - names[1])),
+        only_in_pred=tuple(sorted(names[1] - names[0])),
+    )
+
+
+def box_iou(a: Array, b: Array) -> float:
+    """Of two xyxy boxes (4,), px."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(0.0, width) * max(0.0, height)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection
+    return float(intersection / union) if union > 0 else 0.0
+
+
+def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
+    truth, prediction = gt.largest, pred.largest
+    if truth is None or prediction is None:
+        return FrameErrors(gt.index, gt.pts, truth is not None, prediction is not None)
+    errors: dict[str, float] = {"iou": box_iou(truth.box, prediction.box)}
+    if truth.landmarks is not None and prediction.landmarks is not None:
+        distance = float(np.linalg.norm(truth.landmarks - prediction.landmarks, axis=1).mean())
+        errors["landmark_px"] = distance
+        errors["nme_percent"] = 100 * distance / math.sqrt(truth.area)
+    if truth.gaze is not None and prediction.gaze is not None:
+        angle = float(angle_between_degrees(truth.gaze, prediction.gaze))
+        errors["gaze_degrees"] = angle
+        errors["gaze_cosine"] = 1 - math.cos(math.radians(angle))
+    if truth.euler_angles is not None and prediction.euler_angles is not None:
+        errors |= _pose_errors(truth.euler_angles, prediction.euler_angles)
+    if "landmark_px" in errors and "gaze_degrees" in errors:
+        errors["diff_score"] = (1 - errors["iou"]) + errors["landmark_px"] + errors["gaze_degrees"]
+    return FrameErrors(gt.index, gt.pts, True, True, **errors)
+
+
+def _pose_errors(truth: Array, prediction: Array) -> dict[str, float]:
+    between = Rotation.from_euler("XYZ", truth, degrees=True).inv() * Rotation.from_euler(
+        "XYZ", prediction, degrees=True
+    )
+    axes = np.abs((prediction - truth + 180) % 360 - 180)
+    return {
+        "pose_degrees": math.degrees(between.magnitude()),
+        "pose_x_degrees": float(axes[0]),
+        "pose_y_degrees": float(axes[1]),
+        "pose_z_degrees": float(axes[2]),
+    }
+
+
+def _other_face_fits_better(gt: FrameObservation, pred: FrameObservation) -> bool:
+    truth, own = gt.largest, pred.largest
+    if truth is None or own is None:
+        return False
+    overlap = box_iou(truth.box, own.box)
+    return any(box_iou(truth.box, face.box) > overlap for face in pred.faces if face is not own)
+
+
+def _diff_score_with_misses(frames: Sequence[FrameErrors], truth: Mapping[int, FrameObservation]) -> float | None:
+    scores = [frame.diff_score for frame in frames if frame.diff_score is not None]
+    if not scores:
+        return None
+    for frame in frames:
+        face: Face | None = truth[frame.frame_id].largest
+        if frame.missed and face is not None:
+            x1, y1, x2, y2 = face.box
+            scores.append(1 + math.hypot(x2 - x1, y2 - y1) + 180)
+    return float(np.mean(scores))
+
+
+def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Summary]:
+    summaries = {}
+    for metric in METRICS:
+        having = [(name, frame) for name, frame in frames if getattr(frame, metric.key) is not None]
+        if not having:
+            continue
+        values = np.array([getattr(frame, metric.key) for _, frame in having], dtype=np.float64)
+        worst = int(values.argmin() if metric.higher_is_better else values.argmax())
+        summaries[metric.key] = Summary(
+            frames=len(values),
+            mean=float(values.mean()),
+            median=float(np.median(values)),
+            p95=float(np.percentile(values, 5 if metric.higher_is_better else 95)),
+            worst=float(values[worst]),
+            worst_frame=having[worst][1].frame_id,
+            worst_file=having[worst][0],
+        )
+    return summaries
+
+
+# ---------------------------------------------------------------------------------------------------- output
+
+
+def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
+    """For JSON: counts, the frames behind them, each metric's summary with its unit; not the rows of all frames."""
+    summaries = {}
+    for metric in METRICS:
+        if metric.key in evaluation.summaries:
+            summary = {
+                key: value for key, value in asdict(evaluation.summaries[metric.key]).items() if value is not None
+            }
+            summaries[metric.key] = {"title": metric.title, "unit": metric.unit, **summary}
+    if isinstance(evaluation, FolderEvaluation):
+        return {
+            "files": {name: evaluation_to_dict(one) for name, one in evaluation.files.items()},
+            "frames_compared": evaluation.compared,
+            "frames_missed": evaluation.missed,
+            "frames_extra": evaluation.extra,
+            "files_only_in_ground_truth": list(evaluation.only_in_gt),
+            "files_only_in_prediction": list(evaluation.only_in_pred),
+            "metrics": summaries,
+        }
+    return {
+        "frames_in_both": len(evaluation.frames),
+        "frames_compared": evaluation.compared,
+        "missed_in_prediction": list(evaluation.missed),
+        "extra_in_prediction": list(evaluation.extra),
+        "only_in_ground_truth": list(evaluation.only_in_gt),
+        "only_in_prediction": list(evaluation.only_in_pred),
+        "another_face_fits_better": list(evaluation.other_face),
+        "diff_score_with_misses": evaluation.diff_score_with_misses,
+        "metrics": summaries,
+    }
+
+
+def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
+    """One row a frame of both lists, whole or not at all; what is not known is empty. Raises OutputError."""
+    columns = [field.name for field in fields(FrameErrors)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if isinstance(evaluation, FolderEvaluation):
+        writer.writerow(["file", *columns])
+        rows = [(name, frame) for name, one in evaluation.files.items() for frame in one.frames]
+        writer.writerows([name, *_cells(frame)] for name, frame in rows)
+    else:
+        writer.writerow(columns)
+        writer.writerows(_cells(frame) for frame in evaluation.frames)
+    write_atomically(path, text.getvalue())
+
+
+def _cells(frame: FrameErrors) -> list[str]:
+    cells = []
+    for value in asdict(frame).values():
+        if isinstance(value, bool):
+            cells.append(str(int(value)))
+        elif value is None or (isinstance(value, float) and math.isnan(value)):
+            cells.append("")
+        else:
+            cells.append(f"{value:.6g}" if isinstance(value, float) else str(value))
+    return cells
+
+
+def plot_errors(evaluation: Evaluation, path: str | Path) -> None:
+    """IoU, NME, gaze and head pose over the frames, missed frames marked, as PNG. Raises OutputError."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: plots are PNG; give a name that ends in .png.")
+    shown = [m for m in METRICS if m.key in ("iou", "nme_percent", "gaze_degrees", "pose_degrees")]
+    figure = Figure(figsize=(9, 2.1 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(shown), 1, sharex=True)
+    ids = [frame.frame_id for frame in evaluation.frames]
+    for axis, metric in zip(axes, shown, strict=True):
+        values = [getattr(frame, metric.key) for frame in evaluation.frames]
+        axis.plot(ids, [math.nan if v is None else v for v in values], ".-", markersize=3, linewidth=0.8)
+        for position, frame_id in enumerate(evaluation.missed):
+            axis.axvline(frame_id, color="tab:red", alpha=0.3, label="missed" if position == 0 else None)
+        axis.set_ylabel(f"{metric.title} {f'[{metric.unit}]' if metric.unit else ''}".strip(), fontsize=8)
+        axis.grid(alpha=0.3)
+        if metric.key in evaluation.summaries:
+            summary = evaluation.summaries[metric.key]
+            axis.set_title(
+                f"mean {summary.mean:.4g}, worst {summary.worst:.4g} (frame {summary.worst_frame})",
+                fontsize=8,
+                loc="right",
+            )
+    if evaluation.missed:
+        axes[0].legend(fontsize=8)
+    axes[-1].set_xlabel("frame_id")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomically(path, image.getvalue())

@@ -1,0 +1,193 @@
+"""Metrics against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from drsf_cli.evaluate import (
+    evaluate,
+    evaluate_files,
+    evaluate_folders,
+    evaluation_to_dict,
+    plot_errors,
+    write_csv,
+)
+from drsf_cli.records import write_observations
+from victims.face import Array, Face, FrameObservation
+from weights.errors import InputError, OutputError
+
+GRID = np.stack(np.meshgrid(np.arange(17.0), np.arange(4.0)), axis=-1).reshape(68, 2)
+
+
+def face(
+    box: tuple[float, float, float, float] = (0, 0, 40, 10),
+    shift: tuple[float, float] = (0, 0),
+    gaze: tuple[float, float, float] | None = (0, 0, -1),
+    euler: tuple[float, float, float] | None = (0, 0, 0),
+) -> Face:
+    def array(values: tuple[float, ...] | None) -> Array | None:
+        return None if values is None else np.array(values, dtype=np.float64)
+
+    return Face(np.array(box, dtype=np.float64), 0.9, GRID + np.array(shift), array(euler), array(gaze))
+
+
+def frame(index: int, *faces: Face) -> FrameObservation:
+    return FrameObservation(index, index / 10, faces)
+
+
+def test_one_frame_by_hand() -> None:
+    """Boxes 40x10 and 40x10 moved by 10 px: 300 / 500. Landmarks moved by (3, 4): 5 px, 25 % of sqrt(400).
+    Gaze turned by 60°: cosine distance 0.5. Head turned by 90° about x."""
+    gaze = (math.sin(math.radians(60)), 0, -math.cos(math.radians(60)))
+    truth = face()
+    prediction = face(box=(10, 0, 50, 10), shift=(3, 4), gaze=gaze, euler=(90, 0, 0))
+    [row] = evaluate([frame(0, truth)], [frame(0, prediction)]).frames
+    assert row.iou == pytest.approx(0.6)
+    assert row.landmark_px == pytest.approx(5)
+    assert row.nme_percent == pytest.approx(25)
+    assert row.gaze_degrees == pytest.approx(60)
+    assert row.gaze_cosine == pytest.approx(0.5)
+    assert row.pose_degrees == pytest.approx(90)
+    assert (row.pose_x_degrees, row.pose_y_degrees, row.pose_z_degrees) == pytest.approx((90, 0, 0))
+    assert row.diff_score == pytest.approx(0.4 + 5 + 60)
+
+
+def test_the_ground_truth_gives_the_size_and_is_never_swapped() -> None:
+    """Moved by (3, 4) px = 5 px. Truth 40x10: 5 / 20; the other way round 10x10: 5 / 10."""
+    a, b = face(), face(box=(0, 0, 10, 10), shift=(3, 4))
+    assert evaluate([frame(0, a)], [frame(0, b)]).frames[0].nme_percent == pytest.approx(25)
+    assert evaluate([frame(0, b)], [frame(0, a)]).frames[0].nme_percent == pytest.approx(50)
+    forth, back = evaluate([frame(0, a)], [frame(0)]), evaluate([frame(0)], [frame(0, a)])
+    assert (forth.missed, forth.extra) == ((0,), ())
+    assert (back.missed, back.extra) == ((), (0,))
+
+
+def test_head_pose_error_is_the_angle_of_the_rotation_between() -> None:
+    """Euler angles near the 180° seam and at the middle axis' pole differ by more than the rotation does."""
+    seam = evaluate([frame(0, face(euler=(179, 0, 0)))], [frame(0, face(euler=(-179, 0, 0)))]).frames[0]
+    assert seam.pose_degrees == pytest.approx(2)
+    assert seam.pose_x_degrees == pytest.approx(2)
+    # At b = 90° R = Rx(a) Ry(90°) Rz(c) depends on a + c only: both are the same rotation.
+    pole = evaluate([frame(0, face(euler=(10, 90, 20)))], [frame(0, face(euler=(20, 90, 10)))]).frames[0]
+    assert pole.pose_degrees == pytest.approx(0, abs=1e-5)
+    assert pole.pose_z_degrees == pytest.approx(10)
+
+
+def test_frames_are_paired_by_id_not_by_place_in_the_list() -> None:
+    moved = face(shift=(0, 8))
+    result = evaluate([frame(2, moved), frame(0, face()), frame(9)], [frame(0, face()), frame(2, moved), frame(4)])
+    assert [row.frame_id for row in result.frames] == [0, 2]
+    assert [row.landmark_px for row in result.frames] == [0, 0]
+    assert (result.only_in_gt, result.only_in_pred) == ((9,), (4,))
+
+
+def test_summaries_by_hand() -> None:
+    """Landmark distances 0, 1, ... 20 px: mean and median 10, 95th percentile 19, worst 20 in frame 120."""
+    truth = [frame(100 + i, face()) for i in range(21)]
+    prediction = [frame(100 + i, face(box=(0, 0, 40, 10 - i / 4), shift=(i, 0))) for i in range(21)]
+    summaries = evaluate(truth, prediction).summaries
+    px = summaries["landmark_px"]
+    assert (px.frames, px.mean, px.median, px.p95, px.worst, px.worst_frame) == pytest.approx((21, 10, 10, 19, 20, 120))
+    # IoU 1, 0.975, ... 0.5: the worst is the least, and 95 % of frames have 0.525 or more.
+    iou = summaries["iou"]
+    assert (iou.mean, iou.median, iou.p95, iou.worst, iou.worst_frame) == pytest.approx((0.75, 0.75, 0.525, 0.5, 120))
+
+
+def test_a_missed_frame_is_neither_zero_nor_forgotten() -> None:
+    """Truth 30x40 px has a diagonal of 50. Found frame: IoU 1, 2 px, 0°: 2. Missed: 1 + 50 + 180."""
+    truth = [frame(0, face(box=(0, 0, 30, 40))), frame(1, face(box=(0, 0, 30, 40))), frame(2)]
+    prediction = [frame(0, face(box=(0, 0, 30, 40), shift=(2, 0))), frame(1), frame(2, face())]
+    result = evaluate(truth, prediction)
+    assert (len(result.frames), result.compared, result.missed, result.extra) == (3, 1, (1,), (2,))
+    assert result.frames[1].landmark_px is None
+    assert result.summaries["diff_score"].mean == pytest.approx(2)
+    assert result.summaries["diff_score"].frames == 1
+    assert result.diff_score_with_misses == pytest.approx((2 + 231) / 2)
+
+
+def test_what_a_file_lacks_is_not_scored() -> None:
+    result = evaluate([frame(0, face(euler=None))], [frame(0, face(gaze=None))])
+    assert set(result.summaries) == {"iou", "landmark_px", "nme_percent"}
+    assert result.diff_score_with_misses is None
+    nothing = evaluate([frame(0, face())], [frame(0)])
+    assert (nothing.summaries, nothing.diff_score_with_misses) == ({}, None)
+
+
+def test_the_largest_faces_are_compared_and_a_better_fit_is_told() -> None:
+    truth = face(box=(0, 0, 40, 10))
+    result = evaluate([frame(0, truth)], [frame(0, truth, face(box=(100, 0, 160, 10)))])
+    assert result.frames[0].iou == 0
+    assert result.other_face == (0,)
+    assert evaluate([frame(0, truth)], [frame(0, truth)]).other_face == ()
+
+
+def test_lists_without_a_common_frame_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"have no frame_id in common"):
+        evaluate([frame(0, face())], [frame(1, face())])
+    write_observations(tmp_path / "gt.json", [frame(0, face())])
+    write_observations(tmp_path / "pred.json", [])
+    with pytest.raises(InputError, match=r"pred\.json: .*\(1 frames\).*\(0 frames\)"):
+        evaluate_files(tmp_path / "gt.json", tmp_path / "pred.json")
+
+
+def test_folders_are_paired_by_name_and_pooled(tmp_path: Path) -> None:
+    """Clip a: 0 px over one frame; clip b: 3 and 6 px. Pooled over frames, not over files: mean 3."""
+    gt, pred = tmp_path / "gt", tmp_path / "pred"
+    gt.mkdir()
+    pred.mkdir()
+    write_observations(gt / "a.json", [frame(0, face())])
+    write_observations(pred / "a.json", [frame(0, face())])
+    write_observations(gt / "b.json", [frame(0, face()), frame(1, face()), frame(2, face())])
+    write_observations(pred / "b.json", [frame(0, face(shift=(3, 0))), frame(1, face(shift=(0, 6))), frame(2)])
+    write_observations(gt / "only.json", [frame(0, face())])
+    result = evaluate_folders(gt, pred)
+    assert list(result.files) == ["a.json", "b.json"]
+    assert (result.only_in_gt, result.only_in_pred) == (("only.json",), ())
+    assert (result.compared, result.missed, result.extra) == (3, 1, 0)
+    pooled = result.summaries["landmark_px"]
+    assert (pooled.mean, pooled.worst, pooled.worst_frame) == pytest.approx((3, 6, 1))
+    assert pooled.worst_file == "b.json"
+    assert result.files["b.json"].summaries["landmark_px"].worst_file is None
+    rows = _rows(tmp_path / "rows.csv", result)
+    assert [(row["file"], row["frame_id"], row["landmark_px"]) for row in rows] == [
+        ("a.json", "0", "0"),
+        ("b.json", "0", "3"),
+        ("b.json", "1", "6"),
+        ("b.json", "2", ""),
+    ]
+    with pytest.raises(InputError, match="is not a folder"):
+        evaluate_folders(gt / "a.json", pred)
+    with pytest.raises(InputError, match="no JSON file has the same name in both folders"):
+        evaluate_folders(gt, tmp_path)
+
+
+def _rows(path: Path, evaluation: object) -> list[dict[str, str]]:
+    write_csv(path, evaluation)  # type: ignore[arg-type]
+    return list(csv.DictReader(path.open(newline="")))
+
+
+def test_the_outputs(tmp_path: Path) -> None:
+    truth = [frame(i, face()) for i in range(4)]
+    prediction = [frame(0, face()), frame(1, face(shift=(3, 4))), frame(2), frame(3, face())]
+    result = evaluate(truth, prediction)
+    data = json.loads(json.dumps(evaluation_to_dict(result), allow_nan=False))
+    assert data["missed_in_prediction"] == [2]
+    assert data["frames_compared"] == 3
+    assert data["metrics"]["landmark_px"]["worst_frame"] == 1
+    assert data["metrics"]["landmark_px"]["unit"] == "px"
+    rows = _rows(tmp_path / "rows.csv", result)
+    assert [row["landmark_px"] for row in rows] == ["0", "5", "", "0"]
+    assert [row["in_pred"] for row in rows] == ["1", "1", "0", "1"]
+    plot_errors(result, tmp_path / "plot.png")
+    picture = cv2.imread(str(tmp_path / "plot.png"))
+    assert picture is not None
+    assert picture.std() > 5, "the picture is blank"
+    with pytest.raises(OutputError, match=r"ends in \.png"):
+        plot_errors(result, tmp_path / "plot.jpg")
