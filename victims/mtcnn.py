@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import facenet_pytorch
 import numpy as np
@@ -225,14 +226,14 @@ class Mtcnn(Detector):
                 (torch.zeros(2, 3, 24, 24),),
                 ("pixels",),
                 shifts_and_logits,
-                {name: batch for name in ("pixels", *shifts_and_logits)},
+                dict.fromkeys(("pixels", *shifts_and_logits), batch),
                 f"24x24 crop; {text}",
             ),
             "onet": ExportSpec(
                 (torch.zeros(2, 3, 48, 48),),
                 ("pixels",),
                 ("shifts", "points", "logits"),
-                {name: batch for name in ("pixels", "shifts", "points", "logits")},
+                dict.fromkeys(("pixels", "shifts", "points", "logits"), batch),
                 f"48x48 crop; {text}",
             ),
         }
@@ -263,7 +264,7 @@ class MtcnnObjective(Objective):
     """Proposals followed, best score first."""
     JITTER = ((0.0, 0.0, 1.0), (0.04, -0.03, 1.06), (-0.04, 0.04, 0.95))
     """Candidates added to those that the cascade proposes: shift in sides, scale."""
-    MARGINS = {"pnet": 2.5, "rnet": 4.0, "onet": 5.0}
+    MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.5, "rnet": 4.0, "onet": 5.0}
     """Difference of logits asked for; 0.85 is a probability of 0.7."""
 
     def __init__(self, victim: Mtcnn, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> None:
@@ -357,7 +358,9 @@ class MtcnnObjective(Objective):
         count = len(index)
         margins, errors, levels = [], [], [[] for _ in range(count)]  # type: ignore[var-annotated]
         for level in self.levels:
-            patch = level.constant[index] + level.rows[index].unsqueeze(1) @ change @ level.columns[index].mT.unsqueeze(1)
+            patch = level.constant[index] + level.rows[index].unsqueeze(1) @ change @ level.columns[index].mT.unsqueeze(
+                1
+            )
             shifts, logits = self.victim.networks["pnet"](normalize(patch))  # (B, 4, h, w), (B, 2, h, w)
             margin = logits[:, 1] - logits[:, 0]
             cells = level.cells[index]
@@ -430,7 +433,10 @@ class MtcnnObjective(Objective):
         side = square[2] - square[0]
         centre = (square[:2] + square[2:]) / 2
         rows = [
-            [*(centre + side * np.array([dx, dy]) - side * scale / 2), *(centre + side * np.array([dx, dy]) + side * scale / 2)]
+            [
+                *(centre + side * np.array([dx, dy]) - side * scale / 2),
+                *(centre + side * np.array([dx, dy]) + side * scale / 2),
+            ]
             for dx, dy, scale in self.JITTER
         ]
         return np.array(rows)
@@ -441,8 +447,12 @@ class MtcnnObjective(Objective):
         count = len(whole)
         constant = torch.from_numpy(self.samplers[item].crops(whole, size)).permute(0, 3, 1, 2).to(change.device)
         ones = np.ones(count, np.int64)
-        rows = area_matrix(whole[:, 1], whole[:, 3] - whole[:, 1], size, ones * window.y, window.height).to(change.device)
-        columns = area_matrix(whole[:, 0], whole[:, 2] - whole[:, 0], size, ones * window.x, window.width).to(change.device)
+        rows = area_matrix(whole[:, 1], whole[:, 3] - whole[:, 1], size, ones * window.y, window.height).to(
+            change.device
+        )
+        columns = area_matrix(whole[:, 0], whole[:, 2] - whole[:, 0], size, ones * window.x, window.width).to(
+            change.device
+        )
         # (k·size, h) @ (3, h, w), then each crop's own columns
         tall = (rows.reshape(1, count * size, -1) @ change).reshape(3, count, size, -1).permute(1, 0, 2, 3)
         return constant + tall @ columns.mT.unsqueeze(1)

@@ -53,9 +53,7 @@ class Observer:
         if not images:
             return []
         faces = self.read_faces(images, self.detector.detect(images))
-        return [
-            FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)
-        ]
+        return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
 
     def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
         """Faces of `detections`, with landmarks, head pose and gaze where those victims are there."""
