@@ -1,0 +1,139 @@
+"""Output that appears whole or not at all.
+
+The work is done under a hidden name in the folder of the final file, flushed to the disk and renamed. A process
+that is killed leaves at most the hidden file, never a half-written one under the final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from weights.errors import OutputError
+
+
+def same_place(first: Path, second: Path) -> bool:
+    """Whether both names lead to one file or folder, through links of either kind too."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return first.absolute() == second.absolute()
+
+
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicOutput:
+    """A place to write to, `temporary`, that becomes `final` when published.
+
+    Checks before any work that `final` can be written: its folder is there and writable, nothing is in the way
+    (unless `overwrite`), and it is none of `inputs`. `folder_of` makes the output a folder of files with these
+    suffixes; one that holds anything else is never replaced. Raises OutputError, one sentence.
+    """
+
+    def __init__(
+        self,
+        final: Path,
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[Path] = (),
+        folder_of: tuple[str, ...] = (),
+    ) -> None:
+        self.final = Path(final)
+        self._overwrite = overwrite
+        self._folder_of = folder_of
+        self._is_folder = bool(folder_of)
+        self._published = False
+        for path in inputs:
+            if same_place(self.final, path):
+                raise OutputError(f"{self.final} is the input itself; choose another output.")
+        self._refuse_existing()
+        # 60 characters are enough to recognise a leftover, and keep long names under the file system's limit
+        stem = self.final.name.removesuffix(self.final.suffix).encode()[:60].decode(errors="ignore")
+        self.temporary = self.final.parent / f".{stem}.{secrets.token_hex(4)}.part{self.final.suffix}"
+        try:
+            if self._is_folder:
+                self.temporary.mkdir()
+            else:
+                os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"{self.final} cannot be written there ({reason}); choose another folder.") from error
+
+    def _refuse_existing(self) -> None:
+        if not os.path.lexists(self.final):
+            return
+        if self.final.is_dir() != self._is_folder:
+            kind = "folder" if self.final.is_dir() else "file"
+            raise OutputError(f"{self.final} is a {kind} that is in the way; choose another output.")
+        if self._is_folder and not any(self.final.iterdir()):
+            return
+        if not self._overwrite:
+            raise OutputError(f"{self.final} exists already; pass --overwrite to replace it.")
+        if self._is_folder and any(entry.suffix.lower() not in self._folder_of for entry in self.final.iterdir()):
+            raise OutputError(f"{self.final} holds other files too, so it is not replaced; choose another folder.")
+
+    def publish(self) -> Path:
+        """Flush to the disk and rename to the final name; returns that."""
+        try:
+            if self._is_folder:
+                self._publish_folder()
+            else:
+                self._publish_file()
+            _synchronise(self.final.parent)
+        except OSError as error:
+            raise OutputError(f"{self.final} could not be put in place ({error.strerror}).") from error
+        return self.final
+
+    def _publish_file(self) -> None:
+        _synchronise(self.temporary)
+        if self._overwrite:
+            self.temporary.replace(self.final)
+            self._published = True
+            return
+        try:
+            # Unlike a rename, a link never replaces a file that has appeared in the meantime.
+            os.link(self.temporary, self.final)
+        except FileExistsError:
+            self._refuse_existing()
+            raise
+        except OSError:  # a file system without hard links
+            self._refuse_existing()
+            self.temporary.rename(self.final)
+        else:
+            self.temporary.unlink()
+        self._published = True
+
+    def _publish_folder(self) -> None:
+        for file in self.temporary.iterdir():
+            _synchronise(file)
+        _synchronise(self.temporary)
+        self._refuse_existing()
+        if self.final.is_dir() and any(self.final.iterdir()):
+            old = self.temporary.with_name(self.temporary.name + ".old")
+            self.final.rename(old)
+            self.temporary.rename(self.final)
+            self._published = True
+            shutil.rmtree(old)
+        else:
+            self.temporary.rename(self.final)  # onto nothing or onto an empty folder
+            self._published = True
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was published."""
+        if self._published:
+            return
+        if self._is_folder:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self.temporary.unlink()
