@@ -49,7 +49,7 @@ from attacks.codec import (
 )
 from drsf_cli.atomic import AtomicOutput
 from drsf_cli.images import IMAGE_SUFFIXES, image_size, is_image, list_images, read_image, writable_suffix, write_image
-from drsf_cli.truncation import truncated
+from drsf_cli.integrity import find_flaw
 from weights.errors import InputError, OutputError, UsageError
 
 # Frame threads also make the decoder report what it had to conceal; the frames do not depend on their number.
@@ -69,6 +69,12 @@ _SAMPLE_IS_FRAME = ("h264", "hevc")
 
 # matrix -> primaries and transfer that go with it, for sources that name none
 _COMPANIONS = {BT709: (1, 1), BT601: (6, 6), 5: (5, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
+
+# Decoders that conceal a slice whose checksum is wrong, and only log it
+_LOGS_DAMAGE = ("ffv1",)
+
+# Formats whose frames lie in other files: a text file with names in it must not choose what is read
+_PLAYLISTS = ("concat", "hls", "dash", "imf", "sdp", "webm_dash_manifest")
 
 _SEEK_WORTHWHILE = 1.0  # seconds
 
@@ -92,7 +98,7 @@ class VideoInfo:
     duration: float | None
     "seconds, of the whole file, as the container says"
     rotation: int
-    "degrees clockwise that the stored picture is turned by for display: 0, 90, 180 or 270"
+    "degrees clockwise that the stored (if need be mirrored) picture is turned by for display: 0, 90, 180 or 270"
     sample_aspect_ratio: Fraction | None
     "width to height of a displayed pixel; None if not said"
     color_range: int
@@ -149,6 +155,14 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
 
 
+def _rotation(matrix: tuple[int, int, int, int]) -> int:
+    """Degrees clockwise of a display matrix, after mirroring left to right where it mirrors."""
+    a, b, c, d = matrix
+    if a * d - b * c < 0:
+        a, b = -a, -b
+    return (0 if a > 0 else 180) if a else (90 if b > 0 else 270)
+
+
 def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """The stored picture as displayed."""
     a, b, c, d = matrix
@@ -162,9 +176,13 @@ def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArra
 def _open_container(path: Path) -> InputContainer:
     try:
         # An absolute path is never taken for a protocol; a playlist in disguise may not reach out to the network.
-        return av.open(str(path.absolute()), "r", options={"protocol_whitelist": "file"})
+        container = av.open(str(path.absolute()), "r", options={"protocol_whitelist": "file"})
     except (FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a video that can be read ({_reason(error)}); check the file.") from error
+    if container.format.name in _PLAYLISTS:
+        container.close()
+        raise InputError(f"{path} is a playlist; name the videos themselves.")
+    return container
 
 
 def _pick_video(container: InputContainer, path: Path) -> VideoStream:
@@ -191,7 +209,7 @@ def _discard_others(container: InputContainer, wanted: list[Any]) -> None:
 
 def _origin(container: InputContainer) -> Fraction:
     """Seconds to take off all times: transport streams start their clock anywhere, other containers at zero."""
-    if not FormatFlags(container.format.flags) & FormatFlags.ts_discont:
+    if not container.format.flags & cast(int, FormatFlags.ts_discont.value):
         return Fraction(0)
     streams: list[Stream] = [*container.streams.video, *container.streams.audio]
     starts = [s.start_time * s.time_base for s in streams if s.start_time is not None and s.time_base]
@@ -202,21 +220,25 @@ def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole
     """Every displayed frame of the stream, or InputError. `whole`: read from the very start, so the count is known."""
     context = stream.codec_context
     context.thread_type = "AUTO"
-    context.thread_count = DECODER_THREADS
+    # What is logged is heard in this thread only.
+    logs_damage = context.name in _LOGS_DAMAGE
+    context.thread_count = 1 if logs_damage else DECODER_THREADS
+    hearing = _logged_errors if logs_damage else _nothing_logged
     context.options = {"err_detect": "explode"}
     shown = given = 0
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-            frames = [] if packet is None else packet.decode()
+            with hearing() as errors:
+                frames = [] if packet is None else packet.decode()
         except (FFmpegError, OSError, ValueError) as error:
             raise InputError(
                 f"{path} cannot be decoded after frame {given} ({_reason(error)}); repair or re-encode it."
             ) from error
         if packet is None:
             break
-        if packet.size and packet.is_corrupt:
+        if errors or (packet.size and packet.is_corrupt):
             raise InputError(f"{path} is damaged after frame {given}; repair or re-encode it.")
         shown += bool(packet.size) and not packet.is_discard
         for frame in frames:
@@ -227,6 +249,23 @@ def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole
     countable = context.name in _SAMPLE_IS_FRAME and _is_indexed(container)
     if whole and countable and given < shown:
         raise InputError(f"{path} gives only {given} of its {shown} frames; repair or re-encode it.")
+
+
+@contextlib.contextmanager
+def _nothing_logged() -> Iterator[list[tuple[int, str, str]]]:
+    yield []
+
+
+@contextlib.contextmanager
+def _logged_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """The errors that FFmpeg logs in this thread meanwhile."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(before)
 
 
 def _is_indexed(container: InputContainer) -> bool:
@@ -297,8 +336,8 @@ class VideoReader:
         if is_image(self.path):
             width, height = image_size(self.path)
             return self._image_info("image", width, height, (self.path.name,))
-        if reason := truncated(self.path):
-            raise InputError(f"{self.path} is cut short ({reason}); copy or record it again.")
+        if flaw := find_flaw(self.path):
+            raise InputError(f"{self.path} {flaw}; copy or record it again.")
         return self._probe_video()
 
     def _probe_folder(self) -> VideoInfo:
@@ -348,7 +387,7 @@ class VideoReader:
             first = next(frames, None)
             if first is None:
                 raise InputError(f"{self.path} holds no frame that can be decoded; check the file.")
-            a, b, _, _ = matrix = _display_matrix(first)
+            matrix = _display_matrix(first)
             height, width = _turn(np.empty((first.height, first.width, 1), np.uint8), matrix).shape[:2]
             time_base = stream.time_base or Fraction(1, 90000)
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -367,8 +406,8 @@ class VideoReader:
                 average_rate=rate,
                 frame_count=count,
                 duration=duration,
-                rotation=(0 if a > 0 else 180) if a else (90 if b > 0 else 270),
-                sample_aspect_ratio=1 / aspect if aspect and not a else aspect,
+                rotation=_rotation(matrix),
+                sample_aspect_ratio=1 / aspect if aspect and not matrix[0] else aspect,
                 color_range=first.color_range,
                 colorspace=first.colorspace,
                 color_primaries=first.color_primaries,
