@@ -59,6 +59,45 @@ def crop_squares(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     return torch.stack(crops) if crops else torch.zeros((0, images.shape[1], size, size), device=images.device)
 
 
+def crop_whole_pixels(images: Tensor, windows: Tensor, size: int) -> Tensor:
+    """Read one window of whole pixels per image, resized as `cv2.resize(INTER_LINEAR)` does: not antialiased, and
+    with the window's last pixel repeated at its rim.
+
+    Args:
+        images: (N, 3, H, W).
+        windows: (N, 4) integers x1, y1, x2, y2 px, end exclusive, x1 < x2 and y1 < y2; may leave the image.
+        size: side of the result in px.
+
+    Returns:
+        (N, 3, size, size)
+    """
+    _check(images, windows, (4,), "windows")
+    height, width = images.shape[-2:]
+    crops = []
+    for image, (x1, y1, x2, y2) in zip(images, windows.tolist(), strict=True):
+        left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+        right, bottom = max(min(x2, width), left + 1), max(min(y2, height), top + 1)
+        part = image[:, top:bottom, left:right]
+        if part.dtype == torch.uint8:
+            part = part.to(torch.float32) / 255.0
+        rows = _linear_weights(y1, y2, top, bottom, size).to(part)
+        columns = _linear_weights(x1, x2, left, right, size).to(part)
+        crops.append(rows @ part @ columns.T)
+    return torch.stack(crops) if crops else torch.zeros((0, images.shape[1], size, size), device=images.device)
+
+
+def _linear_weights(start: int, end: int, first: int, last: int, size: int) -> Tensor:
+    """(size, last - first): how much each of `size` samples of the span start..end takes from each pixel of
+    first..last - 1. Pixels of the span outside that range are zero pixels and take their share with them."""
+    length = end - start
+    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * length / size - 0.5).clamp(0, length - 1)
+    low = position.floor().clamp(max=max(length - 2, 0))
+    pixels = torch.arange(first - start, last - start, dtype=torch.float64)
+    share = position - low
+    weights = (pixels == low[:, None]) * (1 - share[:, None])
+    return weights + (pixels == low[:, None] + 1) * share[:, None]
+
+
 def warp_perspective(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
     """Warp each image by its own homography: `cv2.warpPerspective(image, matrix, size)`, bilinear, zero border.
 

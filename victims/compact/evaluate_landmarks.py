@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from victims.compact.faces68 import Array, Faces68, detector_boxes, load_faces68
+from victims.base import Image
+from victims.compact.faces68 import Faces68, detector_boxes, load_faces68
 from victims.compact.landmark_net import (
     CROP_SIZE,
     LandmarkNet,
@@ -27,6 +28,7 @@ from victims.compact.landmark_net import (
     points_in_image,
     windows_of_boxes,
 )
+from victims.face import Array
 from victims.warp import crop_squares
 
 
@@ -58,8 +60,8 @@ class ValidationSet:
         seen = [image for image, ok in zip(images, found, strict=True) if ok]
         detected = torch.from_numpy(boxes[rows][found]).float()
         return cls(
-            _crops(seen, windows_of_boxes(detected), targets[torch.from_numpy(found)]),
-            _crops(images, windows_of_boxes(boxes_of_landmarks(targets)), targets),
+            crops_of(seen, windows_of_boxes(detected), targets[torch.from_numpy(found)]),
+            crops_of(images, windows_of_boxes(boxes_of_landmarks(targets)), targets),
             targets,
         )
 
@@ -68,7 +70,7 @@ class ValidationSet:
         yield "landmark boxes", self.landmarks
 
 
-def _crops(images: list[np.ndarray], windows: Tensor, targets: Tensor) -> Crops:
+def crops_of(images: list[Image], windows: Tensor, targets: Tensor) -> Crops:
     pixels = [
         crop_squares(torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0, window[None], CROP_SIZE)
         for image, window in zip(images, windows, strict=True)
@@ -81,7 +83,7 @@ def normalised_errors(network: LandmarkNet, crops: Crops) -> Tensor:
     """(N,) mean point distance over sqrt(w * h) of the landmarks' box."""
     network.eval()
     device = next(network.parameters()).device
-    decoded = [decode_heatmaps(network(part.to(device))).cpu() for part in crops.pixels.split(32)]
+    decoded = [decode_heatmaps(network(part.to(device))[0]).cpu() for part in crops.pixels.split(32)]
     points = points_in_image(torch.cat(decoded), crops.windows)
     sizes = crops.targets.amax(dim=1) - crops.targets.amin(dim=1)
     return (points - crops.targets).norm(dim=-1).mean(dim=-1) / sizes.prod(dim=-1).sqrt()

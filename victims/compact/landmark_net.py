@@ -86,7 +86,7 @@ class Hourglass(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-    """(N, 3, 128, 128) RGB crops in [0, 1] -> (N, 68, 32, 32) heatmaps."""
+    """(N, 3, 128, 128) RGB crops in [0, 1] -> a tuple of one tensor, (N, 68, 32, 32) heatmaps."""
 
     mean: Tensor
     std: Tensor
@@ -107,12 +107,12 @@ class LandmarkNet(nn.Module):
         self.end_bn = nn.BatchNorm2d(width)
         self.maps = nn.Conv2d(width, LANDMARKS, 1)
 
-    def forward(self, crops: Tensor) -> Tensor:
+    def forward(self, crops: Tensor) -> tuple[Tensor]:
         x = (crops - self.mean) / self.std
         x = self.conv2(functional.relu(self.bn1(self.conv1(x))))
         x = self.top(self.hourglass(self.block(x)))
         x = self.last_conv(functional.relu(self.last_bn(x)))
-        return self.maps(functional.relu(self.end_bn(x)))  # type: ignore[no-any-return]
+        return (self.maps(functional.relu(self.end_bn(x))),)
 
 
 def decode_heatmaps(heatmaps: Tensor) -> Tensor:

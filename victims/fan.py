@@ -1,0 +1,361 @@
+"""Aligners that read 68 landmarks from heatmaps: `fan` and `fan-compact`.
+
+`fan` is 2DFAN4 of Bulat & Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?" (ICCV
+2017), with the network, crop and decoding of face-alignment 1.5.0 (BSD-3-Clause), except that landmarks stay floating
+point: truncated to integers they are face-alignment's own. `fan-compact` is our own network of that family, see
+`victims.compact.landmark_net`.
+
+Both read a crop around the detector's box. A crop is linear in the frame and zero outside it, so during an attack it
+is the crop of the changing window plus that of the frame with the window blacked out; the second part is constant, and
+is skipped where the window holds the whole crop.
+
+An attack asks for two things: the landmarks themselves, decoded so that they have a gradient, and the heatmaps that
+the untouched frame gives, which pull from any distance and keep each map's shape. When the crop moves with the box
+that the detector reads now, the target maps are resampled into the new crop.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from victims.base import Aligner, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
+from victims.compact.landmark_net import (
+    CROP_SIZE,
+    SOFTMAX_GAIN,
+    LandmarkNet,
+    decode_heatmaps,
+    windows_of_boxes,
+)
+from victims.face import Array
+from victims.warp import crop_squares, crop_whole_pixels
+from weights.store import load_state_dict, resolve
+
+NETWORK = "fan"
+"""Both victims have one network; it maps crops to a tuple of one tensor, the heatmaps."""
+
+_BATCH = 16
+"""Crops per call of the network when reading."""
+
+
+class HeatmapAligner(Aligner):
+    """What `fan` and `fan-compact` share. Maps are (N, 68, h, w); *windows* are (N, 4) xyxy px, the square of the
+    frame that a map's left, top, right and bottom edges lie on; points of a map are (N, 68, 2) in 0..1 of it."""
+
+    weight_files: tuple[str, ...]
+    """Names in the catalogue, any one of which will do."""
+    crop_size: int
+    pixel_offset: float
+    """Added to a point in the frame: -0.5 where the network was trained with pixel centres at whole numbers."""
+    coordinate_weight: float
+    """Of the landmarks' own loss beside that of the maps."""
+
+    @classmethod
+    def load(cls, path: Path | None = None, allow_unknown: bool = False) -> Self:
+        """With the catalogue's weights, or those of `path`.
+
+        Raises:
+            WeightsError: the weights are missing, unknown, damaged or of another network.
+        """
+        found = resolve(cls.weight_files, path, allow_unknown)
+        network = cls.make_network(load_state_dict(found.path), found.path.name)
+        return cls({NETWORK: network}, {found.path.name: found.sha256})
+
+    @staticmethod
+    @abstractmethod
+    def make_network(state: Mapping[str, Tensor], source: str) -> Network:
+        """The network with these weights; `source` names their file in errors."""
+
+    @abstractmethod
+    def windows(self, boxes: Tensor) -> Tensor:
+        """Windows (N, 4) of detector boxes (N, 4)."""
+
+    @abstractmethod
+    def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
+        """Network input (N, 3, size, size) in [0, 1], linear in the images (N, 3, H, W). `windows` are the frame's;
+        images that are parts of it come with the px (N, 2) of the frame that their first pixels are."""
+
+    @abstractmethod
+    def points(self, maps: Tensor) -> Tensor:
+        """Points as they are reported."""
+
+    @abstractmethod
+    def soft_points(self, maps: Tensor) -> Tensor:
+        """Points with a gradient."""
+
+    @abstractmethod
+    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
+        """(N, 68) distance of maps from the target's maps, 0 where they are equal."""
+
+    def in_frame(self, points: Tensor, windows: Tensor) -> Tensor:
+        """Points of maps as (N, 68, 2) px of the frame."""
+        origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+        return origin + points * side + self.pixel_offset
+
+    def heatmaps(self, crops: Tensor) -> Tensor:
+        return self.networks[NETWORK](crops)[0]
+
+    def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
+        crops, windows = [], []
+        for image, own in zip(images, boxes, strict=True):
+            own_windows = self.windows(torch.from_numpy(np.asarray(own, dtype=np.float64).reshape(-1, 4)))
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].expand(len(own_windows), -1, -1, -1)
+            crops.append(self.crop(pixels, own_windows))
+            windows.append(own_windows)
+        if not sum(len(own) for own in windows):
+            return [np.zeros((0, 68, 2)) for _ in images]
+        with torch.no_grad():
+            batches = torch.cat(crops).split(_BATCH)
+            points = [self.points(self.heatmaps(batch.to(self.device))).cpu() for batch in batches]
+        landmarks = self.in_frame(torch.cat(points).double(), torch.cat(windows))
+        return [own.numpy() for own in landmarks.split([len(own) for own in windows])]
+
+    def objective(
+        self,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        landmarks: Array,
+        originals: Sequence[Image],
+    ) -> Objective:
+        return _HeatmapObjective(self, frames, windows, boxes, landmarks, originals)
+
+    def export_specs(self) -> dict[str, ExportSpec]:
+        size = self.crop_size
+        return {
+            NETWORK: ExportSpec(
+                inputs=(torch.rand((2, 3, size, size), generator=torch.Generator().manual_seed(0)),),
+                input_names=("crops",),
+                output_names=("heatmaps",),
+                dynamic_axes={"crops": {0: "batch"}, "heatmaps": {0: "batch"}},
+                preprocessing=f"RGB in [0, 1], {size}x{size} crop around the face box",
+            )
+        }
+
+
+class CompactFan(HeatmapAligner):
+    """`fan-compact`: 32x32 maps of logits of a 128x128 crop, read by their soft-argmax."""
+
+    name = "fan-compact"
+    weight_files = ("fan_compact.safetensors",)
+    crop_size = CROP_SIZE
+    pixel_offset = -0.5
+    coordinate_weight = 20.0
+
+    @staticmethod
+    def make_network(state: Mapping[str, Tensor], source: str) -> Network:
+        return load_strict(LandmarkNet(), state, source)
+
+    def windows(self, boxes: Tensor) -> Tensor:
+        return windows_of_boxes(boxes)
+
+    def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
+        return crop_squares(images, windows if corners is None else windows - corners.repeat(1, 2), CROP_SIZE)
+
+    def points(self, maps: Tensor) -> Tensor:
+        return decode_heatmaps(maps)
+
+    def soft_points(self, maps: Tensor) -> Tensor:
+        return decode_heatmaps(maps)
+
+    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from the target's distribution, nats."""
+        own = functional.log_softmax(SOFTMAX_GAIN * maps.flatten(2), dim=-1)
+        wanted = functional.log_softmax(SOFTMAX_GAIN * targets.flatten(2), dim=-1)
+        return (wanted.exp() * (wanted - own)).sum(dim=-1)
+
+
+class LastHeatmaps(nn.Module):
+    """A stack of hourglasses of which only the last one's maps are used, as a tuple of one tensor."""
+
+    def __init__(self, stack: nn.Module) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, crops: Tensor) -> tuple[Tensor]:
+        return (self.stack(crops)[-1],)
+
+
+class Fan(HeatmapAligner):
+    """`fan`: 2DFAN4, four hourglasses, 64x64 maps of a 256x256 crop, read by their maximum and its neighbours."""
+
+    name = "fan"
+    weight_files = ("2DFAN4-11f355bf06.pth.tar", "2DFAN4-cd938726ad.zip")
+    crop_size = 256
+    pixel_offset = 0.0
+    coordinate_weight = 4.0
+
+    REFERENCE = 195.0
+    """Box size, px, at scale 1, whose window is 200 px; of detectors that draw boxes like dlib's, SFD's, MTCNN's."""
+    SHIFT = -0.12
+    """Of the window's centre, in box heights."""
+    MAP = 64
+
+    @staticmethod
+    def make_network(state: Mapping[str, Tensor], source: str) -> Network:
+        from face_alignment.models import FAN  # takes seconds, and only this victim needs it
+
+        return LastHeatmaps(load_strict(FAN(4), state, source)).eval()
+
+    def windows(self, boxes: Tensor) -> Tensor:
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sizes * sizes.new_tensor((0.0, self.SHIFT))
+        halves = 100.0 * sizes.sum(dim=1, keepdim=True) / self.REFERENCE
+        return torch.cat((centres - halves, centres + halves), dim=1)
+
+    def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
+        whole = self.whole_windows(windows)
+        if corners is not None:
+            whole = whole - corners.long().repeat(1, 2)
+        return crop_whole_pixels(images, whole, self.crop_size)
+
+    def whole_windows(self, windows: Tensor) -> Tensor:
+        """The whole pixels that are really cut, (N, 4): upstream truncates the images of crop points (1, 1) and
+        (256, 256)."""
+        sides = windows[:, 2:] - windows[:, :2]
+        low = torch.trunc(windows[:, :2] + sides / self.crop_size)
+        high = torch.maximum(torch.trunc(windows[:, 2:]), low + 1)
+        return torch.cat((low, high), dim=1).long()
+
+    def points(self, maps: Tensor) -> Tensor:
+        """The centre of the maximal cell, moved by a quarter of a cell towards the higher neighbour on each axis
+        unless it is at the rim."""
+        columns, lines = _peaks(maps)
+        inner = (columns > 0) & (columns < self.MAP - 1) & (lines > 0) & (lines < self.MAP - 1)
+        flat = maps.flatten(2)
+        cell = (lines * self.MAP + columns).clamp(self.MAP, self.MAP * (self.MAP - 1) - 1)
+
+        def at(step: int) -> Tensor:
+            return flat.gather(2, (cell + step)[..., None])[..., 0]
+
+        shift = 0.25 * torch.stack((torch.sign(at(1) - at(-1)), torch.sign(at(self.MAP) - at(-self.MAP))), dim=-1)
+        centre = torch.stack((columns, lines), dim=-1) + 0.5
+        return (centre + torch.where(inner[..., None], shift, 0.0)) / self.MAP
+
+    def soft_points(self, maps: Tensor) -> Tensor:
+        """Centre of mass of the 5x5 cells around the maximum."""
+        columns, lines = _peaks(maps)
+        steps = torch.arange(self.MAP, device=maps.device)
+        near_x = (steps - columns[..., None]).abs() <= 2  # (N, 68, w)
+        near_y = (steps - lines[..., None]).abs() <= 2
+        mass = maps.clamp_min(0) * near_x[..., None, :] * near_y[..., None]
+        centres = (steps + 0.5) / self.MAP
+        total = mass.sum(dim=(2, 3)).clamp_min(1e-6)
+        return torch.stack(
+            ((mass.sum(dim=2) * centres).sum(dim=-1) / total, (mass.sum(dim=3) * centres).sum(dim=-1) / total), dim=-1
+        )
+
+    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
+        """Squared difference over the target's own square: 1 for an empty map, whatever its landmark."""
+        return (maps - targets).square().sum(dim=(2, 3)) / targets.square().sum(dim=(2, 3)).clamp_min(1e-6)
+
+
+def _peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Column and line (N, 68) of each map's maximum."""
+    index = maps.detach().flatten(2).argmax(dim=-1)
+    return index % maps.shape[-1], index // maps.shape[-1]
+
+
+class _HeatmapObjective(Objective):
+    BETA = 0.01
+    """Distance, in box sizes, where the landmarks' loss turns from square to linear."""
+    REACH = 0.25
+    """Landmarks farther than this many box sizes from their target are left to the maps: the peak that is read there
+    is not the one to be moved."""
+
+    def __init__(
+        self,
+        victim: HeatmapAligner,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        landmarks: Array,
+        originals: Sequence[Image],
+    ) -> None:
+        self._victim = victim
+        device = victim.device
+        self._frames = list(frames)
+        self._corners = torch.tensor([[w.x, w.y] for w in windows], dtype=torch.float64, device=device)
+        self._windows = list(windows)
+        self._boxes = torch.from_numpy(np.array(boxes, dtype=np.float64)).to(device)
+        self._landmarks = torch.from_numpy(np.array(landmarks, dtype=np.float64)).to(device)
+        self._sizes = (self._boxes[:, 2:] - self._boxes[:, :2]).prod(dim=1).sqrt()
+        self._target_windows = victim.windows(self._boxes)
+        with torch.no_grad():
+            crops = torch.cat(
+                [
+                    victim.crop(_bytes(image, device), own[None])
+                    for image, own in zip(originals, self._target_windows, strict=True)
+                ]
+            )
+            self._target_maps = torch.cat([victim.heatmaps(part) for part in crops.split(_BATCH)])
+            soft = victim.soft_points(self._target_maps)
+            self._soft_targets = victim.in_frame(soft.double(), self._target_windows)
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        """See Objective; `geometry` is boxes (B, 4)."""
+        victim, rows = self._victim, torch.as_tensor(list(items), device=self._boxes.device)
+        boxes = self._boxes[rows]
+        if geometry is not None:
+            given = geometry.detach().to(boxes)
+            usable = torch.isfinite(given).all(dim=1) & (given[:, 2:] > given[:, :2]).all(dim=1)
+            boxes = torch.where(usable[:, None], given, boxes)
+        windows = victim.windows(boxes)
+        maps = victim.heatmaps(self._crops(pixels, rows, windows))
+        wanted = _resampled(self._target_maps[rows], self._target_windows[rows], windows)
+        sizes = self._sizes[rows]
+
+        soft = victim.in_frame(victim.soft_points(maps).double(), windows)
+        offsets = (soft - self._soft_targets[rows]) / sizes[:, None, None]
+        distance = functional.smooth_l1_loss(offsets, torch.zeros_like(offsets), beta=self.BETA, reduction="none")
+        near = offsets.detach().norm(dim=-1, keepdim=True) < self.REACH
+        coordinates = (distance * near).mean(dim=(1, 2))
+        loss = victim.map_loss(maps, wanted).mean(dim=1) + victim.coordinate_weight * coordinates.to(pixels.dtype)
+
+        read = victim.in_frame(victim.points(maps.detach()).double(), windows)
+        error = (read - self._landmarks[rows]).norm(dim=-1).mean(dim=-1) / sizes
+        return Reading(loss, error.to(pixels.dtype), read.to(pixels.dtype))
+
+    def _crops(self, pixels: Tensor, rows: Tensor, windows: Tensor) -> Tensor:
+        """Crops of the frames `rows` with `pixels` in their windows."""
+        corners = self._corners[rows]
+        crops = self._victim.crop(pixels, windows, corners)
+        extent = windows.new_tensor((pixels.shape[-1], pixels.shape[-2]))
+        low, high = windows[:, :2] - corners, windows[:, 2:] - corners
+        held = ((low >= 1) & (high <= extent - 1)).all(dim=1).tolist()  # a pixel more for the interpolation
+        still = torch.zeros_like(crops)
+        for place, (row, whole) in enumerate(zip(rows.tolist(), held, strict=True)):
+            if not whole:
+                rest = self._frames[row].copy()
+                self._windows[row].cut(rest)[:] = 0
+                still[place] = self._victim.crop(_bytes(rest, pixels.device), windows[place : place + 1])[0]
+        return crops + still
+
+
+def _bytes(image: Image, device: torch.device) -> Tensor:
+    """(1, 3, H, W) uint8, a view where the device allows."""
+    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None]
+
+
+def _resampled(maps: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Maps (N, 68, h, w) that lie on the windows `source` (N, 4), as they look on the windows `target`."""
+    if torch.equal(source, target):
+        return maps
+    scale = (target[:, 2:] - target[:, :2]) / (source[:, 2:] - source[:, :2])
+    shift = (target[:, :2] + target[:, 2:] - source[:, :2] - source[:, 2:]) / (source[:, 2:] - source[:, :2])
+    theta = torch.stack(
+        (
+            torch.stack((scale[:, 0], torch.zeros_like(shift[:, 0]), shift[:, 0]), dim=1),
+            torch.stack((torch.zeros_like(shift[:, 0]), scale[:, 1], shift[:, 1]), dim=1),
+        ),
+        dim=1,
+    )
+    grid = functional.affine_grid(theta.to(maps.dtype), list(maps.shape), align_corners=False)
+    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
