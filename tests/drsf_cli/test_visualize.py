@@ -82,8 +82,8 @@ def test_a_gaze_into_the_lens_of_a_central_face_has_no_length_in_the_picture() -
 
 def test_lines_through_the_lens_are_cut_off_before_it() -> None:
     ends = project(np.array([[0.01, 0, 0.1], [0.01, 0, -0.1]]), CAMERA)
-    expected = np.array([[0.06, 0, 0], [0, 0, 0.06], [0, 0.06, 0]])
-    np.testing.assert_allclose(nodding, expected, atol=1e-12)
+    expected = np.array([[320 + 64, 240], [320 + 640 * 0.01 / 0.05, 240]])
+    np.testing.assert_allclose(ends, expected, atol=1e-6)
 
 
 def test_head_axes_follow_the_observed_angles() -> None:
