@@ -297,6 +297,8 @@ def normalize_view(pose: HeadPose, spec: Normalization, camera: Camera) -> Norma
         patch = grid.reshape(-1, 1, 2)
         pinhole = cv2.perspectiveTransform(patch, np.linalg.inv(warp)).reshape(-1, 2)
         fitted, _ = cv2.findHomography(camera.distort_points(pinhole), patch.reshape(-1, 2), 0)
+        if fitted is None:
+            raise DrsfError("no homography fits the patch behind this lens; the landmarks or the camera file are wrong")
         warp = np.asarray(fitted, dtype=np.float64)
     return NormalizedView(warp / warp[2, 2], rotation, rotation @ pose.rotation, center, spec.size)
 
