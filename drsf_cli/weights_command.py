@@ -1,0 +1,118 @@
+"""`drsf weights`: which weight files are here, and how they get here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from weights import store
+from weights.errors import UsageError, WeightsError
+
+app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
+
+_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
+
+
+@app.command("list")
+def list_files() -> None:
+    """Every known weight file and whether it is here; then the licences of each victim."""
+    console = Console()
+    files = Table("victim", "file", "size", "ready?", box=box.SIMPLE_HEAD)
+    licences = Table("victim", "code", "weights", box=box.SIMPLE_HEAD)
+    for column in (*files.columns, licences.columns[0], licences.columns[1]):
+        column.no_wrap = True  # names are there to be copied
+    stated: set[tuple[str, str, str]] = set()
+    for file in store.default_store().verify():
+        record = file.record
+        ready = "yes" if file.state == "ready" else file.state
+        files.add_row(record.victim, record.name, _size(file), f"[{_COLOURS[file.state]}]{ready}[/]")
+        licence = (record.victim, record.code_licence, record.weights_licence)
+        if licence not in stated:
+            stated.add(licence)
+            licences.add_row(*licence)
+    console.print(files)
+    console.print(
+        "A victim needs one file for each of its networks. `drsf weights pull VICTIM` fetches what it needs.\n"
+    )
+    console.print(licences)
+
+
+def _size(file: store.FileStatus) -> str:
+    size = file.path.stat().st_size if file.path.is_file() else file.record.size
+    return "?" if size is None else f"{size / 1e6:.1f} MB"
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims or files.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
+    default = store.default_store()
+    wanted = list(names or [])
+    if everything == bool(wanted):
+        raise UsageError("drsf weights pull: name victims or files, or give --all; not both.")
+    if everything:
+        wanted = sorted({record.victim for record in default.records.values() if record.location == "cache"})
+    console = Console(stderr=True)
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done, total=total)
+
+        paths = default.pull(wanted, show)
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command("import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recognised by their sha256.")],
+    allow_unknown_weights: Annotated[
+        bool, typer.Option("--allow-unknown-weights", help="Keep a file that the catalogue does not know.")
+    ] = False,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
+) -> None:
+    """Take weight files that came some other way into the user's cache; for machines without network."""
+    if name is not None and len(files) > 1:
+        raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
+    default = store.default_store()
+    for file in files:
+        typer.echo(default.import_file(file, name, allow_unknown_weights))
+
+
+@app.command()
+def verify() -> None:
+    """Check the sha256 of every file that is here; exit 5 if one is damaged."""
+    files = [file for file in store.default_store().verify() if file.path.is_file()]
+    for file in files:
+        typer.echo(f"{file.state:13}{file.record.name}  {file.path}")
+    damaged = [file.record for file in files if file.state == "damaged"]
+    if damaged:
+        raise WeightsError(
+            f"{', '.join(record.name for record in damaged)}: the sha256 is not the catalogue's; run "
+            f"`drsf weights pull {' '.join(dict.fromkeys(record.victim for record in damaged))}` to replace it."
+        )
+
+
+@app.command()
+def path() -> None:
+    """The folder that fetched weights live in (DRSF_WEIGHTS overrides it)."""
+    typer.echo(store.weights_folder())
