@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from drsf_cli.records import read_observations, write_atomically
+from drsf_cli.records import read_observations
 from victims.camera import angle_between_degrees
 from victims.face import Array, Face, FrameObservation
 from weights.errors import InputError, OutputError
+from weights.files import write_atomically
 
 
 @dataclass(frozen=True)

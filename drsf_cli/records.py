@@ -15,11 +15,8 @@ driver-facing camera sees gazes that come towards it).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +24,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from victims.face import Array, Face, FrameObservation
-from weights.errors import InputError, OutputError
+from weights.errors import InputError
+from weights.files import write_atomically
 
 _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
@@ -39,29 +37,6 @@ _UNIT_SLACK = 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------- writing
-
-
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a whole file or none: a temporary file beside it, flushed to disk, then renamed over `path`.
-
-    Text is written as UTF-8. Raises OutputError where the place cannot be written; nothing is left behind then.
-    """
-    path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
 
 
 def to_records(observations: Iterable[FrameObservation]) -> list[dict[str, Any]]:

@@ -1,0 +1,253 @@
+"""Victim networks as ONNX files, each checked beside the torch network it came from.
+
+The TorchScript exporter is used (`dynamo=False`): with torch 2.15 it exports every victim with dynamic batch, height
+and width, needs no onnxscript, and folds batch normalisation into convolutions.
+
+Parity is the largest absolute difference of an output over the width of that output's range on the compared inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+from torch import Tensor, nn
+
+from export.session import OPSET, OnnxNetwork, drsf_version
+from victims.base import ExportSpec, Network, Victim
+from weights.errors import DrsfError, OutputError
+from weights.files import write_atomically
+from weights.store import catalog
+
+LIMIT = 1e-4
+"""Largest relative difference of a float32 file."""
+LIMIT_FP16 = 1e-2
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """One row of the parity table."""
+
+    victim: str
+    network: str
+    path: Path | None
+    """None where the graph stayed in memory."""
+    bytes: int
+    inputs: int
+    """Input sets that torch and ONNX Runtime were compared on."""
+    max_difference: float
+    """Largest absolute difference, of the output whose relative one is largest."""
+    range: float
+    """Largest minus least value of that output."""
+    relative: float
+    limit: float
+    """What `relative` had to stay within."""
+    fp16: bool
+
+
+def export_victim(
+    victim: Victim,
+    folder: str | Path,
+    opset: int = OPSET,
+    fp16: bool = False,
+    samples: Mapping[str, Sequence[Inputs]] | None = None,
+) -> list[ExportedNetwork]:
+    """Write one file a network, `VICTIM_NETWORK.onnx` (`..._fp16.onnx`), into `folder`.
+
+    `samples` are inputs per network on which parity is measured besides the artificial ones; see `recorded_inputs`.
+    Files keep float32 inputs and outputs with `fp16` too. Raises DrsfError naming the network where it cannot be
+    exported or differs too much (nothing is written then), OutputError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    exported = {
+        name: export_network(victim, name, opset, fp16, (samples or {}).get(name, ())) for name in victim.networks
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder.") from error
+    rows = []
+    for name, (data, row) in exported.items():
+        path = folder / f"{victim.name}_{name}{'_fp16' if fp16 else ''}.onnx"
+        write_atomically(path, data)
+        rows.append(ExportedNetwork(**{**vars(row), "path": path}))
+    return rows
+
+
+def export_network(
+    victim: Victim,
+    name: str,
+    opset: int = OPSET,
+    fp16: bool = False,
+    samples: Sequence[Inputs] = (),
+    extra_metadata: Mapping[str, str] | None = None,
+) -> tuple[bytes, ExportedNetwork]:
+    """Network `name` as the bytes of a checked file, with its parity. Raises DrsfError naming the network."""
+    title = f"{victim.name} {name}"
+    original = victim.networks[name]
+    if not isinstance(original, nn.Module):
+        raise ValueError(f"{title} is no torch module, there is nothing to export")
+    spec = victim.export_specs()[name]
+    module = copy.deepcopy(original).cpu().eval().requires_grad_(False)
+    model = _to_onnx(module, spec, opset, title)
+    if fp16:
+        model = _to_half(model)
+    onnx.helper.set_model_props(model, {**_metadata(victim, name, spec), **(extra_metadata or {})})
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DrsfError(f"{title}: the exported graph is not valid ONNX ({_line(error)}).") from error
+    data = model.SerializeToString()
+    limit = LIMIT_FP16 if fp16 else LIMIT
+    compared = [*_artificial_inputs(spec), *samples]
+    difference, width = parity(module, OnnxNetwork(data, "cpu"), compared, spec.output_names, title)
+    relative = relative_difference(difference, width)
+    if relative > limit:
+        raise DrsfError(
+            f"{title}: ONNX Runtime differs from torch by {relative:.2g} of the output's range, over the limit of "
+            f"{limit:g}{'; export it without --fp16' if fp16 else ''}."
+        )
+    row = ExportedNetwork(victim.name, name, None, len(data), len(compared), difference, width, relative, limit, fp16)
+    return data, row
+
+
+def parity(
+    reference: Network, candidate: Network, inputs: Sequence[Inputs], output_names: Sequence[str], title: str
+) -> tuple[float, float]:
+    """Largest absolute difference over all inputs, and the output's range, of the output where their ratio is worst.
+
+    Raises DrsfError where the two return other numbers or shapes of outputs.
+    """
+    count = len(output_names)
+    differences = [0.0] * count
+    least, largest = [math.inf] * count, [-math.inf] * count
+    for sample in inputs:
+        with torch.no_grad():
+            expected = reference(*sample)
+        found = candidate(*sample)
+        shapes = [[tuple(value.shape) for value in values] for values in (expected, found)]
+        if shapes[0] != shapes[1] or len(expected) != count:
+            raise DrsfError(f"{title}: ONNX Runtime returns shapes {shapes[1]} where torch returns {shapes[0]}.")
+        for k, (a, b) in enumerate(zip(expected, found, strict=True)):
+            if a.numel():
+                gap = float((a.double().cpu() - b.double()).abs().max())
+                # max() would drop a NaN
+                differences[k] = gap if math.isnan(gap) else max(differences[k], gap)
+                least[k], largest[k] = min(least[k], float(a.min())), max(largest[k], float(a.max()))
+    worst, worst_relative = (0.0, 0.0), -1.0
+    for gap, low, high in zip(differences, least, largest, strict=True):
+        width = max(0.0, high - low)
+        relative = relative_difference(gap, width)
+        if relative > worst_relative:
+            worst, worst_relative = (gap, width), relative
+    return worst
+
+
+def relative_difference(difference: float, width: float) -> float:
+    """Over the width of the range; infinite for NaN and for any difference in an output that is constant."""
+    if difference == 0:
+        return 0.0
+    return math.inf if math.isnan(difference) or width == 0 else difference / width
+
+
+def recorded_inputs(victim: Victim, read: Callable[[Victim], object], at_most: int = 4) -> dict[str, list[Inputs]]:
+    """What each network of the victim is really fed while `read` uses a copy of it: real crops for parity.
+
+    The first `at_most` calls are kept, of each the first two items of the batch.
+    """
+    kept: dict[str, list[Inputs]] = {name: [] for name in victim.networks}
+
+    def recording(name: str, network: Network) -> Network:
+        def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+            if len(kept[name]) < at_most:
+                kept[name].append(tuple(value[:2].detach().cpu().clone() for value in inputs))
+            with torch.no_grad():
+                return network(*inputs)
+
+        return call
+
+    copied = victim.with_networks({name: recording(name, network) for name, network in victim.networks.items()})
+    copied.device = victim.device
+    read(copied)
+    return kept
+
+
+def _to_onnx(module: nn.Module, spec: ExportSpec, opset: int, title: str) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecation of the exporter, and tracing of Python numbers
+        path = Path(folder) / "network.onnx"
+        try:
+            torch.onnx.export(
+                module,
+                spec.inputs,
+                path,
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(spec.input_names),
+                output_names=list(spec.output_names),
+                dynamic_axes={name: dict(axes) for name, axes in spec.dynamic_axes.items()},
+            )
+        except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+            raise DrsfError(f"{title}: cannot be exported with opset {opset} ({_line(error)}); use {OPSET}.") from error
+        return onnx.load(path)
+
+
+def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights and arithmetic in half precision, inputs and outputs still float32."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers below half's smallest are raised to it, as parity then shows
+        half = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    half.topological_sort()  # the converter appends its casts at the end
+    return half.model
+
+
+def _metadata(victim: Victim, name: str, spec: ExportSpec) -> dict[str, str]:
+    known = catalog()
+    own = {file: sha for file, sha in victim.weights.items() if file in known and known[file].network == name}
+    files = own or victim.weights  # weights of a user's own, or one file for all networks
+    licences = {
+        file: known[file].weights_licence for file in files if file in known and known[file].sha256 == files[file]
+    }
+    return {
+        "drsf_version": drsf_version(),
+        "victim": victim.name,
+        "network": name,
+        "role": victim.role,
+        "preprocessing": spec.preprocessing,
+        "weights": json.dumps(files, sort_keys=True),
+        "weights_licence": json.dumps(licences, sort_keys=True),
+    }
+
+
+def _artificial_inputs(spec: ExportSpec) -> list[Inputs]:
+    """The example, noise of its shape, and noise of another size along each dynamic axis."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=generator)
+
+    others = []
+    for value, name in zip(spec.inputs, spec.input_names, strict=True):
+        axes = spec.dynamic_axes.get(name, {})
+        others.append(
+            [1 if axes.get(i) == "batch" else size + 7 if i in axes else size for i, size in enumerate(value.shape)]
+        )
+    return [spec.inputs, tuple(noise(value.shape) for value in spec.inputs), tuple(noise(shape) for shape in others)]
+
+
+def _line(error: BaseException) -> str:
+    """First line of a foreign message."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
