@@ -359,3 +359,16 @@ def _resampled(maps: Tensor, source: Tensor, target: Tensor) -> Tensor:
     )
     grid = functional.affine_grid(theta.to(maps.dtype), list(maps.shape), align_corners=False)
     return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+_ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner in (CompactFan, Fan)}
+
+
+def load_aligner(name: str, override: Path | None = None, allow_unknown: bool = False) -> HeatmapAligner:
+    """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override` (refused if the catalogue
+    does not know them, unless `allow_unknown`).
+
+    Raises:
+        WeightsError: the weights are missing, unknown, damaged or of another network.
+    """
+    return _ALIGNERS[name].load(override, allow_unknown)
