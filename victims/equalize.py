@@ -66,17 +66,18 @@ class _Equalize(Function):
         scale = 255.0 / others.clamp(min=1).float()
         table = ((counts.cumsum(1) - darkest).float() * scale).round().clamp(min=0.0)
         equalized = torch.where(others > 0, table.gather(1, flat).to(levels.dtype), levels.detach().flatten(1))
-        ctx.save_for_backward(flat, counts, scale)
+        ctx.save_for_backward(flat, counts)
         return equalized.view_as(levels)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        flat, counts, scale = ctx.saved_tensors  # type: ignore[attr-defined]
+        flat, counts = ctx.saved_tensors  # type: ignore[attr-defined]
         upstream = gradient.flatten(1)
         by_level = upstream.new_zeros(counts.shape).scatter_add_(1, flat, upstream)
         own = upstream * _smooth(counts.to(upstream.dtype)).gather(1, flat)
         overtaken = _smooth(by_level).gather(1, flat)
-        return ((own - overtaken) * scale.to(upstream.dtype)).view_as(gradient)
+        # A share of all pixels, not of those above the darkest level: bounded where nearly all are of one level.
+        return ((own - overtaken) * (255.0 / flat.shape[1])).view_as(gradient)
 
 
 def _smooth(histograms: Tensor) -> Tensor:

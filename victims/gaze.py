@@ -197,16 +197,17 @@ class NormalizedGaze(GazeEstimator):
             return None
         try:
             pose = solve_head_pose(landmarks, camera)
-        except (DrsfError, cv2.error):
+            views = [normalize_view(pose, spec, camera) for spec in self._model.views]
+            reference = normalize_view(pose, self._model.reference, camera).rotation
+            warps = np.stack([view.warp for view in views])
+            inverses = np.linalg.inv(warps)
+        except (DrsfError, cv2.error, np.linalg.LinAlgError):
             return None
-        views = [normalize_view(pose, spec, camera) for spec in self._model.views]
-        reference = normalize_view(pose, self._model.reference, camera).rotation
-        warps = np.stack([view.warp for view in views])
-        if not (np.all(np.isfinite(warps)) and np.all(np.isfinite(reference))):
+        if not (np.all(np.isfinite(inverses)) and np.all(np.isfinite(reference))):
             return None
         width, height = self._model.views[0].size
         corners = np.array([[-1.0, -1.0, 1], [width, -1, 1], [width, height, 1], [-1, height, 1]])
-        points = corners @ np.linalg.inv(warps).transpose(0, 2, 1)  # (v, 4, 3), homogeneous
+        points = corners @ inverses.transpose(0, 2, 1)  # (v, 4, 3), homogeneous
         if np.all(points[..., 2] > 0):
             flat = (points[..., :2] / points[..., 2:]).reshape(-1, 2)
             bounds = np.concatenate([flat.min(axis=0), flat.max(axis=0)])
