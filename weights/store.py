@@ -12,6 +12,7 @@ import http.client
 import importlib.util
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import tomllib
@@ -19,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,7 @@ Progress = Callable[[str, int, int | None], None]
 """File name, bytes so far, bytes in all (None: unknown)."""
 
 _BUNDLED = Path(__file__).parent / "bundled"
+_PLAIN_NAME = re.compile(r"\w[\w.+-]*")
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # s without a byte
 
@@ -318,7 +320,7 @@ class Store:
             )
         elif name is None:
             raise UsageError(f"{source} is not in the catalogue of known weights; say how to call it with --as NAME.")
-        elif name in self.records or name != Path(name).name or name.startswith(".") or name.endswith(".part"):
+        elif name in self.records or not _PLAIN_NAME.fullmatch(name) or name.endswith(".part"):
             raise UsageError(f"--as {name}: choose a plain file name that is not one of the catalogue's.")
         target = self.folder / name
         with self._writing():
@@ -338,7 +340,7 @@ class Store:
         return target
 
     @contextlib.contextmanager
-    def _writing(self) -> Any:
+    def _writing(self) -> Iterator[None]:
         """Turns what the file system refuses into a sentence about the folder."""
         try:
             yield
