@@ -19,6 +19,9 @@ from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
 from victims.base import Objective
 
+IDLE = 0.5
+"""A victim whose error is under this share of its tolerance does not push."""
+
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
 
@@ -45,8 +48,10 @@ class AttackSettings:
     steps: int = 60
     options: Mapping[str, float] = field(default_factory=dict)
     """The step rule's own parameters; what is missing keeps the method's default."""
-    smoothing: float = 0.0
+    smoothing: float = 3.0
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
+    cap: float = 0.7
+    """Longest step, in units of the one that would bring the linearised loss to 0."""
 
 
 @dataclass
@@ -60,7 +65,9 @@ class Outcome:
     steps: Tensor
     """(B,) steps taken."""
     passes: Tensor
-    """(B,) victim passes: how often a victim read the frame, gradient included or not."""
+    """(B,) victim passes: how often one victim was run forward and backward over the frame."""
+    checks: Tensor
+    """(B,) forward runs without a gradient."""
 
 
 def perturb(
@@ -84,7 +91,7 @@ def perturb(
     best = delta.clone()
     best_score = torch.full((count,), torch.inf)
     errors = {stage.name: torch.full((count,), torch.inf) for stage in stages}
-    steps, passes = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
+    steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
     active = list(range(count))
 
     for taken in range(settings.steps + 1):
@@ -92,7 +99,8 @@ def perturb(
         pixels = delivered(budget, delta, probe, active, channel)
         last = taken == settings.steps
         reading = _read(pixels, active, stages, with_gradient=not last)
-        passes[active] += len(stages)
+        passes[active] += reading.passes
+        checks[active] += len(stages) - reading.passes
 
         better = [row for row, item in enumerate(active) if reading.score[row] < best_score[item]]
         for row in better:
@@ -107,10 +115,22 @@ def perturb(
         items = [active[row] for row in short]
         gradient = smoothed(reading.gradient[short], settings.smoothing)
         gradient = unit(gradient * budget.mask[items])
-        delta[items] = rule.step(delta[items] / eps, gradient, reading.loss[short], items) * eps
+        before = delta[items]
+        moved = rule.step(before / eps, gradient, reading.loss[short], items) * eps
+        delta[items] = before + _capped(moved - before, reading.gradient[short], reading.loss[short], settings.cap)
         steps[items] += 1
         active = items
-    return Outcome(best, errors, steps, passes)
+    return Outcome(best, errors, steps, passes, checks)
+
+
+def _capped(move: Tensor, gradient: Tensor, loss: Tensor, cap: float) -> Tensor:
+    """A move shortened to where the linearised loss has fallen by `cap` of itself: Polyak's step length, for any
+    rule. Targets are attainable, so the least loss is about 0, and a longer step overshoots."""
+    if cap <= 0:
+        return move
+    fall = -(gradient * move).sum(dim=(1, 2, 3))
+    scale = torch.where(fall > cap * loss, cap * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
+    return move * scale.view(-1, 1, 1, 1)
 
 
 def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], channel: Channel | None) -> Tensor:
@@ -129,27 +149,30 @@ class _Combined:
     loss: Tensor  # (n,)
     gradient: Tensor  # (n, 3, h, w)
     errors: dict[str, Tensor]
+    passes: int  # victims run backward
 
 
 def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool) -> _Combined:
     outputs: dict[str, Tensor] = {}
     errors: dict[str, Tensor] = {}
-    ratios, losses = [], []
-    gradient = torch.zeros_like(pixels)
+    ratios, passes = [], 0
+    gradient, loss = torch.zeros_like(pixels), torch.zeros(len(items), device=pixels.device)
     for stage in stages:
         geometry = outputs.get(stage.after) if stage.after else None
         reading = stage.objective.read(pixels, items, geometry)
         ratio = (reading.error / stage.tolerance).cpu()
-        if with_gradient and bool((ratio > 0.6).any()):
+        if with_gradient and bool((ratio > IDLE).any()):
+            passes += 1
             (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
             # a victim that is well inside its tolerance must not push; one that is far out must not drown the rest
-            weight = stage.weight * ((ratio - 0.5) / 0.5).clamp(0.0, 2.0).to(pixels.device)
-            gradient += weight.view(-1, 1, 1, 1) * unit(own)
+            weight = stage.weight * (ratio / IDLE - 1.0).clamp(0.0, 2.0).to(pixels.device)
+            size = own.square().mean(dim=(1, 2, 3)).sqrt().clamp_min(1e-12)
+            gradient += (weight / size).view(-1, 1, 1, 1) * own
+            loss += weight / size * reading.loss.detach()
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)
-        losses.append(reading.loss.detach())
-    return _Combined(torch.stack(ratios).amax(dim=0), torch.stack(losses).sum(dim=0), gradient.detach(), errors)
+    return _Combined(torch.stack(ratios).amax(dim=0), loss, gradient.detach(), errors, passes)
 
 
 def unit(gradient: Tensor) -> Tensor:

@@ -134,6 +134,10 @@ class Detector(Victim):
         """Faces of each image (all of one size), best score first. `threshold` replaces the final score
         threshold (lower: more faces, for covering)."""
 
+    def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
+        """`detect(images)` and `detect(images, threshold)` at once; a detector that can share work does."""
+        return self.detect(images), self.detect(images, threshold)
+
     @abstractmethod
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
@@ -149,7 +153,12 @@ class Aligner(Victim):
 
     @abstractmethod
     def objective(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array, originals: Sequence[Image]
+        self,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        landmarks: Array,
+        originals: Sequence[Image],
     ) -> Objective:
         """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `originals` are the
         untouched frames, for victims whose target is an inner output (heatmaps)."""
@@ -190,7 +199,9 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         if key.endswith("num_batches_tracked"):
             continue
         if key not in state:
-            raise WeightsError(f"{source}: key {key!r} is missing; this is not a checkpoint of {type(module).__name__}.")
+            raise WeightsError(
+                f"{source}: key {key!r} is missing; this is not a checkpoint of {type(module).__name__}."
+            )
         if tuple(state[key].shape) != tuple(value.shape):
             raise WeightsError(
                 f"{source}: key {key!r} has shape {tuple(state[key].shape)} where {type(module).__name__} has "
@@ -198,6 +209,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             )
     for key in state:
         if key not in own:
-            raise WeightsError(f"{source}: key {key!r} is unknown; this is not a checkpoint of {type(module).__name__}.")
+            raise WeightsError(
+                f"{source}: key {key!r} is unknown; this is not a checkpoint of {type(module).__name__}."
+            )
     module.load_state_dict(dict(state), strict=False)
     return module.eval().requires_grad_(False)

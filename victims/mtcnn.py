@@ -164,11 +164,21 @@ class Mtcnn(Detector):
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
         """Faces of each image (all of one size), best score first.
 
-        A `threshold` under a stage's own replaces that stage's: more faces, for covering.
+        A `threshold` under those of R- and O-Net replaces them: more faces, for covering. P-Net's stays.
         """
-        limits = THRESHOLDS if threshold is None else tuple(min(limit, threshold) for limit in THRESHOLDS)
         samplers = [AreaSampler(image) for image in images]
-        proposals = self._first_stage(samplers, limits[0])
+        return self._decide(samplers, self._first_stage(samplers, THRESHOLDS[0]), threshold)
+
+    def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
+        samplers = [AreaSampler(image) for image in images]
+        proposals = self._first_stage(samplers, THRESHOLDS[0])
+        return self._decide(samplers, proposals, None), self._decide(samplers, proposals, threshold)
+
+    def _decide(
+        self, samplers: Sequence[AreaSampler], proposals: list[_Proposals], threshold: float | None
+    ) -> list[Detections]:
+        """Stages 2 and 3."""
+        limits = THRESHOLDS if threshold is None else tuple(min(limit, threshold) for limit in THRESHOLDS)
         for network, limit, decode in (("rnet", limits[1], _refine), ("onet", limits[2], _finish)):
             proposals = self._later_stage(network, samplers, proposals, limit, decode)
         return [Detections(found.boxes, found.scores) for found in proposals]
@@ -258,10 +268,10 @@ class MtcnnObjective(Objective):
 
     MATCH = 0.4
     """A P-Net cell whose box overlaps the target's square this much should propose it."""
-    NEAR = 0.2
-    """Proposals that overlap the target's square this much are followed through the cascade."""
-    FOLLOWED = 6
-    """Proposals followed, best score first."""
+    SAME = 0.5
+    """A final box that overlaps the target less than this is a rival: another face, where there should be none."""
+    FOLLOWED = 10
+    """Proposals followed through the cascade, best score first."""
     JITTER = ((0.0, 0.0, 1.0), (0.04, -0.03, 1.06), (-0.04, 0.04, 0.95))
     """Candidates added to those that the cascade proposes: shift in sides, scale."""
     MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.5, "rnet": 4.0, "onet": 5.0}
@@ -286,7 +296,8 @@ class MtcnnObjective(Objective):
     def _relevant_scales(self) -> list[float]:
         sides = self.squares[:, 2] - self.squares[:, 0]
         scales = pyramid_scales(self.height, self.width)
-        near = [s for s in scales if np.any((CELL / s / sides > 0.5) & (CELL / s / sides < 1.9))]
+        # from cells half the face's size to all larger ones: a rival that is larger would be the frame's face
+        near = [s for s in scales if np.any((CELL / s / sides > 0.5) & (CELL / s / sides < 4.0))]
         # a face smaller or larger than any cell still has a nearest one
         return near or [min(scales, key=lambda s: abs(math.log(CELL / s / sides.mean())))]
 
@@ -395,7 +406,7 @@ class MtcnnObjective(Objective):
         size = SIZES[network]
         crops, boxes, counts = [], [], []
         for row, (item, found) in enumerate(zip(items, proposals, strict=True)):
-            followed = found.boxes[iou(found.boxes, self.squares[item]) >= self.NEAR][: self.FOLLOWED]
+            followed = found.boxes[: self.FOLLOWED]
             own = np.concatenate([followed, self._added(item)])
             whole = rectangles(own, self.height, self.width)
             usable = (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1])
@@ -416,12 +427,18 @@ class MtcnnObjective(Objective):
             tensor = torch.from_numpy(own).float().to(change.device)
             sides = tensor[:, 2:] - tensor[:, :2] + 1.0
             predicted = tensor + shifts[part] * torch.cat([sides, sides], dim=1)
+            ours = iou_tensor(tensor, targets[row].expand_as(tensor)) >= 0.3
+            if network == "onet":
+                ours = iou_tensor(predicted.detach(), targets[row].expand_as(tensor)) >= self.SAME
+            ours[real:] = True
             # O-Net's best box is the answer; R-Net's are only looked at again
             sharpness = 1.0 if network == "onet" else 0.3
-            weight = torch.softmax(sharpness * margin[part].detach(), dim=0) * 0.7 + 0.3 / total
+            own_margin = margin[part].masked_fill(~ours, -torch.inf).detach()
+            weight = torch.softmax(sharpness * own_margin, dim=0) * 0.7 + 0.3 * ours / ours.sum()
             short = torch.relu(self.MARGINS[network] - margin[part])
             distance = _distance(predicted, targets[row]) * (4.0 if network == "onet" else 1.0)
-            losses.append((weight * (0.3 * short + distance)).sum())
+            rivals = torch.relu(margin[part] + 1.0) * ~ours
+            losses.append((weight * (0.3 * short + distance)).sum() + 0.3 * rivals.sum())
             followed = slice(start, start + real)
             passed.append(decode(own[:real], probabilities[followed], numeric[followed], threshold))
             start += total
