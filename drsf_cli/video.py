@@ -137,6 +137,11 @@ class Frame:
     "how long it is shown, 0 if the file does not say"
 
 
+def _decimal(seconds: float | None) -> Fraction | None:
+    """0.2 as the fifth that is meant, not as the binary number beside it."""
+    return None if seconds is None else Fraction(str(seconds))
+
+
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).rstrip(".")
 
@@ -287,12 +292,12 @@ class VideoReader:
 
     def __init__(self, path: str | Path, start: float | None = None, end: float | None = None) -> None:
         self.path = Path(path)
-        self.start, self.end = start, end
         for flag, value in (("--start", start), ("--end", end)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{flag} {value} is not a time; give seconds from 0 on.")
         if start is not None and end is not None and end <= start:
             raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
+        self.start, self.end = _decimal(start), _decimal(end)
         self._open: set[InputContainer] = set()
         self.info = self._probe()
 
@@ -396,7 +401,7 @@ class VideoReader:
             else:
                 duration = container.duration / 1e6 if container.duration else None
             count = stream.frames or (round(duration * rate) if duration else None)
-            aspect = stream.sample_aspect_ratio or None
+            aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or None
             return VideoInfo(
                 path=self.path,
                 kind="video",
@@ -464,7 +469,7 @@ class VideoReader:
                 return
         yield from self._frames_from(None)
 
-    def _frames_from(self, seconds: float | None) -> Generator[tuple[int, VideoFrame], None, None]:
+    def _frames_from(self, seconds: Fraction | None) -> Generator[tuple[int, VideoFrame], None, None]:
         """(ticks, frame) from the key frame before `seconds` on if the container has an index, else from the start."""
         container = _open_container(self.path)
         self._open.add(container)
@@ -476,7 +481,7 @@ class VideoReader:
             whole = seconds is None or not _is_indexed(container)
             if not whole:
                 try:
-                    container.seek(math.floor(Fraction(cast(float, seconds)) / time_base), stream=stream)
+                    container.seek(math.floor(cast(Fraction, seconds) / time_base), stream=stream)
                 except FFmpegError as error:
                     raise InputError(f"{self.path} cannot be searched ({_reason(error)}).") from error
             last: int | None = None
@@ -641,10 +646,10 @@ class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
     codec: 'h264' (default; 4:2:0 and browsers play it, 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless). Times,
-    size, pixel shape, colour matrix and range are the source's; nothing else of it is copied. MP4 and MOV keep times
-    exactly, MKV to the millisecond. `keep_audio_from` copies the sound of that file unchanged and in step; with
-    `start` and `end` (seconds, as given to the reader) only the packets that begin between the first frame and `end`,
-    and all times are moved so that the first frame is at zero (`shift_ticks`).
+    size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied. MP4 and
+    MOV keep times exactly, MKV to the millisecond. `keep_audio_from` copies the sound of that file unchanged and in
+    step; with `start` and `end` (seconds, as given to the reader) only the packets that begin between the first frame
+    and `end`, and all times are moved so that the first frame is at zero (`shift_ticks`).
 
     Raises OutputError and UsageError before any work if this cannot be written there, OutputError if writing fails.
     """
@@ -670,8 +675,13 @@ class VideoWriter(_WriterBase):
         inputs = [info.path] if keep_audio_from is None else [info.path, keep_audio_from]
         super().__init__(info, AtomicOutput(path, overwrite=overwrite, inputs=inputs))
         self._from_start = start is None
-        self._end = end
+        self._end = _decimal(end)
         self._last_ticks: int | None = None
+        self._first_ticks = 0
+        self._first_dts: int | None = None
+        self._end_ticks = 0
+        self._held: Packet[Any] | None = None
+        self._durations: dict[int, int] = {}
         self._converter = Converter()
         self._container: OutputContainer | None = None
         self._audio: _AudioCopy | None = None
@@ -686,6 +696,8 @@ class VideoWriter(_WriterBase):
         container_options = {"fflags": "+bitexact"}
         if muxer != "matroska":
             container_options["movflags"] = "+faststart"
+            # a start later than zero is kept in these units, whose default is a millisecond
+            container_options["movie_timescale"] = str(self._ticks_a_second())
         self._container = av.open(str(self.temporary), "w", format=muxer, container_options=container_options)
         rate = self.settings.rate
         self._stream = cast(VideoStream, self._container.add_stream(self.settings.codec.encoder, rate=rate))
@@ -696,33 +708,63 @@ class VideoWriter(_WriterBase):
         with self._failures():
             self._container.start_encoding()
 
+    def _ticks_a_second(self) -> int:
+        """The time scale that FFmpeg's muxer gives the track."""
+        ticks = self.settings.time_base.denominator
+        while ticks < 10000:
+            ticks *= 2
+        return ticks
+
     def write(self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0) -> None:
         self._check(image)
         if self._last_ticks is None:
+            self._first_ticks = pts_ticks
             self.shift_ticks = 0 if self._from_start else pts_ticks
             if self._audio is not None:
                 self._audio.begin(self.shift_ticks * self.settings.time_base, self._end)
         elif pts_ticks <= self._last_ticks:
             raise ValueError(f"frame times must rise, and {pts_ticks} follows {self._last_ticks}")
+        if not duration_ticks and self._last_ticks is not None:
+            duration_ticks = pts_ticks - self._last_ticks
         self._last_ticks = pts_ticks
+        self._end_ticks = pts_ticks + duration_ticks - self.shift_ticks
         frame = self._converter.to_frame(image, self.settings.pixel_format, self.settings.colour)
         frame.pts, frame.time_base = pts_ticks - self.shift_ticks, self.settings.time_base
-        frame.duration = duration_ticks
+        self._durations[frame.pts] = duration_ticks
         with self._failures():
             self._mux(self._stream.encode(frame))
         self.frames_written += 1
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
-        container = cast(OutputContainer, self._container)
+        """Write all packets that are known not to be the last."""
         for packet in packets:
-            if self._audio is not None and packet.dts is not None:
-                self._audio.copy_until(packet.dts * packet.time_base)
-            container.mux_one(packet)
+            if self._first_dts is None:
+                self._first_dts = packet.dts
+            packet.duration = self._durations.pop(cast(int, packet.pts), 0)
+            if self._held is not None:
+                self._mux_one(self._held)
+            self._held = packet
+
+    def _mux_one(self, packet: Packet[Any]) -> None:
+        if self._audio is not None and packet.dts is not None:
+            self._audio.copy_until(packet.dts * packet.time_base)
+        cast(OutputContainer, self._container).mux_one(packet)
+
+    def _mux_last(self, packet: Packet[Any]) -> None:
+        """MP4 takes the length of a track from the decoding times, whose gaps are not those of the display when
+        frames are reordered and unevenly spaced. The last packet makes up for it.
+        """
+        if _MUXERS[self._output.final.suffix.lower()] != "matroska" and packet.dts is not None:
+            span = self._end_ticks - (self._first_ticks - self.shift_ticks)
+            packet.duration = max(1, span - (packet.dts - cast(int, self._first_dts)))
+        self._mux_one(packet)
 
     def _complete(self) -> None:
         container = cast(OutputContainer, self._container)
         with self._failures():
             self._mux(self._stream.encode(None))
+            if self._held is not None:
+                self._mux_last(self._held)
             if self._audio is not None:
                 self._audio.copy_until(None)
             container.close()
@@ -773,11 +815,11 @@ class _AudioCopy:
         self._packets: Iterator[Packet[Any]] = iter(())
         self._streams_given = streams
 
-    def begin(self, shift: Fraction, end: float | None) -> None:
+    def begin(self, shift: Fraction, end: Fraction | None) -> None:
         """Packets from `shift` on and before `end` (seconds on the source's clock) are copied, moved by -shift."""
         self._packets = self._read(shift, end) if self._streams else iter(())
 
-    def _read(self, shift: Fraction, end: float | None) -> Iterator[Packet[Any]]:
+    def _read(self, shift: Fraction, end: Fraction | None) -> Iterator[Packet[Any]]:
         packets = self._input.demux(self._streams_given)
         while True:
             try:

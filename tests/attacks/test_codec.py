@@ -1,0 +1,94 @@
+"""The delivery codec: conversion against the formulas of H.273, and what a round trip costs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from attacks.codec import BT709, CODECS, Colour, Converter, DeliveryCodec, EncoderSettings, find_codec
+from tests.clips import patterns
+from weights.errors import UsageError
+
+# H.273 table 4: Kr, Kb
+_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
+
+
+def _yuv(image: NDArray[np.uint8], matrix: int, full_range: bool) -> NDArray[np.float64]:
+    """8-bit Y, Cb, Cr by the equations of H.273 8.3, not rounded. (3, H, W)"""
+    red, green, blue = np.moveaxis(image.astype(np.float64), 2, 0)
+    kr, kb = _WEIGHTS[matrix]
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    if full_range:
+        return np.stack([luma, cb + 128, cr + 128])
+    return np.stack([16 + 219 / 255 * luma, 128 + 224 / 255 * cb, 128 + 224 / 255 * cr])
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", sorted(_WEIGHTS))
+def test_conversion_follows_h273(matrix: int, full_range: bool) -> None:
+    image = np.random.default_rng(matrix).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    converter = Converter()
+    frame = converter.to_frame(image, "yuv444p", Colour(matrix=matrix, full_range=full_range))
+    assert (frame.colorspace, frame.color_range) == (matrix, 2 if full_range else 1)
+    planes = [
+        np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)[:, :40] for plane in frame.planes
+    ]
+    # swscale computes in 15 bits: half a step of rounding plus at most one more at full range
+    assert np.abs(np.stack(planes) - _yuv(image, matrix, full_range)).max() < (1.1 if full_range else 0.6)
+    back = converter.to_rgb(frame)
+    assert np.abs(back.astype(int) - image).max() <= 2
+
+
+def test_luma_of_420_is_that_of_444() -> None:
+    image = patterns(1, 40, 24)[0]
+    frame = Converter().to_frame(image, "yuv420p", Colour())
+    luma = np.frombuffer(bytes(frame.planes[0]), np.uint8).reshape(24, -1)[:, :40]
+    assert np.abs(luma - _yuv(image, BT709, False)[0]).max() < 0.6
+
+
+def test_lossless_codecs_change_nothing() -> None:
+    frames = np.stack(patterns(3, 33, 17))
+    for name in ("h264-rgb", "ffv1"):
+        codec = DeliveryCodec(EncoderSettings(CODECS[name], pixel_format=CODECS[name].pixel_format))
+        assert np.array_equal(codec.roundtrip(frames), frames)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (63, 47), (16, 16)])
+def test_round_trip_keeps_shape_and_gets_better_with_crf(width: int, height: int) -> None:
+    frames = np.stack(patterns(5, width, height))
+    errors = []
+    for crf in (10, 23, 40):
+        decoded = DeliveryCodec(EncoderSettings(CODECS["h264"], crf=crf)).roundtrip(frames)
+        assert decoded.shape == frames.shape
+        assert decoded.dtype == np.uint8
+        errors.append(np.abs(decoded.astype(int) - frames).mean())
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[0] < 8
+
+
+def test_round_trip_is_deterministic() -> None:
+    frames = np.stack(patterns(6, 96, 64))
+    codec = DeliveryCodec(EncoderSettings(CODECS["h264"]))
+    assert np.array_equal(codec.roundtrip(frames), codec.roundtrip(frames))
+
+
+def test_frames_keep_their_order_and_times() -> None:
+    """Frames far apart in time and unlike each other come back each in its own place (B-frames are reordered)."""
+    levels = [20, 200, 90, 150, 40, 230, 120]
+    frames = np.stack([np.full((32, 32, 3), level, np.uint8) for level in levels])
+    settings = EncoderSettings(CODECS["h264"], time_base=Fraction(1, 1000))
+    decoded = DeliveryCodec(settings).roundtrip(frames, [0, 5, 40, 41, 300, 301, 900])
+    assert np.abs(decoded.astype(int) - frames).max() <= 4
+
+
+def test_bad_settings_name_what_is_allowed() -> None:
+    with pytest.raises(UsageError, match="h264-rgb"):
+        find_codec("h265")
+    with pytest.raises(UsageError, match=r"0 .* 51"):
+        EncoderSettings(CODECS["h264"], crf=52)
+    with pytest.raises(UsageError, match="veryslow"):
+        EncoderSettings(CODECS["h264"], preset="hasty")
