@@ -1,6 +1,6 @@
 """What the delivery codec costs inside the attack's loop, and reading and writing outside it.
 
-    python -m tests.benchmarks.bench_codec [CLIP]
+    python -m tests.benchmarks.codec [CLIP]
 
 Processor time (all threads) a frame, so that other work on the machine does not count. Default clip: patterns.
 """
