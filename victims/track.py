@@ -23,6 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from victims.face import Array, Detections
 from weights.errors import UsageError
 
+Times = Sequence[float] | Array  # s, one a frame
+
 CONFIRM_SCORE = 0.7
 """One detection with this score is a face. It is no higher than the threshold at which a detector's output is read,
 so everything that can be read is covered."""
@@ -33,8 +35,13 @@ SUSTAINED_HITS = 3
 RADIUS_S = 0.1
 """A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
 
-GROWTH_RATE = 0.6
-"""A box inside a gap grows on every side by this share of its size for every second to the nearest sighting."""
+GROWTH = 0.15
+GROWTH_RATE = 1.0
+"""A box that was not seen grows on every side by the share `GROWTH` of its size, and by `GROWTH_RATE` for every second
+to the nearest sighting."""
+
+DRIFT = 0.25
+"""Beyond its first and last sighting a face is taken to move on as it did; its box grows by this share of the way."""
 
 HELD_GROWTH = 0.3
 """A box that is held grows on every side by this share of its size."""
@@ -132,7 +139,7 @@ def merge_detections(seen: Sequence[Detections]) -> Detections:
 
 def link(
     detections: Sequence[Detections],
-    times: Sequence[float],
+    times: Times,
     max_gap_s: float = 1.0,
     confirm_score: float = CONFIRM_SCORE,
 ) -> list[Track]:
@@ -169,50 +176,56 @@ def link(
 
 def cover_boxes(
     tracks: Sequence[Track],
-    times: Sequence[float],
+    times: Times,
     max_gap_s: float = 1.0,
     extend_s: float = 1.0,
     hold_s: float = math.inf,
 ) -> list[list[CoverBox]]:
     """What each frame must cover, one list a frame.
 
-    * Where a track is seen, or was seen at most `max_gap_s` apart: its box, interpolated in time, grown by
-      `GROWTH_RATE` inside a gap, united with its neighbours within `RADIUS_S`.
+    * Where a track is seen, or was seen at most `max_gap_s` apart: its box, interpolated in time, grown
+      inside a gap, united with its neighbours within `RADIUS_S`.
     * In a longer gap: the last box before it and the first after it, both, all through the gap.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
       the clip: a head that is no longer detected has most likely only turned away). Tracks seen fewer than
-      `SUSTAINED_HITS` times are covered for `extend_s` only, unless there are no others.
+      `SUSTAINED_HITS` times within a second are covered for `extend_s` only, unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
-    after a detector has lost it.
+    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where the track would be by now had it
+    gone on moving is covered as well.
     """
     clock = np.asarray(times, dtype=np.float64)
     covers: list[list[CoverBox]] = [[] for _ in times]
-    any_sustained = any(_sustained(track, times) for track in tracks)
+    any_sustained = any(is_sustained(track, times) for track in tracks)
     for track in tracks:
         largest = track.largest
-        reach = hold_s if _sustained(track, times) or not any_sustained else min(extend_s, hold_s)
+        reach = hold_s if is_sustained(track, times) or not any_sustained else min(extend_s, hold_s)
         segments = _segments(sorted(track.boxes), clock, max_gap_s)
         for segment in segments:
             for index, box in zip(range(segment[0], segment[-1] + 1), _dense(track, segment, clock), strict=True):
                 covers[index].append(CoverBox(track.id, box, largest))
-        ends = [CoverBox(track.id, _held(track, s, clock, forward=True), largest) for s in segments]
-        starts = [CoverBox(track.id, _held(track, s, clock, forward=False), largest) for s in segments]
-        for k in range(len(segments) - 1):
-            for index in range(segments[k][-1] + 1, segments[k + 1][0]):
-                covers[index] += [ends[k], starts[k + 1]]
-        first, last = segments[0][0], segments[-1][-1]
-        for index in range(first):
-            if clock[first] - clock[index] <= reach:
-                covers[index].append(starts[0])
-        for index in range(last + 1, len(clock)):
-            if clock[index] - clock[last] <= reach:
-                covers[index].append(ends[-1])
+        for k, segment in enumerate(segments):
+            before = segments[k - 1][-1] + 1 if k else 0
+            after = segments[k + 1][0] if k + 1 < len(segments) else len(clock)
+            inner_start, inner_end = k > 0, k + 1 < len(segments)
+            for frames, edge, forward, inner in (
+                (range(before, segment[0]), segment[0], False, inner_start),
+                (range(segment[-1] + 1, after), segment[-1], True, inner_end),
+            ):
+                velocity = _velocity(track, edge, clock, forward)
+                held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest)
+                for index in frames:
+                    passed = float(abs(clock[index] - clock[edge]))
+                    if inner or passed <= reach:
+                        covers[index].append(held)
+                    if passed <= min(max_gap_s, reach):
+                        on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
+                        covers[index].append(CoverBox(track.id, on, largest))
     return covers
 
 
 def add_regions(
-    covers: Sequence[Sequence[CoverBox]], regions: Sequence[ManualRegion], times: Sequence[float]
+    covers: Sequence[Sequence[CoverBox]], regions: Sequence[ManualRegion], times: Times
 ) -> list[list[CoverBox]]:
     """`covers` and, in every frame within their time, the regions drawn by hand."""
     drawn = [
@@ -238,7 +251,7 @@ def main_track(tracks: Sequence[Track]) -> Track | None:
     return tracks[max(votes, key=lambda position: (votes[position], -position))]
 
 
-def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Sequence[float], max_gap_s: float) -> Array:
+def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, max_gap_s: float) -> Array:
     """(tracks, boxes); infinite where a link is not believed."""
     last = [next(reversed(track.boxes)) for track in tracks]
     elapsed = np.array([times[index] - times[frame] for frame in last])
@@ -257,7 +270,7 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Sequenc
     return np.where((distance <= reach) & (ratio <= math.log(_SIZE_RATIO)), cost, np.inf)
 
 
-def _velocity(track: Track, frame: int, times: Sequence[float] | Array, forward: bool) -> Array:
+def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
     """(2,) px/s of the box's centre at sighting `frame`, over the sightings up to `_MOTION_S` before it (forward) or
     after it; zero when there are none."""
     here = track.boxes[frame]
@@ -275,14 +288,15 @@ def _velocity(track: Track, frame: int, times: Sequence[float] | Array, forward:
     return (here[:2] + here[2:] - there[:2] - there[2:]) / 2 / (times[frame] - times[other])
 
 
-def _sustained(track: Track, times: Sequence[float]) -> bool:
+def is_sustained(track: Track, times: Times) -> bool:
+    """Whether the track was seen `SUSTAINED_HITS` times within some second."""
     frames = list(track.boxes)
     last = SUSTAINED_HITS - 1
     return any(times[b] - times[a] <= 1.0 for a, b in zip(frames, frames[last:], strict=False))
 
 
-def _confirmed(tracks: Sequence[Track], times: Sequence[float], max_gap_s: float, confirm_score: float) -> list[Track]:
-    sure = [track for track in tracks if max(track.scores.values()) >= confirm_score or _sustained(track, times)]
+def _confirmed(tracks: Sequence[Track], times: Times, max_gap_s: float, confirm_score: float) -> list[Track]:
+    sure = [track for track in tracks if max(track.scores.values()) >= confirm_score or is_sustained(track, times)]
     kept = set(map(id, sure))
     for track in tracks:
         if id(track) not in kept and any(_near(track, other, times, max_gap_s) for other in sure):
@@ -290,7 +304,7 @@ def _confirmed(tracks: Sequence[Track], times: Sequence[float], max_gap_s: float
     return [track for track in tracks if id(track) in kept]
 
 
-def _near(track: Track, other: Track, times: Sequence[float], max_gap_s: float) -> bool:
+def _near(track: Track, other: Track, times: Times, max_gap_s: float) -> bool:
     """Whether a box of `track` lies within one size of `other`'s box at its nearest sighting in time."""
     frames = np.array(list(other.boxes))
     clock = np.array([times[frame] for frame in frames])
@@ -323,7 +337,7 @@ def _dense(track: Track, segment: Sequence[int], clock: Array) -> Array:
     boxes = np.stack([np.interp(span, seen, known[:, k]) for k in range(4)], axis=1)
     after = np.searchsorted(seen, span).clip(0, len(seen) - 1)
     gap = np.minimum(np.abs(seen[after] - span), np.abs(span - seen[(after - 1).clip(0)]))
-    boxes = _grown(boxes, GROWTH_RATE * gap)
+    boxes = _grown(boxes, np.where(gap > 0, GROWTH + GROWTH_RATE * gap, 0.0))
     low = np.minimum(np.searchsorted(span, span - RADIUS_S - 1e-6), np.arange(len(span)) - 1).clip(0)
     high = np.maximum(np.searchsorted(span, span + RADIUS_S + 1e-6), np.arange(len(span)) + 2).clip(0, len(span))
     return np.stack(
@@ -334,16 +348,21 @@ def _dense(track: Track, segment: Sequence[int], clock: Array) -> Array:
     )
 
 
-def _held(track: Track, segment: Sequence[int], clock: Array, forward: bool) -> Array:
-    """The box that stays after the segment's last sighting (forward) or stands before its first."""
-    frame = segment[-1] if forward else segment[0]
-    box = track.boxes[frame]
+def _held(box: Array, velocity: Array, forward: bool) -> Array:
+    """The box (4,) that stays after a last sighting (forward) or stands before a first one."""
     size = float(_size(box[None])[0])
-    way = _velocity(track, frame, clock, forward) * SWEEP_S * (1 if forward else -1)
+    way = velocity * (SWEEP_S if forward else -SWEEP_S)
     length = float(np.linalg.norm(way))
     if length > SWEEP_SIZES * size:
         way = way * (SWEEP_SIZES * size / length)
     return _grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0]
+
+
+def _moved_on(box: Array, way: Array, passed: float) -> Array:
+    """The box (4,) after a motion of `way` (2,) px that nobody saw, `passed` s long."""
+    size = float(_size(box[None])[0])
+    share = GROWTH + GROWTH_RATE * passed + DRIFT * float(np.linalg.norm(way)) / size
+    return _grown((box + np.tile(way, 2))[None], np.array([share]))[0]
 
 
 def _grown(boxes: Array, share: Array) -> Array:
