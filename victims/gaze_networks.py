@@ -14,21 +14,62 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.resnet import BasicBlock, ResNet, resnet18
 
 from victims.compact.gaze_net import GazeNet
 
+# torchvision's own ResNet-18 has the same keys and answers, but importing it takes as long as importing torch.
 
-class ETHXGazeNet(ResNet):
+
+class _ResidualBlock(nn.Module):
+    """ResNet-18's block: two 3x3 convolutions, batch normalisation after each, activation after the sum."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = nn.Sequential()
+        if stride > 1:
+            self.downsample.append(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(y + self.downsample(x))
+
+
+def _resnet18_stages(count: int) -> OrderedDict[str, nn.Module]:
+    """ResNet-18 up to and with its stage `count` (1..4), under torchvision's names."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(3, 64, 7, 2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(64),
+        relu=nn.ReLU(),
+        maxpool=nn.MaxPool2d(3, 2, padding=1),
+    )
+    channels = 64
+    for stage in range(1, count + 1):
+        width = 32 * 2**stage
+        parts[f"layer{stage}"] = nn.Sequential(
+            _ResidualBlock(channels, width, stride=1 if stage == 1 else 2), _ResidualBlock(width, width, stride=1)
+        )
+        channels = width
+    return parts
+
+
+class ETHXGazeNet(nn.Sequential):
     """`eth-xgaze`: ResNet-18 with two outputs.
 
     Input (N, 3, 224, 224), RGB, minus the ImageNet mean, over its deviation.
     """
 
     def __init__(self) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=2)
+        super().__init__(_resnet18_stages(4))
+        self.add_module("avgpool", nn.AdaptiveAvgPool2d(1))
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("fc", nn.Linear(512, 2))
 
-    def forward(self, patches: Tensor) -> tuple[Tensor]:
+    def forward(self, patches: Tensor) -> tuple[Tensor]:  # type: ignore[override]
         return (super().forward(patches),)
 
 
@@ -40,9 +81,7 @@ class MPIIFaceGazeNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        backbone = resnet18(weights=None)
-        names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-        self.feature_extractor = nn.Sequential(OrderedDict((name, getattr(backbone, name)) for name in names))
+        self.feature_extractor = nn.Sequential(_resnet18_stages(3))
         self.conv = nn.Conv2d(256, 1, 1)
         self.fc = nn.Linear(256 * 14 * 14, 2)
 

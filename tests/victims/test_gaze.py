@@ -21,7 +21,6 @@ from victims.equalize import equalize_hist, grey_levels
 from victims.face import Array
 from victims.face_model import FACE_MODEL_68, LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
 from victims.gaze import GAZE_MODELS, NormalizedGaze, angle_loss, load_gaze
-from victims.gaze_networks import CompactGazeNet
 from victims.warp import warp_perspective
 from weights.errors import DrsfError, UsageError, WeightsError
 
@@ -32,8 +31,6 @@ PUBLISHED = ("eth-xgaze", "mpiifacegaze", "mpiigaze")
 def with_random_weights(name: str) -> NormalizedGaze:
     torch.manual_seed(3)
     network = GAZE_MODELS[name].network().eval().requires_grad_(False)
-    if isinstance(network, CompactGazeNet):
-        network.head[-1].weight *= 30.0  # untrained it hardly tells one face from another
     return NormalizedGaze(name, network, {})
 
 
@@ -208,7 +205,7 @@ def test_eth_xgaze_is_resnet18(victims: dict[str, NormalizedGaze]) -> None:
     reference.load_state_dict(ours.state_dict())
     patches = wave_input(1, 3, 224, 224)
     with torch.no_grad():
-        assert torch.equal(ours(patches)[0], reference(patches))
+        np.testing.assert_allclose(ours(patches)[0], reference(patches), atol=1e-6)
 
 
 def test_mpiigaze_golden(mpiigaze: NormalizedGaze) -> None:
@@ -599,7 +596,7 @@ def optimise(victim: NormalizedGaze, sample: Sample, steps: int) -> tuple[Array,
     objective = victim.objective(frames, windows, sample.landmarks, target, sample.camera)
     pixels = cut(frames, windows)
     delta = torch.zeros_like(pixels, requires_grad=True)
-    optimiser = torch.optim.Adam([delta], lr=2 / 255)
+    optimiser = torch.optim.Adam([delta], lr=0.5 / 255)
     errors = []
     for _ in range(steps):
         reading = objective.read((pixels + delta).clamp(0, 1), [0, 1])
@@ -614,7 +611,7 @@ def optimise(victim: NormalizedGaze, sample: Sample, steps: int) -> tuple[Array,
 
 @pytest.mark.parametrize("name", ["mpiigaze", "gaze-compact"])
 def test_optimising_untrained_networks(name: str, victims: dict[str, NormalizedGaze], sample: Sample) -> None:
-    before, after = optimise(victims[name], sample, 12)
+    before, after = optimise(victims[name], sample, 20)
     assert (after < 0.5 * before).all(), (before, after)
 
 
