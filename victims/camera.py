@@ -24,7 +24,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from victims.face_model import FACE_MODEL_68, LEFT_EYE_CORNERS, MOUTH_CORNERS, NOSE_WINGS, RIGHT_EYE_CORNERS
-from weights.errors import DrsfError
+from weights.errors import DrsfError, InputError
 
 __all__ = [
     "FACE_MODEL_68",
@@ -70,11 +70,11 @@ class Camera:
         ``image_width`` and ``image_height``. When the file was made at another size of the same aspect, the
         intrinsics are scaled; pixel centres count, so cx' = (cx + 0.5) s - 0.5.
 
-        Raises DrsfError, one sentence naming the file, when it cannot be read or does not fit the video.
+        Raises InputError, one sentence naming the file, when it cannot be read or does not fit the video.
         """
         path = Path(path)
         if not path.is_file():
-            raise DrsfError(f"camera file {path} does not exist; give an OpenCV calibration file (YAML)")
+            raise InputError(f"camera file {path} does not exist; give an OpenCV calibration file (YAML)")
         try:
             # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
             storage = cv2.FileStorage(path.read_text("utf-8"), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
@@ -85,24 +85,24 @@ class Camera:
             file_width = storage.getNode("image_width").real()
             file_height = storage.getNode("image_height").real()
         except (cv2.error, OSError, UnicodeDecodeError, SystemError) as error:
-            raise DrsfError(
+            raise InputError(
                 f"camera file {path} is not OpenCV YAML with a 3x3 node camera_matrix; write it with cv2.FileStorage"
             ) from error
         if matrix is None or matrix.shape != (3, 3) or not np.all(np.isfinite(matrix)):
-            raise DrsfError(f"camera file {path} has no 3x3 node camera_matrix; write it with cv2.FileStorage")
+            raise InputError(f"camera file {path} has no 3x3 node camera_matrix; write it with cv2.FileStorage")
         matrix = matrix.astype(np.float64)
         if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-            raise DrsfError(f"camera file {path} has a focal length that is not positive; calibrate again")
+            raise InputError(f"camera file {path} has a focal length that is not positive; calibrate again")
         coefficients = np.zeros(5) if distortion is None else distortion.astype(np.float64).ravel()
         if coefficients.size not in (4, 5, 8, 12, 14) or not np.all(np.isfinite(coefficients)):
-            raise DrsfError(
+            raise InputError(
                 f"camera file {path} has {coefficients.size} distortion coefficients; "
                 "OpenCV's models have 4, 5, 8, 12 or 14 finite ones"
             )
         if file_width > 0 and file_height > 0 and (file_width, file_height) != (width, height):
             scale_x, scale_y = width / file_width, height / file_height
             if abs(scale_x / scale_y - 1) > _ASPECT_TOLERANCE:
-                raise DrsfError(
+                raise InputError(
                     f"camera file {path} is for {file_width:.0f}x{file_height:.0f} px, which is another "
                     f"aspect than the video's {width}x{height}; give the calibration of this camera"
                 )

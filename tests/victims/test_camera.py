@@ -26,7 +26,7 @@ from victims.camera import (
     solve_head_pose,
     vector_to_angles,
 )
-from weights.errors import DrsfError
+from weights.errors import DrsfError, InputError
 
 CAMERA = Camera.default(640, 480)
 ROTATION = Rotation.from_euler("XYZ", [10, -20, 5], degrees=True).as_matrix()
@@ -212,7 +212,7 @@ def test_bad_camera_files_are_named(tmp_path: Path, content: bytes | None, says:
     path = tmp_path / "c.yml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DrsfError) as error:
+    with pytest.raises(InputError) as error:
         Camera.load(path, 640, 480)
     assert says in str(error.value)
     assert str(path) in str(error.value)
@@ -220,5 +220,5 @@ def test_bad_camera_files_are_named(tmp_path: Path, content: bytes | None, says:
 
 
 def test_camera_file_of_another_aspect_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DrsfError, match="640x480"):
+    with pytest.raises(InputError, match="640x480"):
         Camera.load(write_camera(tmp_path / "c.yml"), 1280, 720)
