@@ -184,7 +184,7 @@ class _Output(NamedTuple):
 class _WindowObjective(Objective):
     """What both objectives share: the network's decoded output on the regions of some frames."""
 
-    CONTEXT = 32
+    CONTEXT = 64
     """Pixels of the frame seen around the window."""
 
     def __init__(self, victim: RetinaFace, frames: Sequence[Image], windows: Sequence[Window]) -> None:
@@ -238,11 +238,13 @@ class RetinaFaceObjective(_WindowObjective):
     margin (logit of face minus logit of background) win; so the loss is about that one. With w the softmax of twice
     the margins over the matching priors and b their boxes:
 
-        |Σ w b - target|₁ / (w + h) + 1 - IoU(Σ w b, target)        the box that wins
-        + 0.1 · mean over matching of the same relative distance    the others follow
-        + hinge of the margins against 6                            they fire
-        + hinge against rivals                                      nothing else does
-        + 0.5 · Σ w · relative distance of the five points          where their targets are given
+        |Σ w b - target|₁ / (w + h) + 1 - IoU(Σ w b, target)          the box that wins
+        + 0.3 · mean over matching of the same relative distance      the others follow
+        + 0.25 · hinge(6 - Σ w margin) + 0.08 · mean hinge(6 - margin)    they fire
+        + 0.05 · hinge against rivals                                 nothing else does
+        + 0.5 · Σ w · relative distance of the five points            where their targets are given
+
+    The hinges must outweigh the boxes while nothing fires: with a tenth of these weights some faces never come back.
 
     Rivals are priors in the window that do not predict the target, and would survive the threshold as a larger box
     or would beat the winner in NMS.
@@ -294,13 +296,13 @@ class RetinaFaceObjective(_WindowObjective):
         weight = torch.softmax(2.0 * margins, dim=0)  # (M,)
         winner = (weight[:, None] * boxes).sum(dim=0)
         distances = (boxes - target).abs().sum(dim=1) / sides
-        loss = (winner - target).abs().sum() / sides + 1.0 - iou_tensor(winner, target) + 0.1 * distances.mean()
+        loss = (winner - target).abs().sum() / sides + 1.0 - iou_tensor(winner, target) + 0.3 * distances.mean()
         best = (weight * margins).sum()
-        loss = loss + 0.1 * torch.relu(self.MARGIN - best) + 0.02 * torch.relu(self.MARGIN - margins).mean()
+        loss = loss + 0.25 * torch.relu(self.MARGIN - best) + 0.08 * torch.relu(self.MARGIN - margins).mean()
         if self.points is not None:
             apart = (output.points[matching] - self.points[item]).norm(dim=-1).mean(dim=-1) / sides
             loss = loss + 0.5 * (weight * apart).sum()
-        return loss + 0.1 * self._rivals(output, matching, target, best.detach())
+        return loss + 0.05 * self._rivals(output, matching, target, best.detach())
 
     def _rivals(self, output: _Output, matching: Tensor, target: Tensor, best: Tensor) -> Tensor:
         boxes = output.boxes.detach()
