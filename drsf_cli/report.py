@@ -6,8 +6,8 @@ The JSON holds numbers, never pixels:
      "input": {"path", "sha256", "frames", "width", "height", "fps"}, "output": {"path", "sha256", "bytes"},
      "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null},
-     "frames": [{"frame_id", "pts", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes", "steps",
-                 "floor": {"iou", "nme", "gaze_deg"} or null}],
+     "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
+                 "steps", "floor": {"iou", "nme", "gaze_deg"} or null}],
      "cost": {...}, "audit": {...} or null, "covering": {...},
      "samples": [{"frame_id", "regions", "original", "recovered", "obscured_only"}]}
 
@@ -41,7 +41,7 @@ from PIL import Image as Picture
 
 from attacks.obscure import Region, obscure, parse_obscuring, region_mask
 from drsf_cli.atomic import AtomicOutput
-from drsf_cli.records import from_records, to_records, write_atomically
+from drsf_cli.records import from_records, to_records
 from drsf_cli.video import VideoReader
 from drsf_cli.visualize import draw
 from victims.base import Image
@@ -85,12 +85,6 @@ _STATISTICS = ("mean", "median", "p95", "worst")
 
 
 # ------------------------------------------------------------------------------------------------ the JSON
-
-
-def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write the report, whole or not at all. Raises InputError where it is not of the form, OutputError."""
-    check_report(report, str(path))
-    write_atomically(path, json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
@@ -402,7 +396,12 @@ def _caption(frames: Sequence[Mapping[str, Any]], index: int) -> str:
     if frame.get("pts") is not None:
         parts.append(f"{frame['pts']:.2f} s")
     values = [f"{m.title} {_number(frame[m.key], m)}" for m in PLOTTED if frame.get(m.key) is not None]
-    return " · ".join(parts + (values or ["face missed"] if frame else []))
+    return " · ".join([*parts, *(values or [_nothing(frame)])])
+
+
+def _nothing(frame: Mapping[str, Any]) -> str:
+    """Why a frame has no errors."""
+    return "missed" if frame.get("missed") else "no face"
 
 
 # ------------------------------------------------------------------------------------------------ plots
@@ -466,8 +465,11 @@ def make_chart(frames: Sequence[Mapping[str, Any]], measure: Measure) -> Chart |
             continue
         mean_y = round(y_of(sum(known) / len(known)), 2) if name == "floor" else None
         curves.append(Curve(name, label, _segments(xs, thin, x_of, y_of), mean_y))
-        texts[name] = ["missed" if value is None else _number(value, measure) for value in thin]
-    missed = tuple(round(x_of(i), 2) for i, value in zip(ids, own, strict=True) if value is None)
+        texts[name] = [
+            (_nothing(frames[group[0]]) if name == "recovered" else "–") if value is None else _number(value, measure)
+            for group, value in zip(groups, thin, strict=True)
+        ]
+    missed = tuple(round(x_of(frame["frame_id"]), 2) for frame in frames if frame.get("missed"))
     known_own = [value for value in own if value is not None]
     summary = f"{measure.title} of {len(known_own)} frames"
     if known_own:
@@ -551,7 +553,7 @@ def _worst_by(frames: Sequence[Mapping[str, Any]], measure: Measure) -> list[Map
 
 def _worst_frames(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Missed frames first, then the worst by each plotted measure, each frame once."""
-    missed = [frame for frame in frames if all(frame.get(measure.key) is None for measure in PLOTTED)]
+    missed = [frame for frame in frames if frame.get("missed")]
     rows: dict[int, dict[str, Any]] = {}
     reasons = [("face missed", missed[: 2 * _WORST])]
     reasons += [(f"worst {measure.title}", _worst_by(frames, measure)) for measure in PLOTTED]

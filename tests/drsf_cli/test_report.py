@@ -23,7 +23,7 @@ from PIL import Image
 
 from attacks.obscure import Pixelate, Region, obscure
 from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.report import MEASURES, Chart, make_chart, read_report, sample, sample_ids, write_html, write_report
+from drsf_cli.report import MEASURES, Chart, make_chart, read_report, sample, sample_ids, write_html
 from drsf_cli.video import VideoReader, VideoWriter
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError
@@ -40,6 +40,10 @@ GAZE = [0.8, 0.9, 1.1, 0.7, 4.25, None, 1.2, 0.8, 0.9, 1.0, 0.6, 0.5]
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    path.write_text(json.dumps(report), "utf-8")
 
 
 def summary(scale: float) -> dict[str, Any]:
@@ -82,6 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "frame_id": i,
                 "pts": i / 25,
+                "missed": i == MISSED,
                 "iou": IOU[i],
                 "nme": NME[i],
                 "gaze_deg": GAZE[i],
@@ -98,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "covering": {"filled_frames": 1},
         "samples": [sample(i, [REGION], seen[i], seen[i]) for i in (0, 4, MISSED, 6)],
     }
-    write_report(folder / "driver_deid.json", report)
+    write(folder / "driver_deid.json", report)
     return folder
 
 
@@ -206,6 +211,7 @@ def test_tables_say_what_the_report_says(page: Page) -> None:
     assert "failed" in words, "the audit's verdict"
     assert "0.61" in words, "of its worst frames"
     assert "<script>alert(1)</script>" in words, "shown as text"
+    assert len([1 for tag, a in page.tags if tag == "line" and a.get("class") == "missed"]) == 3, "one a chart"
     assert "alert(1)" not in "".join(re.findall(r"<script[^>]*>(.*?)</script>", page.text, re.DOTALL))
 
 
@@ -236,7 +242,7 @@ def test_what_a_report_forgets_to_cover_is_taken_from_the_output(folder: Path, t
         entry["regions"][0]["rect"] = [90, 10, 92, 12]
         entry.pop("original", None)
         entry["obscured_only"] = {"frame_id": entry["frame_id"], "bboxes": []}
-    write_report(tmp_path / "r.json", report)
+    write(tmp_path / "r.json", report)
     images = Page(write_html([tmp_path / "r.json"], tmp_path / "p.html").read_text("utf-8")).images()
     original = list(VideoReader(folder / "driver.mp4"))[MISSED].image[60:140, 120:190].astype(float)
     whole = [image for image in images if image.shape == (240, 320, 3)]
@@ -251,7 +257,7 @@ def test_changed_and_missing_clips_are_told(folder: Path, tmp_path: Path) -> Non
     gone = copy.deepcopy(report)
     gone["output"]["path"] = "/nowhere/gone.mp4"
     for name, content in (("changed", changed), ("gone", gone)):
-        write_report(tmp_path / f"{name}.json", content)
+        write(tmp_path / f"{name}.json", content)
     written = write_html([tmp_path / "changed.json", tmp_path / "gone.json"], tmp_path / "p.html")
     page = Page(written.read_text("utf-8"))
     words = " ".join(page.words)
@@ -280,7 +286,7 @@ def test_long_clips_keep_their_worst_frames() -> None:
 def test_one_frame_and_none_make_a_page(folder: Path, tmp_path: Path) -> None:
     report = read_report(folder / "driver_deid.json")
     for name, frames in (("one", report["frames"][:1]), ("none", [])):
-        write_report(tmp_path / f"{name}.json", {**report, "frames": frames, "samples": []})
+        write(tmp_path / f"{name}.json", {**report, "frames": frames, "samples": []})
         page = Page(write_html([tmp_path / f"{name}.json"], tmp_path / f"{name}.html").read_text("utf-8"))
         assert len(page.points("nme", "recovered")) == len(frames)
 
