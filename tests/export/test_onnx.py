@@ -11,12 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from skimage.data import astronaut
 from torch import Tensor
 
 from export.onnx import export_network, export_victim, parity, recorded_inputs, relative_difference
 from export.session import OnnxNetwork
 from tests.export.stub import Drifting, Net, Stub
 from victims.base import Victim
+from victims.fan import CompactFan
 from victims.gaze import GAZE_MODELS, NormalizedGaze, load_gaze
 from victims.mtcnn import load_mtcnn
 from victims.retinaface import load_retinaface
@@ -145,11 +147,17 @@ def _compact_gaze(shared: Path) -> Victim:
     return load_gaze("gaze-compact")
 
 
+def _compact_fan(shared: Path) -> Victim:
+    return CompactFan.load()
+
+
 def _random_eth_xgaze(shared: Path) -> Victim:
     return NormalizedGaze("eth-xgaze", GAZE_MODELS["eth-xgaze"].network().eval(), {})
 
 
-@pytest.mark.parametrize("load", [_official_retinaface, _official_mpiigaze, _compact_gaze, _random_eth_xgaze])
+@pytest.mark.parametrize(
+    "load", [_official_retinaface, _official_mpiigaze, _compact_gaze, _compact_fan, _random_eth_xgaze]
+)
 def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
     victim = load(shared)
     for name in victim.networks:
@@ -159,9 +167,7 @@ def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
 
 
 def test_real_crops_reach_the_comparison() -> None:
-    """Three PNet scales at least of this size, then crops of 24 and 48 px; the files agree on them."""
-    from skimage.data import astronaut
-
+    """Levels of PNet's pyramid, then crops of 24 and 48 px; the files agree on them."""
     victim = load_mtcnn()
     crops = recorded_inputs(victim, lambda copied: copied.detect([astronaut()]), at_most=2)  # type: ignore[attr-defined]
     assert [tuple(inputs[0].shape[1:]) for inputs in crops["rnet"][:1] + crops["onet"][:1]] == [

@@ -6,17 +6,23 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut
 
 import export.onnx
 import export.session
 from export.session import OnnxCache, OnnxNetwork, authorised, cache_folder, cuda_problem, use_cuda
 from tests.export.stub import Net, Stub
+from victims.camera import angle_between_degrees
+from victims.fan import CompactFan
+from victims.gaze import load_gaze
 from victims.mtcnn import load_mtcnn
+from victims.observe import Observer
 from weights.errors import DeviceError, InputError
 
 CPU_ONLY = pytest.mark.skipif(cuda_problem() is None, reason="ONNX Runtime has a usable CUDA device here")
@@ -189,3 +195,33 @@ def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: 
     assert cache_folder() == tmp_path / "onnx"
     monkeypatch.delenv("DRSF_CACHE")
     assert cache_folder().parts[-2:] == ("drsf", "onnx")
+
+
+def test_the_embedded_victims_read_the_same_through_it(tmp_path: Path) -> None:
+    """Largest differences allowed: 0.05 px and 0.05 degrees."""
+    image = astronaut()[:320, 100:420]
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    victims = load_mtcnn(), CompactFan.load(), load_gaze("gaze-compact")
+    cache = OnnxCache(tmp_path)
+    detector, aligner, gaze = (authorised(victim, "cpu", cache) for victim in victims)
+    frames = [_Still(0, 0.0, image), _Still(1, 0.1, mirrored)]
+    expected = Observer(*victims).observe(frames)  # type: ignore[arg-type]
+    found = Observer(detector, aligner, gaze).observe(frames)  # type: ignore[arg-type]
+    assert [len(frame.faces) for frame in found] == [1, 1]
+    for a, b in zip(expected, found, strict=True):
+        [one], [other] = a.faces, b.faces
+        assert one.landmarks is not None
+        assert other.landmarks is not None
+        assert one.gaze is not None
+        assert other.gaze is not None
+        assert np.abs(one.box - other.box).max() < 0.05
+        assert np.abs(one.landmarks - other.landmarks).max() < 0.05
+        assert angle_between_degrees(one.gaze, other.gaze) < 0.05
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+@dataclass(frozen=True)
+class _Still:
+    index: int
+    pts: float
+    image: np.ndarray

@@ -1,0 +1,274 @@
+"""ONNX Runtime beside torch: speed of every victim network, and whether both read the same.
+
+    python -m tests.benchmarks.onnx_vs_torch [--frames 24] [--stride 10] [--batch 8] [--threads N] [--chains NAME...]
+                                             [--folder ../shared] [--json FILE]
+
+Every chain of victims reads the same frames of the shared clips twice, window by window, the backend that goes first
+changing each time. Each call of a network is timed, on what it is really fed while reading. Printed are the ratio of
+times ONNX / torch in that one run, wall and CPU, and the largest differences of what was read. Victims whose weights
+are not at hand have random ones (seed 0), marked with `*`. `retinaface-resnet50` with random weights fires everywhere,
+so of it only the network's outputs are compared, on whole frames.
+
+Exits with 1 where readings differ by more than 0.05 px or 0.05 degrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from drsf_cli.video import Frame, VideoReader
+from export.onnx import export_network, recorded_inputs
+from export.session import OnnxCache, authorised, usable_cpus
+from tests.conftest import ROOT
+from victims.base import Aligner, Detector, GazeEstimator, Network, Victim
+from victims.camera import angle_between_degrees
+from victims.face import FrameObservation
+from victims.fan import CompactFan, Fan, LastHeatmaps
+from victims.gaze import GAZE_MODELS, NormalizedGaze, load_gaze
+from victims.mtcnn import load_mtcnn
+from victims.observe import Observer
+from victims.retinaface import RetinaFace, load_retinaface
+from victims.retinaface_networks import resnet50_network
+
+CLIPS = ("talking_720p.mp4", "street_1080p_audio.mp4")
+PIXELS, DEGREES = 0.05, 0.05
+"""Largest differences allowed."""
+
+V = TypeVar("V", bound=Victim)
+
+
+@dataclass
+class Timed:
+    """A network that counts what it costs."""
+
+    network: Network
+    wall: float = 0.0
+    cpu: float = 0.0
+    calls: int = 0
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        outputs = self.network(*inputs)
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
+        self.calls += 1
+        return outputs
+
+
+@dataclass
+class Difference:
+    """Largest of each kind."""
+
+    frames: int = 0
+    faces: int = 0
+    unlike: int = 0
+    """Frames in which one backend sees another number of faces."""
+    box: float = 0.0
+    landmarks: float = 0.0
+    gaze: float = 0.0
+    seconds: dict[str, float] = field(default_factory=lambda: {"torch": 0.0, "onnx": 0.0})
+
+    def add(self, expected: FrameObservation, found: FrameObservation) -> None:
+        self.frames += 1
+        if len(expected.faces) != len(found.faces):
+            self.unlike += 1
+            return
+        for a, b in zip(expected.faces, found.faces, strict=True):
+            self.faces += 1
+            self.box = max(self.box, float(np.abs(a.box - b.box).max()))
+            if a.landmarks is not None and b.landmarks is not None:
+                self.landmarks = max(self.landmarks, float(np.abs(a.landmarks - b.landmarks).max()))
+            if a.gaze is not None and b.gaze is not None:
+                self.gaze = max(self.gaze, float(angle_between_degrees(a.gaze, b.gaze)))
+
+    @property
+    def within_limits(self) -> bool:
+        return not self.unlike and max(self.box, self.landmarks) <= PIXELS and self.gaze <= DEGREES
+
+
+def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | None, GazeEstimator | None]]]:
+    weights = shared / "weights"
+
+    def random_gaze(name: str) -> NormalizedGaze:
+        torch.manual_seed(0)
+        return NormalizedGaze(name, GAZE_MODELS[name].network().eval(), {})
+
+    def random_fan() -> Fan:
+        from face_alignment.models import FAN
+
+        torch.manual_seed(0)
+        return Fan({"fan": LastHeatmaps(FAN(4)).eval()}, {})
+
+    def mpiigaze() -> NormalizedGaze:
+        return load_gaze("mpiigaze", weights / "mpiigaze_resnet_preact.pth")
+
+    def retinaface() -> RetinaFace:
+        return load_retinaface("retinaface", weights / "retinaface_mobilenet0.25.pth")
+
+    return {
+        "mtcnn/fan-compact/gaze-compact": lambda: (load_mtcnn(), CompactFan.load(), load_gaze("gaze-compact")),
+        "retinaface/fan-compact/mpiigaze": lambda: (retinaface(), CompactFan.load(), mpiigaze()),
+        "mtcnn/fan-compact/eth-xgaze*": lambda: (load_mtcnn(), CompactFan.load(), random_gaze("eth-xgaze")),
+        "mtcnn/fan-compact/mpiifacegaze*": lambda: (load_mtcnn(), CompactFan.load(), random_gaze("mpiifacegaze")),
+        "mtcnn/fan*": lambda: (load_mtcnn(), random_fan(), None),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="ONNX Runtime beside torch", allow_abbrev=False)
+    parser.add_argument("--frames", type=int, default=24, help="of each clip")
+    parser.add_argument("--stride", type=int, default=10, help="every how manieth frame")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="of torch and of ONNX Runtime")
+    parser.add_argument("--chains", nargs="*", help="some of the chains, by any part of their names")
+    parser.add_argument("--folder", type=Path, default=Path(os.environ.get("DRSF_SHARED", ROOT.parent / "shared")))
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    table = chains(arguments.folder)
+    wanted = [name for name in table if not arguments.chains or any(part in name for part in arguments.chains)]
+    figures: dict[str, object] = {"threads": arguments.threads, "frames": arguments.frames, "batch": arguments.batch}
+    good = True
+    for name in wanted:
+        good &= compare(name, table[name](), arguments, figures)
+    if not arguments.chains or "retinaface-resnet50" in arguments.chains:
+        compare_resnet50(arguments, figures)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
+    return 0 if good else 1
+
+
+def compare(
+    name: str,
+    victims: tuple[Detector, Aligner | None, GazeEstimator | None],
+    arguments: argparse.Namespace,
+    figures: dict[str, object],
+) -> bool:
+    """Read all clips with both backends; print the table of this chain."""
+    detector, aligner, gaze = victims
+
+    def timed(victim: V) -> V:
+        return victim.with_networks({key: Timed(network) for key, network in victim.networks.items()})
+
+    def ready(victim: V) -> V:
+        return timed(authorised(victim, "cpu", OnnxCache(), arguments.threads))
+
+    observers = {
+        "torch": Observer(timed(detector), timed(aligner) if aligner else None, timed(gaze) if gaze else None),
+        "onnx": Observer(ready(detector), ready(aligner) if aligner else None, ready(gaze) if gaze else None),
+    }
+    good = True
+    print(f"\n{name}")
+    for clip in CLIPS:
+        difference = Difference()
+        for turn, frames in enumerate(batches(arguments.folder / "data" / clip, arguments)):
+            if turn == 0:  # memory, kernels and caches of both warm up
+                for observer in observers.values():
+                    observer.observe(frames)
+                reset(observers)
+            read: dict[str, list[FrameObservation]] = {}
+            for backend in ("torch", "onnx") if turn % 2 else ("onnx", "torch"):
+                start = time.perf_counter()
+                read[backend] = observers[backend].observe(frames)
+                difference.seconds[backend] += time.perf_counter() - start
+            for expected, found in zip(read["torch"], read["onnx"], strict=True):
+                difference.add(expected, found)
+        good &= difference.within_limits
+        print(
+            f"  {clip}: {difference.frames} frames, {difference.faces} faces; largest difference box "
+            f"{difference.box:.2g} px, landmarks {difference.landmarks:.2g} px, gaze {difference.gaze:.2g} deg"
+            f"{f'; ANOTHER NUMBER OF FACES in {difference.unlike}' if difference.unlike else ''}; whole reading "
+            f"ONNX / torch {difference.seconds['onnx'] / difference.seconds['torch']:.2f}"
+        )
+        rows = ratios(observers)
+        for key, (wall, cpu, calls, milliseconds) in rows.items():
+            print(f"    {key:24} {calls:5d} calls of {milliseconds:8.2f} ms in torch; ratio {wall:.2f} (CPU {cpu:.2f})")
+        figures[f"{name} {clip}"] = {
+            "frames": difference.frames,
+            "faces": difference.faces,
+            "frames_with_another_number_of_faces": difference.unlike,
+            "box_px": difference.box,
+            "landmarks_px": difference.landmarks,
+            "gaze_degrees": difference.gaze,
+            "whole_ratio": difference.seconds["onnx"] / difference.seconds["torch"],
+            "networks": {key: {"ratio": row[0], "cpu_ratio": row[1], "calls": row[2]} for key, row in rows.items()},
+        }
+        reset(observers)
+    return good
+
+
+def compare_resnet50(arguments: argparse.Namespace, figures: dict[str, object]) -> None:
+    """Outputs only, on whole frames, batch after batch of two."""
+    torch.manual_seed(0)
+    victim = RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
+    frame = next(iter(VideoReader(arguments.folder / "data" / CLIPS[0])))
+    samples = recorded_inputs(victim, lambda copied: copied.detect([frame.image]))["retinaface"]  # type: ignore[attr-defined]
+    _, row = export_network(victim, "retinaface", samples=samples)
+    network = {"torch": Timed(victim.networks["retinaface"])}
+    network["onnx"] = Timed(authorised(victim, "cpu", OnnxCache(), arguments.threads).networks["retinaface"])
+    for turn in range(4):
+        for backend in ("torch", "onnx") if turn % 2 else ("onnx", "torch"):
+            with torch.no_grad():
+                network[backend](*samples[0])
+        if turn == 0:
+            for one in network.values():
+                one.wall, one.cpu = 0.0, 0.0
+    ratio, cpu = network["onnx"].wall / network["torch"].wall, network["onnx"].cpu / network["torch"].cpu
+    print(
+        f"\nretinaface-resnet50*: outputs differ by {row.relative:.2g} of their range on {row.inputs} inputs, one of "
+        f"{frame.image.shape[1]}x{frame.image.shape[0]}; ratio {ratio:.2f} (CPU {cpu:.2f})"
+    )
+    figures["retinaface-resnet50*"] = {"relative": row.relative, "ratio": ratio, "cpu_ratio": cpu}
+
+
+def batches(clip: Path, arguments: argparse.Namespace) -> Iterator[Sequence[Frame]]:
+    chosen = islice(VideoReader(clip), 0, arguments.frames * arguments.stride, arguments.stride)
+    while batch := list(islice(chosen, arguments.batch)):
+        yield batch
+
+
+def counters(observer: Observer) -> dict[str, Timed]:
+    return {
+        f"{victim.name} {key}": network
+        for victim in observer.victims.values()
+        for key, network in victim.networks.items()
+        if isinstance(network, Timed)
+    }
+
+
+def reset(observers: dict[str, Observer]) -> None:
+    for observer in observers.values():
+        for network in counters(observer).values():
+            network.wall, network.cpu, network.calls = 0.0, 0.0, 0
+
+
+def ratios(observers: dict[str, Observer]) -> dict[str, tuple[float, float, int, float]]:
+    """Network -> wall ratio, CPU ratio, calls, milliseconds a call in torch."""
+    mine, other = counters(observers["onnx"]), counters(observers["torch"])
+    return {
+        key: (
+            mine[key].wall / other[key].wall,
+            mine[key].cpu / max(other[key].cpu, 1e-9),
+            other[key].calls,
+            1000 * other[key].wall / other[key].calls,
+        )
+        for key in mine
+        if other[key].calls
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
