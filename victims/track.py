@@ -30,7 +30,8 @@ CONFIRM_SCORE = 0.7
 so everything that can be read is covered."""
 
 SUSTAINED_HITS = 3
-"""So many detections of any score within a second are a face too."""
+"""So many detections of any score within a second are a face too. So many that reach `CONFIRM_SCORE` make it certain:
+only such a track is held beyond the gap, since false alarms come alone or weak."""
 
 RADIUS_S = 0.1
 """A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
@@ -52,10 +53,11 @@ SWEEP_S = 0.5
 SWEEP_SIZES = 1.5
 
 _SAME_FACE_IOU = 0.6
-_SIZE_RATIO = 2.5
+_SIZE_RATIO = 2.0
 _REACH = 0.8  # centre distance to the predicted box, in box sizes, at which a link is still believed ...
 _REACH_RATE = 1.5  # ... and what a second without a sighting adds to it
-_LOST_COST = 2.0  # a track within the gap always wins over one that is longer lost
+_LOST_IOU = 0.2  # with its last box, for a track that is lost for longer than the gap to be taken up again
+_LOST_COST = 3.0  # a track within the gap wins over one that is longer lost
 _MOTION_S = 0.3  # the time over which a velocity is measured
 
 
@@ -147,7 +149,7 @@ def link(
 
     Detections go to tracks by the cheapest assignment (centre distance to where the track should be by now, overlap,
     size); one that nothing is near starts a track, so a scene cut starts new ones. A track that was not seen for
-    longer than `max_gap_s` is taken up again only when nothing better is near. Tracks that never reached
+    longer than `max_gap_s` is taken up again only where it was lost. Tracks that never reached
     `confirm_score`, were not seen `SUSTAINED_HITS` times within a second and are not near a track that was, are
     spurious and left out.
     """
@@ -187,19 +189,22 @@ def cover_boxes(
       inside a gap, united with its neighbours within `RADIUS_S`.
     * In a longer gap: the last box before it and the first after it, both, all through the gap.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
-      the clip: a head that is no longer detected has most likely only turned away). Tracks seen fewer than
-      `SUSTAINED_HITS` times within a second are covered for `extend_s` only, unless there are no others.
+      the clip: a head that is no longer detected has most likely only turned away). Uncertain tracks, with
+      fewer than `SUSTAINED_HITS` detections of `CONFIRM_SCORE` within a second, are covered for `extend_s` only,
+      unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
-    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where the track would be by now had it
-    gone on moving is covered as well.
+    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a certain track would be by now
+    had it gone on moving is covered as well.
     """
     clock = np.asarray(times, dtype=np.float64)
     covers: list[list[CoverBox]] = [[] for _ in times]
-    any_sustained = any(is_sustained(track, times) for track in tracks)
-    for track in tracks:
+    certain = [is_sustained(track, times, CONFIRM_SCORE) for track in tracks]
+    if not any(certain):
+        certain = [True] * len(tracks)
+    for track, sure in zip(tracks, certain, strict=True):
         largest = track.largest
-        reach = hold_s if is_sustained(track, times) or not any_sustained else min(extend_s, hold_s)
+        reach = hold_s if sure else min(extend_s, hold_s)
         segments = _segments(sorted(track.boxes), clock, max_gap_s)
         for segment in segments:
             for index, box in zip(range(segment[0], segment[-1] + 1), _dense(track, segment, clock), strict=True):
@@ -216,9 +221,9 @@ def cover_boxes(
                 held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
-                    if inner or passed <= reach:
+                    if (inner and sure) or passed <= reach:
                         covers[index].append(held)
-                    if passed <= min(max_gap_s, reach):
+                    if sure and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
                         covers[index].append(CoverBox(track.id, on, largest))
     return covers
@@ -266,8 +271,10 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
     reach = _REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s)[:, None]
     ratio = np.abs(np.log(size_a / size_b))
     cost = distance / reach + 0.5 * (1.0 - _iou(predicted, boxes)) + 0.5 * ratio
-    cost = cost + _LOST_COST * (elapsed > max_gap_s)[:, None]
-    return np.where((distance <= reach) & (ratio <= math.log(_SIZE_RATIO)), cost, np.inf)
+    lost = (elapsed > max_gap_s)[:, None]
+    at_rest = _iou(np.stack([track.boxes[frame] for track, frame in zip(tracks, last, strict=True)]), boxes) > _LOST_IOU
+    believed = np.where(lost, at_rest, (distance <= reach) & (ratio <= math.log(_SIZE_RATIO)))
+    return np.where(believed, cost + _LOST_COST * lost, np.inf)
 
 
 def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
@@ -288,9 +295,9 @@ def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
     return (here[:2] + here[2:] - there[:2] - there[2:]) / 2 / (times[frame] - times[other])
 
 
-def is_sustained(track: Track, times: Times) -> bool:
-    """Whether the track was seen `SUSTAINED_HITS` times within some second."""
-    frames = list(track.boxes)
+def is_sustained(track: Track, times: Times, score: float = 0.0) -> bool:
+    """Whether the track was seen `SUSTAINED_HITS` times, with at least this score, within some second."""
+    frames = [frame for frame, value in track.scores.items() if value >= score]
     last = SUSTAINED_HITS - 1
     return any(times[b] - times[a] <= 1.0 for a, b in zip(frames, frames[last:], strict=False))
 
