@@ -99,8 +99,8 @@ def perturb(
         pixels = delivered(budget, delta, probe, active, channel)
         last = taken == settings.steps
         reading = _read(pixels, active, stages, with_gradient=not last)
-        passes[active] += reading.passes
-        checks[active] += len(stages) - reading.passes
+        passes[active] += len(reading.pulls)
+        checks[active] += len(stages) - len(reading.pulls)
 
         better = [row for row, item in enumerate(active) if reading.score[row] < best_score[item]]
         for row in better:
@@ -113,24 +113,55 @@ def perturb(
         if last or not short:
             break
         items = [active[row] for row in short]
-        gradient = smoothed(reading.gradient[short], settings.smoothing)
-        gradient = unit(gradient * budget.mask[items])
+        pulls = [pull.of(short) for pull in reading.pulls]
+        gradient = unit(smoothed(direction(pulls), settings.smoothing) * budget.mask[items])
         before = delta[items]
-        moved = rule.step(before / eps, gradient, reading.loss[short], items) * eps
-        delta[items] = before + _capped(moved - before, reading.gradient[short], reading.loss[short], settings.cap)
+        loss = torch.stack([pull.loss for pull in pulls]).sum(dim=0)
+        move = rule.step(before / eps, gradient, loss, items) * eps - before
+        delta[items] = before + move * step_length(move, pulls, settings.cap)
         steps[items] += 1
         active = items
     return Outcome(best, errors, steps, passes, checks)
 
 
-def _capped(move: Tensor, gradient: Tensor, loss: Tensor, cap: float) -> Tensor:
-    """A move shortened to where the linearised loss has fallen by `cap` of itself: Polyak's step length, for any
-    rule. Targets are attainable, so the least loss is about 0, and a longer step overshoots."""
+@dataclass
+class Pull:
+    """One victim's wish for a batch: where it is not zero, a loss and its gradient."""
+
+    loss: Tensor
+    """(n,)"""
+    gradient: Tensor
+    """(n, 3, h, w)"""
+
+    def of(self, rows: Sequence[int]) -> Pull:
+        return Pull(self.loss[list(rows)], self.gradient[list(rows)])
+
+    @property
+    def size(self) -> Tensor:
+        """(n, 1, 1, 1) Euclidean length of the gradient."""
+        return self.gradient.square().sum(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
+
+
+def direction(pulls: Sequence[Pull]) -> Tensor:
+    """The sum of the victims' Polyak steps, loss · g / |g|²: each gradient counts by how far its victim is from a loss
+    of zero, whatever its scale."""
+    return torch.stack([p.gradient / p.size * (p.loss.view(-1, 1, 1, 1) / p.size) for p in pulls]).sum(dim=0)
+
+
+def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
+    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: `cap` times the share at which the victims'
+    linearised losses, each divided by its gradient's length, are least in the least-squares sense. Targets are
+    attainable, so losses can reach 0, and a longer step overshoots. A `cap` of 0 takes every move whole."""
     if cap <= 0:
-        return move
-    fall = -(gradient * move).sum(dim=(1, 2, 3))
-    scale = torch.where(fall > cap * loss, cap * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
-    return move * scale.view(-1, 1, 1, 1)
+        return torch.ones_like(move[:, :1, :1, :1])
+    above, below = torch.zeros(len(move), device=move.device), torch.zeros(len(move), device=move.device)
+    for pull in pulls:
+        size = pull.size.view(-1)
+        fall = -(pull.gradient * move).sum(dim=(1, 2, 3)) / size
+        above += fall * pull.loss / size
+        below += fall.square()
+    share = torch.where(above > 0, above / below.clamp_min(1e-30), torch.ones_like(above))
+    return (cap * share).clamp(max=1.0).view(-1, 1, 1, 1)
 
 
 def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], channel: Channel | None) -> Tensor:
@@ -146,33 +177,28 @@ def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], ch
 @dataclass
 class _Combined:
     score: Tensor  # (n,) the worst of error / tolerance
-    loss: Tensor  # (n,)
-    gradient: Tensor  # (n, 3, h, w)
+    pulls: list[Pull]
     errors: dict[str, Tensor]
-    passes: int  # victims run backward
 
 
 def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool) -> _Combined:
     outputs: dict[str, Tensor] = {}
     errors: dict[str, Tensor] = {}
-    ratios, passes = [], 0
-    gradient, loss = torch.zeros_like(pixels), torch.zeros(len(items), device=pixels.device)
+    ratios = []
+    pulls: list[Pull] = []
     for stage in stages:
         geometry = outputs.get(stage.after) if stage.after else None
         reading = stage.objective.read(pixels, items, geometry)
         ratio = (reading.error / stage.tolerance).cpu()
         if with_gradient and bool((ratio > IDLE).any()):
-            passes += 1
             (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
-            # a victim that is well inside its tolerance must not push; one that is far out must not drown the rest
-            weight = stage.weight * (ratio / IDLE - 1.0).clamp(0.0, 2.0).to(pixels.device)
-            size = own.square().mean(dim=(1, 2, 3)).sqrt().clamp_min(1e-12)
-            gradient += (weight / size).view(-1, 1, 1, 1) * own
-            loss += weight / size * reading.loss.detach()
+            wanting = (ratio > IDLE).to(pixels.device) * stage.weight
+            own = torch.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
+            pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own))
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)
-    return _Combined(torch.stack(ratios).amax(dim=0), loss, gradient.detach(), errors, passes)
+    return _Combined(torch.stack(ratios).amax(dim=0), pulls, errors)
 
 
 def unit(gradient: Tensor) -> Tensor:

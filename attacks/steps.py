@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -170,13 +171,13 @@ class Optimiser(StepRule):
     def _one(self, item: int, value: Tensor, gradient: Tensor) -> Tensor:
         if item not in self._optimisers:
             parameter = value.detach().clone().requires_grad_()
-            arguments = {
+            arguments: dict[str, Any] = {
                 name: tuple(self.options[part] for part in option)
                 if isinstance(option, tuple)
                 else self.options[option]
                 for name, option in self.arguments.items()
             }
-            self._optimisers[item] = (parameter, self.kind([parameter], **arguments))  # type: ignore[call-arg]
+            self._optimisers[item] = (parameter, self.kind([parameter], **arguments))
         parameter, optimiser = self._optimisers[item]
         with torch.no_grad():
             parameter.copy_(value)
@@ -223,8 +224,6 @@ class Method:
     source: str
     steps: int = 60
     """Default limit of steps of a cold start."""
-    warm: bool = field(default=True)
-    """Whether a frame starts from its neighbour's perturbation."""
 
 
 _SIGN = {"alpha": 0.25, "decay": 0.96}

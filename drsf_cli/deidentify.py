@@ -35,6 +35,7 @@ from attacks.obscure import (
     parse_obscuring,
     plan_regions,
     region_mask,
+    warning,
     whole_frame,
 )
 from attacks.perturb import AttackSettings
@@ -50,6 +51,7 @@ from export.session import Device
 from victims.base import Image
 from victims.camera import Camera
 from victims.face import Array, Detections, FrameObservation
+from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, link, parse_region
 from weights.errors import AuditError, FidelityError, NoFaceError, UsageError
 
@@ -106,6 +108,8 @@ class _Plan:
     obscuring: Obscuring
     attack: AttackSettings | None
     point: tuple[float, float] | None
+    warnings: tuple[str, ...]
+    """What is allowed and unwise, a sentence each."""
 
 
 def check(settings: DeidSettings) -> _Plan:
@@ -140,7 +144,9 @@ def check(settings: DeidSettings) -> _Plan:
         except ValueError:
             raise UsageError(f"--embed {settings.embed!r} is neither largest nor a point x,y in px.") from None
         point = (x, y)
-    return _Plan(parse_obscuring(settings.mask), attack, point)
+    obscuring = parse_obscuring(settings.mask)
+    weak = warning(obscuring)
+    return _Plan(obscuring, attack, point, () if weak is None else (weak,))
 
 
 @dataclass
@@ -156,6 +162,47 @@ class Survey:
     @property
     def any_face(self) -> bool:
         return any(len(found) for found in self.seen)
+
+
+def survey_video(
+    reader: VideoReader,
+    observer: Observer,
+    point: tuple[float, float] | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Survey:
+    """See every frame of the original. `point`: embed the face nearest to it instead of the largest."""
+    survey = Survey([], [], [])
+    for frames in runs(reader, batch_size):
+        images = [frame.image for frame in frames]
+        reported, covering = observer.detector.sweep(images, COVER_THRESHOLD)
+        faces = observer.read_faces(images, [_chosen(found, point) for found in reported])
+        for frame, own, found in zip(frames, faces, covering, strict=True):
+            survey.observations.append(FrameObservation(frame.index, frame.pts, own))
+            survey.seen.append(found)
+            survey.times.append(frame.pts)
+        (progress or Silent()).advance(len(frames))
+    return survey
+
+
+def plan_cover(
+    survey: Survey, reader: VideoReader, settings: DeidSettings, obscuring: Obscuring
+) -> list[tuple[Region, ...]]:
+    """What each frame must hide. Raises NoFaceError where nothing was seen and `on_no_face` says to refuse."""
+    height, width = reader.info.height, reader.info.width
+    manual = [parse_region(text) for text in settings.regions]
+    if not survey.any_face and not manual:
+        if settings.on_no_face == "refuse":
+            raise NoFaceError(
+                f"{reader.path}: no face is seen in any frame; cover a part by hand with --region, cover everything "
+                "with --on-no-face solid, or copy the clip as it is with --on-no-face copy."
+            )
+        if settings.on_no_face == "solid":
+            return [(whole_frame(height, width, obscuring),)] * len(survey.times)
+        return [()] * len(survey.times)
+    tracks = link(survey.seen, survey.times, settings.max_gap)
+    covers: list[list[CoverBox]] = cover_boxes(tracks, survey.times, settings.max_gap)
+    return plan_regions(add_regions(covers, manual, survey.times), obscuring, height, width)
 
 
 def deidentify(
@@ -245,8 +292,10 @@ class _Run:
         )
 
     def execute(self, began: float) -> dict[str, Any]:
-        survey = self._survey()
-        regions = self._regions(survey)
+        whole = self.settings.start is None and self.settings.end is None
+        self.progress.begin("Reading the original", self.info.frame_count if whole else None)
+        survey = survey_video(self.reader, self.observer, self.plan.point, self.settings.batch_size, self.progress)
+        regions = plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
         embedded = self._embed(survey, regions)
         result = self._verify(survey)
         for _ in range(self.settings.refine if self.plan.attack else 0):
@@ -261,45 +310,6 @@ class _Run:
         document = self._report(survey, regions, embedded, result, floor, began)
         self._judge(document, result)
         return document
-
-    # -- pass one -------------------------------------------------------------------------------------------------
-
-    def _survey(self) -> Survey:
-        """See every frame of the original."""
-        survey = Survey([], [], [])
-        self.progress.begin("Reading the original", self._frame_estimate())
-        for frames in runs(self.reader, self.settings.batch_size):
-            images = [frame.image for frame in frames]
-            reported, covering = self.observer.detector.sweep(images, COVER_THRESHOLD)
-            chosen = [_chosen(found, self.plan.point) for found in reported]
-            faces = self.observer.read_faces(images, chosen)
-            for frame, own, found in zip(frames, faces, covering, strict=True):
-                survey.observations.append(FrameObservation(frame.index, frame.pts, own))
-                survey.seen.append(found)
-                survey.times.append(frame.pts)
-            self.progress.advance(len(frames))
-        return survey
-
-    def _frame_estimate(self) -> int | None:
-        whole = self.settings.start is None and self.settings.end is None
-        return self.info.frame_count if whole else None
-
-    def _regions(self, survey: Survey) -> list[tuple[Region, ...]]:
-        """What each frame must hide."""
-        height, width = self.info.height, self.info.width
-        manual = [parse_region(text) for text in self.settings.regions]
-        if not survey.any_face and not manual:
-            if self.settings.on_no_face == "refuse":
-                raise NoFaceError(
-                    f"{self.reader.path}: no face is seen in any frame; cover a part by hand with --region, cover "
-                    "everything with --on-no-face solid, or copy the clip as it is with --on-no-face copy."
-                )
-            if self.settings.on_no_face == "solid":
-                return [(whole_frame(height, width, self.plan.obscuring),)] * len(survey.times)
-            return [()] * len(survey.times)
-        tracks = link(survey.seen, survey.times, self.settings.max_gap)
-        covers: list[list[CoverBox]] = cover_boxes(tracks, survey.times, self.settings.max_gap)
-        return plan_regions(add_regions(covers, manual, survey.times), self.plan.obscuring, height, width)
 
     # -- pass two -------------------------------------------------------------------------------------------------
 
@@ -393,16 +403,9 @@ class _Run:
         pairs = zip(self._frames(survey), VideoReader(self.writer.temporary), strict=True)
         for group in runs((pair for pair in pairs if pair[0].index in wanted), self.settings.batch_size):
             targets = [
-                Target(
-                    f.index,
-                    covered,
-                    region_mask(_touching(regions[f.index], face.box), *f.image.shape[:2]),
-                    f.image,
-                    face,
-                )
-                for f, _ in group
-                if (face := survey.observations[f.index].largest) is not None
-                for covered in [self._covered(f, regions)]
+                target
+                for frame, _ in group
+                if (target := self._target(frame, self._covered(frame, regions), survey, regions)) is not None
             ]
             before = [self.store.get(embedded[target.index]) for target in targets]
             improved = embedder.improve(targets, before, [d.image for _, d in group], self.settings.warm_iter)
@@ -516,7 +519,7 @@ class _Run:
         if over:
             raise FidelityError(
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
-                f"(the worst is frame {max(over, key=lambda i: worst[i])}); raise it, or allow more --max-iter or --eps."
+                f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
             )
 
 

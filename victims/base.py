@@ -20,7 +20,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from victims.face import Array, Detections
 from weights.errors import WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
+AnyArray = TypeVar("AnyArray", bound=NDArray[Any])
 Network = Callable[..., tuple[Tensor, ...]]
 Role = Literal["detector", "aligner", "gaze"]
 
@@ -45,8 +46,8 @@ class Window:
     width: int
     height: int
 
-    def cut(self, image: Image) -> Image:
-        """The window's pixels, (height, width, 3), a view."""
+    def cut(self, image: AnyArray) -> AnyArray:
+        """The window's part (height, width, ...) of an array (H, W, ...), a view."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
 
 

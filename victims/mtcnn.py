@@ -39,6 +39,8 @@ THRESHOLDS = (0.6, 0.7, 0.7)
 CELL, STRIDE = 12, 2
 """P-Net's receptive field and step, px of the level."""
 SIZES = {"rnet": 24, "onet": 48}
+PIXELS_AT_ONCE = 400_000
+"""What is given to a network in one call when reading."""
 WEIGHT_FILES = {"pnet": "pnet.pt", "rnet": "rnet.pt", "onet": "onet.pt"}
 
 
@@ -213,9 +215,14 @@ class Mtcnn(Detector):
 
     def _run(self, network: str, pixels: NDArray[np.float32]) -> tuple[Tensor, ...]:
         """Network outputs for (n, h, w, 3) RGB 0..255. O-Net: shifts, points, logits; the others: shifts, logits."""
-        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(self.device)
+        # large levels one by one: their activations are what takes memory
+        step = max(1, PIXELS_AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
+        parts = []
         with torch.no_grad():
-            return self.networks[network](normalize(batch))
+            for start in range(0, max(len(pixels), 1), step):
+                batch = torch.from_numpy(pixels[start : start + step]).permute(0, 3, 1, 2).contiguous()
+                parts.append(self.networks[network](normalize(batch.to(self.device))))
+        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> MtcnnObjective:
         return MtcnnObjective(self, frames, windows, boxes)
@@ -274,8 +281,12 @@ class MtcnnObjective(Objective):
     """Proposals followed through the cascade, best score first."""
     JITTER = ((0.0, 0.0, 1.0), (0.04, -0.03, 1.06), (-0.04, 0.04, 0.95))
     """Candidates added to those that the cascade proposes: shift in sides, scale."""
-    MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.5, "rnet": 4.0, "onet": 5.0}
+    MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.0, "rnet": 2.5, "onet": 3.0}
     """Difference of logits asked for; 0.85 is a probability of 0.7."""
+    DISTANCE: ClassVar[dict[str, float]] = {"pnet": 0.05, "rnet": 0.3, "onet": 4.0}
+    """What the distance of a stage's boxes counts. Only O-Net's are the answer; those before are looked at again."""
+    HINGE: ClassVar[dict[str, float]] = {"pnet": 0.2, "rnet": 0.2, "onet": 0.2}
+    """What a margin that is short counts."""
 
     def __init__(self, victim: Mtcnn, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> None:
         self.victim = victim
@@ -360,7 +371,7 @@ class MtcnnObjective(Objective):
                 found[row] = own.boxes[np.argmax(sides.prod(axis=1))]
         error = np.where(np.isnan(found[:, 0]), np.inf, 1.0 - iou(np.nan_to_num(found), self.targets[list(items)]))
         return Reading(
-            0.5 * loss + loss_r + 2.0 * loss_o,
+            loss + loss_r + loss_o,
             torch.from_numpy(error).float().to(pixels.device),
             torch.from_numpy(found).float().to(pixels.device),
         )
@@ -398,7 +409,7 @@ class MtcnnObjective(Objective):
         # a few cells that fire are enough: ask those that are nearest to firing
         weight = torch.softmax(margin.detach(), dim=1).nan_to_num(0.0)
         short = torch.relu(self.MARGINS["pnet"] - margin.masked_fill(margin == -torch.inf, self.MARGINS["pnet"]))
-        loss = (weight * (short + distance)).sum(dim=1)
+        loss = (weight * (self.HINGE["pnet"] * short + self.DISTANCE["pnet"] * distance)).sum(dim=1)
         return loss, [_propose(own, THRESHOLDS[0]) for own in levels]
 
     def _later_stage(self, network, change, items, targets, proposals, decode):  # type: ignore[no-untyped-def]
@@ -431,14 +442,13 @@ class MtcnnObjective(Objective):
             if network == "onet":
                 ours = iou_tensor(predicted.detach(), targets[row].expand_as(tensor)) >= self.SAME
             ours[real:] = True
-            # O-Net's best box is the answer; R-Net's are only looked at again
-            sharpness = 1.0 if network == "onet" else 0.3
+            # the best candidate is the answer; the others may be it in the next frame
             own_margin = margin[part].masked_fill(~ours, -torch.inf).detach()
-            weight = torch.softmax(sharpness * own_margin, dim=0) * 0.7 + 0.3 * ours / ours.sum()
-            short = torch.relu(self.MARGINS[network] - margin[part])
-            distance = _distance(predicted, targets[row]) * (4.0 if network == "onet" else 1.0)
+            weight = 0.5 * torch.softmax(own_margin, dim=0) + 0.5 * ours / ours.sum()
+            short = self.HINGE[network] * torch.relu(self.MARGINS[network] - margin[part])
+            distance = self.DISTANCE[network] * _distance(predicted, targets[row])
             rivals = torch.relu(margin[part] + 1.0) * ~ours
-            losses.append((weight * (0.3 * short + distance)).sum() + 0.3 * rivals.sum())
+            losses.append((weight * (short + distance)).sum() + self.HINGE[network] * rivals.sum())
             followed = slice(start, start + real)
             passed.append(decode(own[:real], probabilities[followed], numeric[followed], threshold))
             start += total

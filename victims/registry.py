@@ -59,27 +59,28 @@ def resolve(text: str, role: Role) -> tuple[str, Path | None]:
     raise UsageError(f"{FLAGS[role]} {typed} is unknown: use one of {', '.join(names(role))}.")
 
 
-def _load(text: str, role: Role, allow_unknown: bool) -> Victim:
+def load(text: str, role: Role, allow_unknown: bool = False) -> Victim:
+    """The victim of a role named `text` with its weights. Raises UsageError or WeightsError."""
     name, override = resolve(text, role)
     return VICTIMS[name].load(name, override, allow_unknown)
 
 
 def load_detector(text: str, allow_unknown: bool = False) -> Detector:
     """The detector named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = _load(text, "detector", allow_unknown)
+    victim = load(text, "detector", allow_unknown)
     assert isinstance(victim, Detector)
     return victim
 
 
 def load_aligner_named(text: str, allow_unknown: bool = False) -> Aligner:
     """The aligner named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = _load(text, "aligner", allow_unknown)
+    victim = load(text, "aligner", allow_unknown)
     assert isinstance(victim, Aligner)
     return victim
 
 
 def load_gaze_named(text: str, allow_unknown: bool = False) -> GazeEstimator:
     """The gaze estimator named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = _load(text, "gaze", allow_unknown)
+    victim = load(text, "gaze", allow_unknown)
     assert isinstance(victim, GazeEstimator)
     return victim

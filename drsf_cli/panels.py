@@ -1,0 +1,71 @@
+"""`drsf viz`: one clip with what is read from it, or the classic three panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attacks.obscure import Region, obscure, parse_obscuring
+from drsf_cli.deidentify import DeidSettings, plan_cover, survey_video
+from drsf_cli.infer import infer
+from drsf_cli.models import Models
+from drsf_cli.progress import Progress, Silent
+from drsf_cli.video import VideoReader
+from drsf_cli.visualize import Panel, visualize
+from victims.base import Image
+from victims.camera import Camera
+from victims.face import FrameObservation
+
+
+def single(
+    source: Path,
+    output: Path,
+    observations: Sequence[FrameObservation],
+    *,
+    camera: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Draw `observations` on the frames of `source`."""
+    visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite)
+
+
+def comparison(
+    original: Path,
+    written: Path,
+    output: Path,
+    models: Models,
+    *,
+    mask: str = DeidSettings.mask,
+    camera: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Original, obscured only, and obscured + attacked (`written`), side by side, each with what is read from it.
+
+    The one in the middle is made again from the original with `mask`; it is never written by itself.
+    """
+    progress = progress or Silent()
+    settings = DeidSettings(mask=mask, on_no_face="solid")
+    obscuring = parse_obscuring(mask)
+    reader = VideoReader(original)
+    intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
+    observer = models.reader("onnx", intrinsics)
+    progress.begin("Planning what to obscure", reader.info.frame_count)
+    regions = plan_cover(survey_video(reader, observer, progress=progress), reader, settings, obscuring)
+
+    def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
+        for frame, own in zip(reader, regions, strict=True):
+            yield obscure(frame.image, own, obscuring), own
+
+    progress.begin("Reading what is obscured", len(regions))
+    hidden: list[FrameObservation] = []
+    for frame, (image, _) in zip(reader, covered(), strict=True):
+        (faces,) = observer.read_faces([image], observer.detector.detect([image]))
+        hidden.append(FrameObservation(frame.index, frame.pts, faces))
+        progress.advance()
+    panels = [
+        Panel("original", original, infer(original, models, camera=camera, progress=progress)),
+        Panel("obscured", (image for image, _ in covered()), hidden),
+        Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
+    ]
+    visualize(panels, output, camera=camera, overwrite=overwrite)
