@@ -1,7 +1,10 @@
 """OpenCV's grey conversion and histogram equalisation, to the level, with a gradient.
 
 Forward both are `cv2.cvtColor(.., COLOR_RGB2GRAY)` and `cv2.equalizeHist` on 8-bit images. Backward they are what
-they approximate before rounding: a weighted sum, and a rank.
+they approximate before rounding: a weighted sum, and a rank. The rank's gradient was chosen over passing the gradient
+straight through because it recovers more with MPIIGaze's weights on real frames (best angle after 40 steps 0.14, 0.13,
+0.19 degrees against 0.25, 0.15, 0.18 for coarse pixelation, fine pixelation and a solid fill; after 10 steps 0.95,
+0.66, 0.63 against 0.72, 0.55, 1.54): `python -m tests.benchmarks.gaze_equalize`.
 """
 
 from __future__ import annotations
