@@ -38,7 +38,7 @@ def main() -> None:
         for index, frame in enumerate(container.decode(video=0)):
             if index % every:
                 continue
-            image = frame.to_ndarray(format="rgb24")
+            image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
             (found,) = ours.detect([image])
             with torch.no_grad():
                 expected = np.asarray(theirs.detect_faces(np.ascontiguousarray(image[..., ::-1]), THRESHOLD))
