@@ -78,6 +78,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads or usable_cpus()
         # Inputs change size from call to call; a plan made for one size is no use for the next, and is kept.
         options.enable_mem_pattern = False
+        # Idle threads that spin take the cores from the other networks, which run in turns with this one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source),
