@@ -23,10 +23,12 @@ _COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "r
 def list_files() -> None:
     """Every known weight file and whether it is here; then the licences of each victim."""
     console = Console()
-    files = Table("victim", "file", "size", "ready?", box=box.SIMPLE_HEAD)
-    licences = Table("victim", "code", "weights", box=box.SIMPLE_HEAD)
-    for column in (*files.columns, licences.columns[0], licences.columns[1]):
-        column.no_wrap = True  # names are there to be copied
+    files, licences = (
+        Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
+        for headers in (("victim", "file", "size", "ready?"), ("victim", "licence of the code", "of the weights"))
+    )
+    for column in (*files.columns, *licences.columns):
+        column.overflow = "fold"  # names are there to be copied: never cut
     stated: set[tuple[str, str, str]] = set()
     for file in store.default_store().verify():
         record = file.record
@@ -45,7 +47,9 @@ def list_files() -> None:
 
 def _size(file: store.FileStatus) -> str:
     size = file.path.stat().st_size if file.path.is_file() else file.record.size
-    return "?" if size is None else f"{size / 1e6:.1f} MB"
+    if size is None:
+        return "?"
+    return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
 @app.command()

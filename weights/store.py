@@ -192,16 +192,14 @@ class Store:
             if sha256 == record.sha256 or (record.location == "bundled" and not record.sha256):
                 return ResolvedWeights(path, sha256, record)
             damaged = path
-        names = " or ".join(file_names)
+        fetched = all(record.location == "cache" for record in records)
         if damaged is not None:
-            raise WeightsError(
-                f"{damaged} is not the file the catalogue knows (its sha256 is another): run "
-                f"`drsf weights pull {victim}` to replace it."
-            )
-        raise WeightsError(
-            f"The weights of {victim} ({names}) are not here: run `drsf weights pull {victim}`, or on a machine "
-            "without network `drsf weights import FILE`."
-        )
+            remedy = f"run `drsf weights pull {victim}` to replace it" if fetched else "install drsf anew"
+            raise WeightsError(f"{damaged} is not the file the catalogue knows (its sha256 is another): {remedy}.")
+        remedy = "install drsf anew"
+        if fetched:
+            remedy = f"run `drsf weights pull {victim}`, or on a machine without network `drsf weights import FILE`"
+        raise WeightsError(f"The weights of {victim} ({' or '.join(file_names)}) are not here: {remedy}.")
 
     def _resolve_override(self, override: Path, victim: str, allow_unknown: bool) -> ResolvedWeights:
         path = override
@@ -261,10 +259,8 @@ class Store:
         failures: list[str] = []
         for record in group:
             if record.location != "cache":
-                failures.append(
-                    f"{record.name} ships with the {record.location} files, and is {self.status(record).state}"
-                )
-                continue
+                state = self.status(record).state
+                raise WeightsError(f"{record.name} comes with drsf and is {state}: install drsf anew.")
             with self._writing():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.folder / f".{record.name}.lock"):

@@ -268,6 +268,20 @@ def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     assert caught.value.exit_code == 5
 
 
+def test_what_comes_with_drsf_cannot_be_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_BUNDLED", tmp_path)
+    one = make(tmp_path / "cache", record(location="bundled"))
+    for damaged in (False, True):
+        if damaged:
+            (tmp_path / "net.pth").write_bytes(b"?")
+        with pytest.raises(WeightsError, match="install drsf anew"):
+            one.resolve(["net.pth"])
+        with pytest.raises(WeightsError, match="install drsf anew"):
+            one.pull(["alpha"])
+    (tmp_path / "net.pth").write_bytes(BODY)
+    assert one.pull(["alpha"]) == [tmp_path / "net.pth"]
+
+
 def test_a_file_of_the_users(tmp_path: Path) -> None:
     other = b"weights of beta"
     records = [record(), record(name="b.pth", victim="beta", sha256=hashlib.sha256(other).hexdigest())]
