@@ -132,9 +132,11 @@ class Pull:
     """(n,)"""
     gradient: Tensor
     """(n, 3, h, w)"""
+    excess: Tensor
+    """(n,) how far the victim is from being good enough, 0..2."""
 
     def of(self, rows: Sequence[int]) -> Pull:
-        return Pull(self.loss[list(rows)], self.gradient[list(rows)])
+        return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
 
     @property
     def size(self) -> Tensor:
@@ -143,25 +145,21 @@ class Pull:
 
 
 def direction(pulls: Sequence[Pull]) -> Tensor:
-    """The sum of the victims' Polyak steps, loss · g / |g|²: each gradient counts by how far its victim is from a loss
-    of zero, whatever its scale."""
-    return torch.stack([p.gradient / p.size * (p.loss.view(-1, 1, 1, 1) / p.size) for p in pulls]).sum(dim=0)
+    """The victims' gradients at unit length, each counted by how far its victim is from good enough: the scale of a
+    loss does not matter, and a victim that is far out cannot drown the rest."""
+    return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
 def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
-    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: `cap` times the share at which the victims'
-    linearised losses, each divided by its gradient's length, are least in the least-squares sense. Targets are
-    attainable, so losses can reach 0, and a longer step overshoots. A `cap` of 0 takes every move whole."""
+    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: what lowers the linearised sum of losses, weighted
+    as in `direction`, by `cap` of itself. This is Polyak's step length, for any rule: targets are attainable, so that
+    losses can reach 0 and a longer step overshoots. A `cap` of 0 takes every move whole."""
     if cap <= 0:
         return torch.ones_like(move[:, :1, :1, :1])
-    above, below = torch.zeros(len(move), device=move.device), torch.zeros(len(move), device=move.device)
-    for pull in pulls:
-        size = pull.size.view(-1)
-        fall = -(pull.gradient * move).sum(dim=(1, 2, 3)) / size
-        above += fall * pull.loss / size
-        below += fall.square()
-    share = torch.where(above > 0, above / below.clamp_min(1e-30), torch.ones_like(above))
-    return (cap * share).clamp(max=1.0).view(-1, 1, 1, 1)
+    loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)
+    fall = -(direction(pulls) * move).sum(dim=(1, 2, 3))
+    share = torch.where(fall > cap * loss, cap * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
+    return share.view(-1, 1, 1, 1)
 
 
 def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], channel: Channel | None) -> Tensor:
@@ -194,7 +192,8 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
             (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
             wanting = (ratio > IDLE).to(pixels.device) * stage.weight
             own = torch.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
-            pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own))
+            excess = (ratio / IDLE - 1.0).clamp(0.0, 2.0).to(pixels.device)
+            pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own, excess))
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)

@@ -75,11 +75,11 @@ class DeidSettings:
     eps: str = "24/255"
     max_iter: int | None = None
     """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int = 3
+    warm_iter: int = 10
     """Limit of steps for every other frame."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
-    batch_size: int = 8
+    batch_size: int = 4
     codec: str = "h264"
     crf: int = 23
     preset: str = "medium"

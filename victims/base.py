@@ -20,7 +20,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from victims.face import Array, Detections
 from weights.errors import WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
-AnyArray = TypeVar("AnyArray", bound=NDArray[Any])
+Scalar = TypeVar("Scalar", bound=np.generic)
 Network = Callable[..., tuple[Tensor, ...]]
 Role = Literal["detector", "aligner", "gaze"]
 
@@ -46,7 +46,7 @@ class Window:
     width: int
     height: int
 
-    def cut(self, image: AnyArray) -> AnyArray:
+    def cut(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
         """The window's part (height, width, ...) of an array (H, W, ...), a view."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
 

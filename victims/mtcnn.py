@@ -215,11 +215,14 @@ class Mtcnn(Detector):
 
     def _run(self, network: str, pixels: NDArray[np.float32]) -> tuple[Tensor, ...]:
         """Network outputs for (n, h, w, 3) RGB 0..255. O-Net: shifts, points, logits; the others: shifts, logits."""
+        if not len(pixels):  # a network may not take an empty batch
+            filler = np.zeros((1, *pixels.shape[1:]), np.float32)
+            return tuple(output[:0] for output in self._run(network, filler))
         # large levels one by one: their activations are what takes memory
         step = max(1, PIXELS_AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
         parts = []
         with torch.no_grad():
-            for start in range(0, max(len(pixels), 1), step):
+            for start in range(0, len(pixels), step):
                 batch = torch.from_numpy(pixels[start : start + step]).permute(0, 3, 1, 2).contiguous()
                 parts.append(self.networks[network](normalize(batch.to(self.device))))
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
@@ -277,15 +280,15 @@ class MtcnnObjective(Objective):
     """A P-Net cell whose box overlaps the target's square this much should propose it."""
     SAME = 0.5
     """A final box that overlaps the target less than this is a rival: another face, where there should be none."""
-    FOLLOWED = 10
+    FOLLOWED = 40
     """Proposals followed through the cascade, best score first."""
     JITTER = ((0.0, 0.0, 1.0), (0.04, -0.03, 1.06), (-0.04, 0.04, 0.95))
     """Candidates added to those that the cascade proposes: shift in sides, scale."""
-    MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.0, "rnet": 2.5, "onet": 3.0}
+    MARGINS: ClassVar[dict[str, float]] = {"pnet": 2.0, "rnet": 3.0, "onet": 4.0}
     """Difference of logits asked for; 0.85 is a probability of 0.7."""
-    DISTANCE: ClassVar[dict[str, float]] = {"pnet": 0.05, "rnet": 0.3, "onet": 4.0}
+    DISTANCE: ClassVar[dict[str, float]] = {"pnet": 0.1, "rnet": 0.6, "onet": 6.0}
     """What the distance of a stage's boxes counts. Only O-Net's are the answer; those before are looked at again."""
-    HINGE: ClassVar[dict[str, float]] = {"pnet": 0.2, "rnet": 0.2, "onet": 0.2}
+    HINGE: ClassVar[dict[str, float]] = {"pnet": 0.3, "rnet": 0.3, "onet": 0.4}
     """What a margin that is short counts."""
 
     def __init__(self, victim: Mtcnn, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> None:
@@ -307,8 +310,8 @@ class MtcnnObjective(Objective):
     def _relevant_scales(self) -> list[float]:
         sides = self.squares[:, 2] - self.squares[:, 0]
         scales = pyramid_scales(self.height, self.width)
-        # from cells half the face's size to all larger ones: a rival that is larger would be the frame's face
-        near = [s for s in scales if np.any((CELL / s / sides > 0.5) & (CELL / s / sides < 4.0))]
+        # from cells a third of the face's size to all larger ones: a rival that is larger would be the frame's face
+        near = [s for s in scales if np.any((CELL / s / sides > 0.3) & (CELL / s / sides < 4.0))]
         # a face smaller or larger than any cell still has a nearest one
         return near or [min(scales, key=lambda s: abs(math.log(CELL / s / sides.mean())))]
 

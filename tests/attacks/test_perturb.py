@@ -1,0 +1,141 @@
+"""The loop on small objectives whose optimum is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attacks.budget import Budget
+from attacks.perturb import AttackSettings, Stage, perturb
+from attacks.steps import METHODS
+from victims.base import Objective, Reading
+
+EPS = 0.1
+
+
+class Projection(Objective):
+    """A linear reading of the pixels, v = <w, x>, that is to become a given value; error |v - t|."""
+
+    def __init__(self, weights, targets, scale=1.0, offset_from=None):
+        self.weights, self.targets, self.scale, self.offset_from = weights, targets, scale, offset_from
+        self.calls = []
+
+    def read(self, pixels, items, geometry=None):
+        self.calls.append((list(items), None if geometry is None else geometry.clone()))
+        value = (pixels * self.weights).sum(dim=(1, 2, 3))
+        gap = (value - self.targets[list(items)]).abs()
+        return Reading(self.scale * gap, gap.detach(), value.detach())
+
+
+def make(count=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    base = 0.3 + 0.4 * torch.rand((count, 3, 8, 8), generator=generator)
+    mask = torch.zeros((count, 1, 8, 8), dtype=torch.bool)
+    mask[..., 2:6, 2:6] = True
+    weights = torch.randn((3, 8, 8), generator=generator)
+    now = (base * weights).sum(dim=(1, 2, 3))
+    return Budget(base, mask, EPS), weights, now
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_reaches_an_attainable_target(name):
+    budget, weights, now = make()
+    objective = Projection(weights, now + torch.tensor([0.8, -0.8, 0.4]))
+    stage = Stage("detector", objective, 0.03)
+    settings = AttackSettings(name, EPS, METHODS[name].steps, smoothing=0.0)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
+    assert (outcome.errors["detector"] <= 0.08).all()  # a tenth of the start
+    assert outcome.delta.abs().max() <= EPS + 1e-6
+    assert (outcome.delta[~budget.mask.expand_as(outcome.delta)] == 0).all()
+
+
+def test_frames_that_are_good_stop_and_cost_nothing_more():
+    budget, weights, now = make()
+    objective = Projection(weights, now + torch.tensor([0.0, 0.6, 0.6]))
+    outcome = perturb(
+        budget, torch.zeros_like(budget.base), [Stage("detector", objective, 0.05)], AttackSettings("i-fgsm", EPS, 20)
+    )
+    assert outcome.steps[0] == 0
+    assert (outcome.delta[0] == 0).all()
+    assert outcome.passes[0] + outcome.checks[0] == 1
+    assert (outcome.steps[1:] > 0).all()
+    assert all(0 not in items for items, _ in objective.calls[1:])
+
+
+def test_scaling_a_loss_changes_nothing():
+    results = []
+    for scale in (1.0, 1e-4):
+        budget, weights, now = make()
+        stages = [
+            Stage("detector", Projection(weights, now + 0.5, scale), 0.01),
+            Stage("aligner", Projection(weights.flip(-1), now - 3.0), 0.01),
+        ]
+        results.append(perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("mi-fgsm", EPS, 6)).delta)
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+
+
+def test_a_frame_does_not_depend_on_its_batch():
+    budget, weights, now = make()
+    targets = now + torch.tensor([0.8, -0.8, 0.4])
+    settings = AttackSettings("mi-fgsm", EPS, 8)
+    start = torch.zeros_like(budget.base)
+    together = perturb(budget, start, [Stage("detector", Projection(weights, targets), 0.01)], settings)
+    single = Budget(budget.base[1:2], budget.mask[1:2], EPS)
+    alone = perturb(single, start[1:2], [Stage("detector", Projection(weights, targets[1:2]), 0.01)], settings)
+    torch.testing.assert_close(together.delta[1:2], alone.delta, rtol=0, atol=1e-6)
+
+
+def test_the_best_iterate_is_kept():
+    """A target beyond reach, with a step that overshoots: the answer is no worse than any point on the way."""
+    budget, weights, now = make(1)
+    seen = []
+
+    class Watching(Projection):
+        def read(self, pixels, items, geometry=None):
+            reading = super().read(pixels, items, geometry)
+            seen.append(float(reading.error[0]))
+            return reading
+
+    settings = AttackSettings("i-fgsm", EPS, 7, {"alpha": 0.9, "decay": 1.0}, smoothing=0.0, cap=0.0)
+    stage = Stage("detector", Watching(weights, now + 0.3), 1e-6)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
+    assert float(outcome.errors["detector"][0]) == min(seen)
+    assert seen[-1] > min(seen)
+
+
+def test_a_stage_gets_the_output_of_the_one_before():
+    budget, weights, now = make()
+    first, second = Projection(weights, now + 5.0), Projection(weights, now)
+    stages = [Stage("detector", first, 0.1), Stage("aligner", second, 0.1, "detector")]
+    perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 1))
+    assert second.calls[0][1] is not None
+    torch.testing.assert_close(second.calls[0][1], now, rtol=0, atol=0.5)  # rounding to 8 bits
+
+
+def test_losses_that_are_not_numbers_move_nothing():
+    budget, weights, now = make()
+
+    class Broken(Projection):
+        def read(self, pixels, items, geometry=None):
+            reading = super().read(pixels, items, geometry)
+            return Reading(reading.loss * torch.nan, torch.full_like(reading.error, torch.inf), reading.output)
+
+    stage = Stage("detector", Broken(weights, now), 0.1)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], AttackSettings("mi-fgsm", EPS, 3))
+    assert torch.isfinite(outcome.delta).all()
+    assert torch.isinf(outcome.errors["detector"]).all()
+
+
+def test_the_channel_is_what_the_victim_sees():
+    """A channel that darkens everything by a tenth has to be answered by brightening."""
+    budget, weights, _ = make()
+    positive = weights.abs()
+    value = (budget.base * positive).sum(dim=(1, 2, 3))
+    stage = Stage("detector", Projection(positive, value), 0.05)
+    settings = AttackSettings("adam", EPS, 60, smoothing=0.0)
+    outcome = perturb(
+        budget, torch.zeros_like(budget.base), [stage], settings, channel=lambda x: (x - 0.01).clamp(0, 1)
+    )
+    inside = budget.mask.expand_as(outcome.delta)
+    assert (outcome.errors["detector"] <= 0.2).all()
+    assert float(outcome.delta[inside].mean()) > 0.01
