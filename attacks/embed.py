@@ -30,7 +30,7 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.025, "aligner": 0.009, "gaze": 1.3}
+TOLERANCES: dict[Role, float] = {"detector": 0.012, "aligner": 0.009, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees."""
 
 

@@ -4,6 +4,7 @@
     cover     plan what each frame must hide, missed detections included
     embed     obscure, perturb, write to a temporary file
     verify    read that file back as an authorised reader does; frames that fall short go back
+    audit     check the file itself: form, hidden regions, uncovered faces
     publish   rename into place with the report beside it
 
 Output frames are built from obscured frames alone. Whatever goes wrong before `publish` leaves no output.
@@ -42,9 +43,11 @@ from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
 from drsf_cli import evaluate as evaluation
 from drsf_cli.atomic import AtomicOutput
+from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.evaluate import Evaluation, FrameErrors
 from drsf_cli.models import Models, VictimNames
 from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.report import sample, sample_ids
 from drsf_cli.versions import versions
 from drsf_cli.video import Frame, VideoInfo, VideoReader, Writer, encoder_settings, open_writer
 from export.session import Device
@@ -54,6 +57,7 @@ from victims.face import Array, Detections, FrameObservation
 from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, link, parse_region
 from weights.errors import AuditError, FidelityError, NoFaceError, UsageError
+from weights.files import write_atomically
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 
@@ -75,7 +79,7 @@ class DeidSettings:
     eps: str = "24/255"
     max_iter: int | None = None
     """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int = 10
+    warm_iter: int = 6
     """Limit of steps for every other frame."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
@@ -96,6 +100,8 @@ class DeidSettings:
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
     embed: str = "largest"
     """Whose attributes are embedded: `largest`, or `x,y` px: the face nearest to that point."""
+    keep_failed: bool = False
+    """Keep an output that failed its audit; its report says so."""
     max_error: float | None = None
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = False
@@ -238,6 +244,7 @@ def deidentify(
         report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         run.writer.publish()
         report_output.publish()
+        write_atomically(sheet_path(output), run.sheet)
     finally:
         report_output.discard()
         if run is not None:
@@ -248,6 +255,11 @@ def deidentify(
 def report_path(output: Path) -> Path:
     """Where the report of an output goes unless told otherwise."""
     return output.with_name(output.name + ".report.json")
+
+
+def sheet_path(output: Path) -> Path:
+    """Where the audit's contact sheet of an output goes: the frames nearest to failing, as written."""
+    return output.with_name(output.name + ".audit.png")
 
 
 class _Run:
@@ -268,6 +280,8 @@ class _Run:
         self.info: VideoInfo = reader.info
         self.observer = models.reader("onnx", camera)
         self.store = ChangeStore()
+        self.sheet = b""
+        self.recovered: list[FrameObservation] = []
         # before any work: a place that cannot be written is said at once
         self.writer: Writer = self._open_writer()
 
@@ -306,8 +320,10 @@ class _Run:
             if better is None:
                 break
             embedded, result = better
+        audit = self._audit(regions)
         floor = self._noise_floor(survey)
         document = self._report(survey, regions, embedded, result, floor, began)
+        document["audit"] = audit.to_dict()
         self._judge(document, result)
         return document
 
@@ -379,6 +395,7 @@ class _Run:
         for frames in runs(VideoReader(self.writer.temporary), self.settings.batch_size):
             recovered += self.observer.observe(frames)
             self.progress.advance(len(frames))
+        self.recovered = recovered
         if len(recovered) != len(survey.times):
             raise AuditError(
                 f"{self.output}: {len(recovered)} frames came back where {len(survey.times)} were written; "
@@ -423,13 +440,33 @@ class _Run:
             self.writer.write(hidden, frame.pts_ticks, frame.duration_ticks)
             self.progress.advance(1)
         self.writer.finish()
+        kept = self.recovered
         again = self._verify(survey)
         if badness(again) < badness(result):
             first.__exit__(None, None, None)
             return changes, again
         self.writer.__exit__(None, None, None)
-        self.writer = first
+        self.writer, self.recovered = first, kept
         return None
+
+    def _audit(self, regions: Sequence[tuple[Region, ...]]) -> AuditReport:
+        """Check the temporary file itself. Raises AuditError when it fails, unless it is to be kept."""
+        self.progress.begin("Auditing the result", len(regions))
+        audit = audit_file(
+            self.reader,
+            self.writer.temporary,
+            regions,
+            self.plan.obscuring,
+            finders_at_hand([self.observer.detector]),
+            keep_audio=self.settings.keep_audio and self.info.has_audio,
+            on_frame=self.progress.advance,
+        )
+        if not audit.passed and not self.settings.keep_failed:
+            raise AuditError(
+                f"{self.output} failed its audit and was removed: {audit.problems[0]} (--keep-failed would keep it.)"
+            )
+        self.sheet = audit.sheet
+        return audit
 
     def _noise_floor(self, survey: Survey) -> Evaluation | None:
         """What the codec alone costs: errors read from untouched frames that went through it, in memory only."""
@@ -468,6 +505,7 @@ class _Run:
         info, count = self.info, len(survey.times)
         floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
         seconds = time.monotonic() - began
+        rows = [_frame_row(row, embedded.get(row.frame_id), floors.get(row.frame_id)) for row in result.frames]
         return {
             "drsf": versions()["drsf"],
             "input": {
@@ -492,7 +530,8 @@ class _Run:
                 "noise_floor": None if floor is None else summary(floor),
             },
             "tolerances": dict(TOLERANCES),
-            "frames": [_frame_row(row, embedded.get(row.frame_id), floors.get(row.frame_id)) for row in result.frames],
+            "frames": rows,
+            "samples": [sample(i, regions[i], survey.observations[i], self.recovered[i]) for i in sample_ids(rows)],
             "cost": {
                 "victim_passes_per_frame": sum(one.passes for one in embedded.values()) / count,
                 "victim_checks_per_frame": sum(one.checks for one in embedded.values()) / count,
@@ -507,7 +546,6 @@ class _Run:
                     bool(own) and not len(found) for own, found in zip(regions, survey.seen, strict=True)
                 ),
             },
-            "audit": None,
         }
 
     def _judge(self, document: Mapping[str, Any], result: Evaluation) -> None:

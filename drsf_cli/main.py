@@ -193,6 +193,9 @@ def deid(
         str,
         typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
     ] = "refuse",
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Keep what failed its audit.", rich_help_panel=COVER_PANEL)
+    ] = False,
     device: DeviceOption = "auto",
     report: Annotated[
         Path | None,
@@ -227,6 +230,7 @@ def deid(
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
         embed=embed,
+        keep_failed=keep_failed,
         max_error=max_error,
         overwrite=overwrite,
     )
@@ -251,6 +255,7 @@ def deid(
         if not quiet:
             out.print(tables.fidelity(document))
             out.print(tables.cost(document))
+            out.print(tables.audit(document))
             out.print(f"Wrote {target} and {report or report_path(target)}.", soft_wrap=True)
     if failures:
         raise BatchError(f"{len(failures)} of {len(inputs)} inputs failed, the first is {failures[0][0]}.")

@@ -48,6 +48,14 @@ def cost(document: Mapping[str, Any]) -> RenderableType:
     )
 
 
+def audit(document: Mapping[str, Any]) -> RenderableType:
+    """What the audit of the written file says."""
+    found = document["audit"]
+    if found["passed"]:
+        return Text(f"audit passed: {found['frames']} frames, {found['regions_checked']} regions hidden", style="green")
+    return Text("audit FAILED: " + " ".join(found["problems"]), style="red")
+
+
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
     """Every metric of a comparison."""
     table = Table()

@@ -1,0 +1,276 @@
+"""The main job, as a user would type it, and what must not happen."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from drsf_cli.demo_clip import demo_frames, make_demo_clip
+from drsf_cli.main import main
+from drsf_cli.video import VideoReader
+
+SIZE = (320, 240)
+"""Small, so that the attack is quick; the face is still 60 px wide."""
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """Eight frames of the demo clip."""
+    path = tmp_path_factory.mktemp("clip") / "driver.mp4"
+    make_demo_clip(path, seconds=0.32, size=SIZE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def deid(clip, tmp_path_factory):
+    """What `drsf deid` makes of it with its defaults, but for a lossless codec; the folder and the report."""
+    folder = tmp_path_factory.mktemp("deid")
+    output = folder / "out.mkv"
+    assert main(["deid", str(clip), "-o", str(output), "--codec", "ffv1", "--quiet"]) == 0
+    return output, json.loads((folder / "out.mkv.report.json").read_text())
+
+
+def covered(report):
+    return report["covering"]
+
+
+def test_box_landmarks_and_gaze_come_back(deid):
+    """From the written file, through ONNX Runtime. Obscuring alone gives nothing like this (next test)."""
+    _, report = deid
+    recovered = report["fidelity"]["recovered"]
+    assert recovered["missed"] == 0
+    assert recovered["frames"] == 8
+    assert recovered["iou"]["mean"] > 0.93
+    assert recovered["nme"]["mean"] < 2.0
+    assert recovered["gaze_deg"]["mean"] < 4.0
+
+
+def test_obscuring_alone_brings_little_back(clip, tmp_path):
+    output = tmp_path / "out.mkv"
+    arguments = ["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    recovered = report["fidelity"]["recovered"]
+    assert report["cost"]["victim_passes_per_frame"] == 0
+    assert recovered["missed"] > 4 or recovered["iou"]["mean"] < 0.7
+    before, after = (np.stack([frame.image for frame in VideoReader(path)]) for path in (clip, output))
+    changed = (before != after).any(axis=-1)
+    # the portrait's face is in the middle: hidden in every frame, blocks of one colour inside
+    assert changed[:, 60:160, 110:200].mean() > 0.9
+
+
+def test_only_the_obscured_region_changes_and_by_no_more_than_eps(clip, deid, tmp_path):
+    """Against obscuring alone: the same pixels outside, at most 24 levels inside."""
+    output, _ = deid
+    plain = tmp_path / "plain.mkv"
+    assert main(["deid", str(clip), "-o", str(plain), "--attack", "none", "--codec", "ffv1", "--quiet"]) == 0
+    original, hidden, attacked = (
+        np.stack([frame.image for frame in VideoReader(path)]).astype(int) for path in (clip, plain, output)
+    )
+    difference = np.abs(attacked - hidden)
+    assert 8 < difference.max() <= 24
+    outside = (hidden == original).all(axis=-1)
+    # a covered pixel may by chance equal the original; those that differ from it lie in the region
+    rows = np.flatnonzero((~outside).any(axis=(0, 2)))
+    columns = np.flatnonzero((~outside).any(axis=(0, 1)))
+    frame = np.ones(outside.shape, bool)
+    frame[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = False
+    assert frame.any()
+    assert (attacked[frame] == original[frame]).all()
+
+
+def test_the_report_says_what_was_done(deid):
+    output, report = deid
+    assert report["settings"]["mask"] == "pixelate_5"
+    assert report["settings"]["eps"] == "24/255"
+    assert set(report["victims"]) == {"detector", "aligner", "gaze"}
+    assert all(len(sha) == 64 for victim in report["victims"].values() for sha in victim["weights"].values())
+    assert report["versions"]["torch"]
+    assert report["output"]["bytes"] == output.stat().st_size
+    assert [row["frame_id"] for row in report["frames"]] == list(range(8))
+    steps = sum(row["steps"] for row in report["frames"])
+    assert report["cost"]["steps_per_frame"] == pytest.approx(steps / 8)
+    assert covered(report)["frames_covered"] == 8
+
+
+def test_infer_and_eval(clip, deid, tmp_path, capsys):
+    output, report = deid
+    gt, pred = tmp_path / "gt.json", tmp_path / "pred.json"
+    assert main(["infer", str(clip), "-o", str(gt), "--quiet"]) == 0
+    assert main(["infer", str(output), "-o", str(pred), "--quiet"]) == 0
+    figures = tmp_path / "eval.json"
+    assert main(["eval", str(gt), str(pred), "--json", str(figures)]) == 0
+    assert "IoU" in capsys.readouterr().out
+    mean = json.loads(figures.read_text())["metrics"]["iou"]["mean"]
+    assert mean == pytest.approx(report["fidelity"]["recovered"]["iou"]["mean"], abs=2e-3)
+
+
+def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
+    """The fourth frame's detections are taken away; its neighbours' show where the head is."""
+    from victims.face import Detections
+    from victims.mtcnn import Mtcnn
+
+    sweep, seen = Mtcnn.sweep, []
+
+    def missing(self, images, threshold):
+        nothing = Detections(np.zeros((0, 4)), np.zeros(0))
+        reported, covering = sweep(self, images, threshold)
+        first = len(seen)
+        seen.extend(images)
+        blank = [first + k == 3 for k in range(len(images))]
+        return tuple([nothing if b else d for b, d in zip(blank, found, strict=True)] for found in (reported, covering))
+
+    monkeypatch.setattr(Mtcnn, "sweep", missing)
+    output = tmp_path / "out.mkv"
+    assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    assert covered(report) == {"frames_with_face": 7, "frames_covered": 8, "frames_filled_in": 1}
+    original, hidden = (list(VideoReader(path))[3].image for path in (clip, output))
+    assert (original[80:140, 130:180] != hidden[80:140, 130:180]).any(axis=-1).mean() > 0.9
+
+
+def test_a_picture_gives_a_picture(tmp_path):
+    source, output = tmp_path / "face.png", tmp_path / "hidden.png"
+    image = next(iter(demo_frames(seconds=0.04, size=SIZE)))
+    cv2.imwrite(str(source), image[..., ::-1])
+    assert main(["deid", str(source), "-o", str(output), "--attack", "none", "--quiet"]) == 0
+    hidden = cv2.imread(str(output))[..., ::-1]
+    assert hidden.shape == image.shape
+    assert (hidden != image).any(axis=-1).mean() > 0.1
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def blank(path, size=(64, 48), frames=3):
+    from tests.clips import make_clip
+
+    make_clip(path, [np.full((size[1], size[0], 3), 90 + k, np.uint8) for k in range(frames)])
+
+
+def _case(name, folder, clip):
+    """(input, further arguments, exit code, words of the message)"""
+    target = folder / f"{name}.mp4"
+    match name:
+        case "empty":
+            target.write_bytes(b"")
+            return target, [], 3, "is empty"
+        case "text":
+            target.write_text("not a video\n" * 50)
+            return target, [], 3, "text.mp4"
+        case "truncated":
+            target.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+            return target, [], 3, "truncated.mp4"
+        case "missing":
+            return target, [], 3, "does not exist"
+        case "no_face":
+            blank(target)
+            return target, [], 6, "no face is seen"
+        case "one_pixel":
+            cv2.imwrite(str(folder / "one.png"), np.zeros((1, 1, 3), np.uint8))
+            return folder / "one.png", [], 6, "no face is seen"
+        case "mask":
+            return clip, ["-m", "pixelate_x"], 2, "pixelate_N"
+        case "attack":
+            return clip, ["-g", "magic"], 2, "mi-fgsm"
+        case "detector":
+            return clip, ["-d", "yolo"], 2, "mtcnn"
+        case "eps":
+            return clip, ["--eps", "two"], 2, "--eps"
+        case "codec":
+            return clip, ["--codec", "vp9"], 2, "h264"
+        case "weights":
+            return clip, ["-z", "eth-xgaze"], 5, "drsf weights"
+    raise AssertionError(name)
+
+
+CASES = [
+    "empty",
+    "text",
+    "truncated",
+    "missing",
+    "no_face",
+    "one_pixel",
+    "mask",
+    "attack",
+    "detector",
+    "eps",
+    "codec",
+    "weights",
+]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_sentence_and_leaves_nothing(name, clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
+    monkeypatch.setenv("COLUMNS", "400")
+    source, arguments, code, words = _case(name, tmp_path, clip)
+    places = tmp_path / "places"
+    places.mkdir()
+    suffix = ".png" if source.suffix == ".png" else ".mp4"
+    assert main(["deid", str(source), "-o", str(places / f"out{suffix}"), *arguments]) == code
+    message = capsys.readouterr().err.strip()
+    assert words in message.replace("\n", " ")
+    assert message.count("error:") == 1
+    assert "Traceback" not in message
+    assert list(places.iterdir()) == []
+
+
+def test_existing_and_unwritable_outputs(clip, tmp_path, capsys):
+    existing = tmp_path / "out.mp4"
+    existing.write_bytes(b"precious")
+    assert main(["deid", str(clip), "-o", str(existing)]) == 4
+    assert existing.read_bytes() == b"precious"
+    assert main(["deid", str(clip), "-o", str(tmp_path / "nowhere" / "out.mp4")]) == 4
+    assert main(["deid", str(clip), "-o", str(clip), "--overwrite"]) == 4
+    assert capsys.readouterr().err.count("error:") == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4"]
+
+
+def test_a_failure_half_way_leaves_nothing(clip, tmp_path, monkeypatch):
+    from attacks.embed import Embedder
+
+    def broken(self, targets):
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(Embedder, "embed", broken)
+    with pytest.raises(RuntimeError, match="injected"):
+        main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--quiet"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys, monkeypatch):
+    """`-d retinaface -a fan -z ETH-XGaze -g rmsprop -m pixelate_30 -bs 16`: understood, warned about, and stopped by
+    the weights that are not here."""
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
+    monkeypatch.setenv("COLUMNS", "400")
+    flags = ["-d", "retinaface", "-a", "fan", "-z", "ETH-XGaze", "-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
+    assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), *flags]) == 5
+    message = capsys.readouterr().err
+    assert "pixelate_30 is weak" in message
+    assert "drsf weights pull" in message
+
+
+def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip, tmp_path, capsys):
+    bad, folder = tmp_path / "bad.mp4", tmp_path / "out"
+    bad.write_bytes(b"")
+    folder.mkdir()
+    assert main(["deid", str(bad), str(clip), "-o", str(folder), "--attack", "none", "--quiet"]) == 10
+    assert sorted(p.name for p in folder.iterdir()) == ["driver_deid.mp4", "driver_deid.mp4.report.json"]
+    assert "1 of 2 inputs failed" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["deid", "infer", "eval", "demo", "export", "viz", "report", "weights"])
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "Usage: drsf" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    from importlib import metadata
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == metadata.version("drsf")
