@@ -7,6 +7,7 @@ lossless, so that every pixel of every head can be compared with the source.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import os
@@ -25,7 +26,6 @@ import pytest
 from scipy.ndimage import binary_erosion
 
 from attacks.obscure import GREY
-from drsf_cli import deidentify as pipeline
 from drsf_cli.deidentify import DeidSettings, deidentify
 from drsf_cli.models import Models
 from drsf_cli.video import VideoReader
@@ -34,6 +34,8 @@ from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
 from victims.observe import Observer
 from weights.errors import DrsfError, InputError, NoFaceError, OutputError, UsageError
+
+pipeline = importlib.import_module("drsf_cli.deidentify")  # the package gives its function by the same name
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, COUNT = 320, 240, 40
@@ -310,7 +312,8 @@ def test_corrupt_packets_stop_the_run(share: float, tmp_path: Path) -> None:
 
 STAGES = [
     (pipeline, "link"), (pipeline, "cover_boxes"), (pipeline, "plan_regions"), (pipeline, "obscure"),
-    (pipeline, "digest"), (pipeline._Run, "_survey"), (pipeline._Run, "_embed"), (pipeline._Run, "_verify"),
+    (pipeline, "digest"), (pipeline, "survey_video"), (pipeline, "plan_cover"), (pipeline, "audit_file"),
+    (pipeline._Run, "_embed"), (pipeline._Run, "_verify"),
     (pipeline._Run, "_report"), (pipeline.AtomicOutput, "publish"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
 ]  # fmt: skip
