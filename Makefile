@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test lint benchmarks clean
+.PHONY: setup demo test lint clean
 
 setup: .venv/.ready
 
@@ -24,10 +24,6 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest --numprocesses 2
-
-# What the figures in docs/ and the closing notes come from; needs the shared clips.
-benchmarks: setup
-	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf .venv demo build dist

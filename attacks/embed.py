@@ -30,7 +30,7 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.012, "aligner": 0.009, "gaze": 1.0}
+TOLERANCES: dict[Role, float] = {"detector": 0.012, "aligner": 0.007, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees."""
 
 
@@ -126,8 +126,10 @@ class Embedder:
             # from nothing it takes many steps: for one frame, not for all of them
             done += self._run(targets[:1], self.settings.steps, None)
             targets = targets[1:]
-        if targets:
-            done += self._run(targets, min(self.warm_steps, self.settings.steps), None)
+        # Only a codec needs to see frames together; without one each starts from the frame just before it.
+        size = 1 if self.codec is None else max(1, len(targets))
+        for begin in range(0, len(targets), size):
+            done += self._run(targets[begin : begin + size], min(self.warm_steps, self.settings.steps), None)
         return done
 
     def improve(

@@ -41,10 +41,9 @@ from attacks.obscure import (
 )
 from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
-from drsf_cli import evaluate as evaluation
 from drsf_cli.atomic import AtomicOutput
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
-from drsf_cli.evaluate import Evaluation, FrameErrors
+from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
 from drsf_cli.models import Models, VictimNames
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.report import sample, sample_ids
@@ -312,7 +311,9 @@ class _Run:
         regions = plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
         embedded = self._embed(survey, regions)
         result = self._verify(survey)
-        for _ in range(self.settings.refine if self.plan.attack else 0):
+        lossy = not CODECS[self.settings.codec].lossless and self.info.kind == "video"
+        # without losses the loop has seen what was written already
+        for _ in range(self.settings.refine if self.plan.attack and lossy else 0):
             short = falling_short(result)
             if not short:
                 break
@@ -401,7 +402,7 @@ class _Run:
                 f"{self.output}: {len(recovered)} frames came back where {len(survey.times)} were written; "
                 "choose another --codec."
             )
-        return evaluation.evaluate(survey.observations, recovered)
+        return evaluate(survey.observations, recovered)
 
     def _refined(
         self,
@@ -489,7 +490,7 @@ class _Run:
                 )
                 self.progress.advance(len(group))
                 group = []
-        return evaluation.evaluate(survey.observations, seen) if seen else None
+        return evaluate(survey.observations, seen) if seen else None
 
     # -- the report -------------------------------------------------------------------------------------------------
 

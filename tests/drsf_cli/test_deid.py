@@ -259,7 +259,11 @@ def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip,
     bad.write_bytes(b"")
     folder.mkdir()
     assert main(["deid", str(bad), str(clip), "-o", str(folder), "--attack", "none", "--quiet"]) == 10
-    assert sorted(p.name for p in folder.iterdir()) == ["driver_deid.mp4", "driver_deid.mp4.report.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "driver_deid.mp4",
+        "driver_deid.mp4.audit.png",
+        "driver_deid.mp4.report.json",
+    ]
     assert "1 of 2 inputs failed" in capsys.readouterr().err.replace("\n", " ")
 
 
