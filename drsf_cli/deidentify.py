@@ -426,7 +426,7 @@ class _Run:
                 if (target := self._target(frame, self._covered(frame, regions), survey, regions)) is not None
             ]
             before = [self.store.get(embedded[target.index]) for target in targets]
-            improved = embedder.improve(targets, before, [d.image for _, d in group], self.settings.warm_iter)
+            improved = embedder.improve(targets, before, [d.image for _, d in group], MORE_STEPS)
             for old, new in zip(before, improved, strict=True):
                 self.store.put(new)
                 changes[new.index] = new.adding(old).without_pixels()
@@ -628,8 +628,10 @@ def score(row: FrameErrors) -> float:
     return max(values, default=0.0)
 
 
-SHORT = 2.0
-"""A frame whose worst error is over this many tolerances goes back for more steps."""
+SHORT = 4.0
+"""A frame whose worst error is over this many tolerances goes back for more steps ..."""
+MORE_STEPS = 3
+"""... and gets this many a round."""
 
 
 def falling_short(result: Evaluation) -> list[int]:

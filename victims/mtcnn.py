@@ -280,7 +280,7 @@ class MtcnnObjective(Objective):
     """A P-Net cell whose box overlaps the target's square this much should propose it."""
     SAME = 0.5
     """A final box that overlaps the target less than this is a rival: another face, where there should be none."""
-    FOLLOWED = 40
+    FOLLOWED = 10
     """Proposals followed through the cascade, best score first."""
     JITTER = ((0.0, 0.0, 1.0), (0.04, -0.03, 1.06), (-0.04, 0.04, 0.95))
     """Candidates added to those that the cascade proposes: shift in sides, scale."""
@@ -310,8 +310,8 @@ class MtcnnObjective(Objective):
     def _relevant_scales(self) -> list[float]:
         sides = self.squares[:, 2] - self.squares[:, 0]
         scales = pyramid_scales(self.height, self.width)
-        # from cells a third of the face's size to all larger ones: a rival that is larger would be the frame's face
-        near = [s for s in scales if np.any((CELL / s / sides > 0.3) & (CELL / s / sides < 4.0))]
+        # from cells half the face's size to all larger ones: a rival that is larger would be the frame's face
+        near = [s for s in scales if np.any((CELL / s / sides > 0.5) & (CELL / s / sides < 4.0))]
         # a face smaller or larger than any cell still has a nearest one
         return near or [min(scales, key=lambda s: abs(math.log(CELL / s / sides.mean())))]
 
