@@ -42,6 +42,9 @@ PX_PER_MM = SPEC.focal / SPEC.distance / 1000
 EYES = (tuple(range(36, 42)), tuple(range(42, 48)))
 """Landmarks of the person's right and left eye: image-left corner, two above, image-right corner, two below."""
 
+CLOSING_TURN = np.radians(18.0)
+"""How far down eyes turn, on average, as they close: in a blink by a few degrees, looking down by more."""
+
 MAX_HEAD_ANGLE = 45.0
 """Faces turned further (pitch or yaw, degrees) show one eye only or none and are left out."""
 
@@ -331,6 +334,8 @@ def compose(bank: FaceBank, index: int, rng: np.random.Generator) -> tuple[np.nd
     head = turn @ bank.head[index]
 
     relative = draw_gaze(rng)
+    closing = rng.uniform(0.2, 0.95) if rng.random() < 0.25 and not photographed else 0.0
+    relative[0] -= closing * CLOSING_TURN * rng.uniform(0.5, 1.5)
     if photographed:
         relative[0] *= 0.5  # these lids do not follow the gaze
     gaze_head = angles_to_vector(relative)
@@ -352,8 +357,7 @@ def compose(bank: FaceBank, index: int, rng: np.random.Generator) -> tuple[np.nd
     upper = rng.normal(4.0, 1.1) + rng.uniform(0.45, 1.0) * rise
     lower = rng.normal(5.4, 0.8) - rng.uniform(0.1, 0.5) * rise
     upper = max(upper, -lower + 1.0)
-    if rng.random() < 0.15:
-        upper -= rng.uniform(0.3, 0.9) * (upper + lower)  # a blink under way, or narrowed eyes
+    upper -= closing * (upper + lower)
     width, power, skew = rng.uniform(0.95, 1.3), rng.uniform(0.55, 1.0), rng.normal(0, 0.15)
     slant = rng.normal(0.0, 0.06)
 

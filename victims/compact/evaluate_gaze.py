@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -71,12 +72,12 @@ def read_frames(path: Path) -> list[Image]:
         return [frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in container.decode(video=0)]
 
 
-def follow(frames: Sequence[Image]) -> tuple[list[int], Array]:
-    """The person followed: frame numbers (N) and landmarks (N, 68, 2) px."""
+def follow(frames: Sequence[Image], every: int) -> tuple[list[int], Array]:
+    """The person followed, in every `every`-th frame: frame numbers (N) and landmarks (N, 68, 2) px."""
     detector, aligner = load_detector("mtcnn"), load_aligner_named("fan-compact", allow_unknown=True)
     rows, landmarks = [], []
     last: Array | None = None
-    for row, frame in enumerate(frames):
+    for row, frame in islice(enumerate(frames), 0, None, every):
         (found,) = detector.detect([frame])
         if not len(found):
             continue
@@ -92,14 +93,14 @@ def follow(frames: Sequence[Image]) -> tuple[list[int], Array]:
     return rows, np.stack(landmarks)
 
 
-def watch(path: Path, judge_weights: Path, cache: Path | None = None) -> Clip:
+def watch(path: Path, judge_weights: Path, every: int = 1, cache: Path | None = None) -> Clip:
     """Follow the person of a clip and ask the judge. `cache` keeps the landmarks."""
     frames = read_frames(path)
     if cache is not None and cache.is_file():
         with np.load(cache) as kept:
             rows, landmarks = kept["rows"].tolist(), kept["landmarks"]
     else:
-        rows, landmarks = follow(frames)
+        rows, landmarks = follow(frames, every)
         if cache is not None:
             np.savez(cache, rows=rows, landmarks=landmarks)
     height, width = frames[0].shape[:2]
@@ -114,7 +115,14 @@ def watch(path: Path, judge_weights: Path, cache: Path | None = None) -> Clip:
         vectors, _ = judge.estimate([frames[row]], [points[None]], camera)[0]
         judged.append(vector_to_angles(view.rotation @ vectors[0]))
     stacked = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)
-    return Clip(landmarks, stacked, np.stack(rotations), np.stack(head), np.stack(judged), len(frames) - len(rows))
+    return Clip(
+        landmarks,
+        stacked,
+        np.stack(rotations),
+        np.stack(head),
+        np.stack(judged),
+        len(range(0, len(frames), every)) - len(rows),
+    )
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -126,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure gaze-compact on composites and on a real clip.")
     parser.add_argument("shared", type=Path, help="the shared folder, with data/ and weights/")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--every", type=int, default=1, help="look at every n-th frame of the clip only")
     parser.add_argument("--cache", type=Path, help="keep the clip's landmarks in this .npz")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -144,6 +153,7 @@ def main() -> None:
     clip = watch(
         arguments.shared / "data" / "talking_720p.mp4",
         arguments.shared / "weights" / "mpiigaze_resnet_preact.pth",
+        arguments.every,
         arguments.cache,
     )
     ours = read(network, clip.patches)
