@@ -52,6 +52,8 @@ class Settings:
     batch: int = 32
     rate: float = 2e-3
     weight_decay: float = 0.02
+    final_strength: float = 0.3
+    """Of the augmentation at the end; it falls linearly from 1, towards pictures as they are."""
     warmup: int = 300
     """Steps."""
     ema: float = 0.995
@@ -102,12 +104,21 @@ def make_training_set(faces: Faces68, boxes: Array) -> TrainingSet:
     )
 
 
-def augmented_batch(data: TrainingSet, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Crops (n, 3, 128, 128) in [0, 1] and their landmarks (n, 68, 2) in 0..1, for faces `rows`, jittered anew."""
+def augmented_batch(
+    data: TrainingSet, rows: Tensor, random: torch.Generator, strength: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Crops (n, 3, 128, 128) in [0, 1] and their landmarks (n, 68, 2) in 0..1, for faces `rows`, jittered anew.
+
+    `strength` 1..0 scales the changes of light and angle and the share of faces that are blurred, covered, and so on;
+    the crop's jitter in place and size, which is the detector's, stays.
+    """
     count = len(rows)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).clamp(-2.5, 2.5)
+
+    def some(share: float) -> Tensor:
+        return torch.rand(count, generator=random) < share * strength
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=random)
@@ -116,7 +127,7 @@ def augmented_batch(data: TrainingSet, rows: Tensor, random: torch.Generator) ->
     centre = data.centres[rows, source]
     side = data.sides[rows, source][:, None]
     centre = centre + 0.03 * side * normal(count, 2)
-    angle = 0.15 * normal(count)
+    angle = 0.15 * strength * normal(count)
     stretch = torch.exp(0.05 * normal(count, 1) + 0.02 * normal(count, 1) * torch.tensor((1.0, -1.0)))
     mirror = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -133,24 +144,24 @@ def augmented_batch(data: TrainingSet, rows: Tensor, random: torch.Generator) ->
     points = (points + 1) / 2
 
     # Light: gamma, contrast, brightness, colour cast, saturation.
-    crops = crops.clamp(1e-4, 1) ** torch.exp(0.2 * normal(count, 1, 1, 1))
+    crops = crops.clamp(1e-4, 1) ** torch.exp(0.2 * strength * normal(count, 1, 1, 1))
     grey = crops.mean(dim=1, keepdim=True)
-    crops = grey + (crops - grey) * uniform(0.2, 1.4, count, 1, 1, 1)
-    gain = torch.exp(0.2 * normal(count, 1, 1, 1) + 0.06 * normal(count, 3, 1, 1))
-    crops = (crops * gain + 0.08 * normal(count, 1, 1, 1)).clamp(0, 1)
+    crops = grey + (crops - grey) * uniform(1 - 0.8 * strength, 1 + 0.4 * strength, count, 1, 1, 1)
+    gain = torch.exp(strength * (0.2 * normal(count, 1, 1, 1) + 0.06 * normal(count, 3, 1, 1)))
+    crops = (crops * gain + 0.08 * strength * normal(count, 1, 1, 1)).clamp(0, 1)
     # Sharpness: some softer than the data (by way of fewer pixels), some sharper.
-    soft = torch.rand(count, generator=random) < 0.3
+    soft = some(0.3)
     if soft.any():
         pixels = int(torch.randint(28, 97, (1,), generator=random))
         small = functional.interpolate(crops[soft], size=pixels, mode="bilinear", antialias=True)
         crops[soft] = functional.interpolate(small, size=CROP_SIZE, mode="bilinear")
-    sharp = ~soft & (torch.rand(count, generator=random) < 0.4)
+    sharp = ~soft & some(0.4)
     if sharp.any():
         chosen = crops[sharp]
         blurred = functional.avg_pool2d(chosen, 3, 1, 1, count_include_pad=False)
         crops[sharp] = chosen + uniform(0.2, 1.5, len(chosen), 1, 1, 1) * (chosen - blurred)
     # Occlusion: a rectangle of another face of the batch, or of one colour.
-    for item in torch.nonzero(torch.rand(count, generator=random) < 0.35)[:, 0].tolist():
+    for item in torch.nonzero(some(0.35))[:, 0].tolist():
         width, height = (int(value) for value in uniform(0.1, 0.45, 2) * CROP_SIZE)
         left, top = (int(v * (CROP_SIZE - n)) for v, n in zip(uniform(0, 1, 2), (width, height), strict=True))
         other = int(torch.randint(0, count, (1,), generator=random))
@@ -158,9 +169,9 @@ def augmented_batch(data: TrainingSet, rows: Tensor, random: torch.Generator) ->
         if torch.rand(1, generator=random) < 0.5:
             cover = uniform(0, 1, 3, 1, 1).expand(3, height, width)
         crops[item, :, top : top + height, left : left + width] = cover
-    noise = torch.where(torch.rand(count, generator=random) < 0.3, uniform(0, 0.04, count), 0.0)
+    noise = torch.where(some(0.3), uniform(0, 0.04, count), 0.0)
     crops = (crops + noise[:, None, None, None] * normal(*crops.shape)).clamp(0, 1)
-    for item in torch.nonzero(torch.rand(count, generator=random) < 0.2)[:, 0].tolist():
+    for item in torch.nonzero(some(0.2))[:, 0].tolist():
         image = (crops[item].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         quality = int(torch.randint(20, 81, (1,), generator=random))
         _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -259,7 +270,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * rate_factor(step, min(progress, 1.0), settings.warmup)
             step += 1
-            crops, points = augmented_batch(data, rows, random)
+            crops, points = augmented_batch(data, rows, random, 1 - (1 - settings.final_strength) * min(progress, 1.0))
             crops = crops.to(device, memory_format=torch.channels_last)
             loss = landmark_loss(network(crops)[0], points.to(device), settings)
             optimizer.zero_grad(set_to_none=True)
@@ -294,6 +305,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--start", type=Path, help="weights to go on from, with a short warm-up")
     parser.add_argument("--minutes", type=float, default=Settings.minutes, help="shorten the schedule to fit")
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -303,7 +315,7 @@ def main() -> None:
     faces = load_faces68(options.data)
     boxes = detector_boxes(faces, options.boxes)
     warmup = Settings.warmup if options.start is None else 50
-    settings = Settings(epochs=options.epochs, minutes=options.minutes, warmup=warmup)
+    settings = Settings(epochs=options.epochs, minutes=options.minutes, rate=options.rate, warmup=warmup)
     train(faces, boxes, options.output, settings, torch.device(options.device), options.seed, options.start)
 
 
