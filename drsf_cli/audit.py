@@ -4,7 +4,7 @@
   its size, at its times.
 * Hidden: inside every region the written picture is far from the source. Each region is scaled to `SCALE` px across its
   shorter side and cut into tiles of `TILE` px; in every tile with detail in the source two numbers are taken, SSIM and
-  the correlation of detail (what is finer than the blocks). A tile is open when both are over their limits.
+  the correlation of detail inside the blocks. A tile is open when both are over their limits.
 * Uncovered: detectors that had no part in the covering (and those that had) look at every `every`-th frame of the
   source. A face of which more than `UNCOVERED` lies outside the regions is an exposed one.
 
@@ -36,16 +36,15 @@ from weights.errors import InputError
 
 SCALE = 128
 TILE = 16
-MIN_DETAIL = 3.0
-"""A tile whose source detail (standard deviation of the fine band, of 255) is below this says nothing."""
+MIN_DETAIL = 2.0
+"""A tile whose source detail (root mean square of the slope, grey levels a px) is below this says nothing."""
 SSIM_LIMIT = 0.85
 DETAIL_LIMIT = 0.85
-"""An edge of the picture that happens to lie on an edge of the blocks looks like the source too, so a single tile
-proves nothing: see `OPEN_SHARE`."""
-OPEN_SHARE = 0.08
+OPEN_SHARE = 0.05
 """A region is too close to the source when more than this share of its tiles (and more than two) are open. On real
-clips obscured heads reach 0.06 by chance and embedded ones 0, open ones 1.0 in the median, after strong compression
-or softening too (tests/benchmarks/audit_limits.py)."""
+clips that is 0 for every head obscured by pixelate_8, blur_14 or more, and for those with a perturbation; 1.0 in the
+median for open ones, after strong compression or softening too (tests/benchmarks/audit_limits.py). Blocks as small
+as those of pixelate_30 can be over it."""
 UNCOVERED = 0.25
 """Of a face's box; a mask that hides three quarters of it hides eyes, nose and mouth."""
 CONFIDENT = 0.9
@@ -230,25 +229,71 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
     return finders
 
 
-def compare_region(source: Image, written: Image, region: Region, obscuring: Obscuring) -> tuple[float, float, float]:
-    """(highest SSIM, highest correlation of detail, share of open tiles) of a region of two frames of one size."""
+def compare_region(
+    source: Image, written: Image, region: Region, obscuring: Obscuring, others: Sequence[Region] = ()
+) -> tuple[float, float, float]:
+    """(highest SSIM, highest correlation of detail, share of open tiles) of a region of two frames of one size.
+
+    Detail is the slope of brightness from pixel to pixel. The edges of blocks are left out, those of the frame's
+    `others` regions too: an edge of the picture may happen to lie on one, and inside a block there is nothing.
+    """
     x1, y1, x2, y2 = region.rect
     scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))
     a, b = (_grey(image[y1:y2, x1:x2], scale) for image in (source, written))
-    cell = region.cell * scale if isinstance(obscuring, Pixelate) else SCALE / 8
-    sigma = float(np.clip(cell / 8, 1.0, 3.0))
-    fine_a, fine_b = (plane - cv2.GaussianBlur(plane, (0, 0), sigma) for plane in (a, b))
-    energy_a, energy_b, both = (_tiles(x) for x in (fine_a * fine_a, fine_b * fine_b, fine_a * fine_b))
-    telling = np.sqrt(energy_a) >= MIN_DETAIL
+    sigma = 1.0 if not isinstance(obscuring, Pixelate) or region.cell * scale >= 12 else 0.0
+    smooth_a, smooth_b = (cv2.GaussianBlur(plane, (0, 0), sigma) if sigma else plane for plane in (a, b))
+    counted = np.ones(a.shape, dtype=np.float32)
+    if isinstance(obscuring, Pixelate):
+        for one in (region, *others):
+            _leave_out_edges(counted, region, one, 3 if sigma else 1)
+    energy_a, energy_b, both = (np.zeros(a.shape) for _ in range(3))
+    for axis in (0, 1):
+        slope_a, slope_b = (np.gradient(plane, axis=axis) for plane in (smooth_a, smooth_b))
+        energy_a += slope_a * slope_a
+        energy_b += slope_b * slope_b
+        both += slope_a * slope_b
+    area = _tiles(counted)
+    used = area >= 0.1
+    planes = (energy_a, energy_b, both, _ssim_map(a, b))
+    energy_a, energy_b, both, ssim = (_tiles(plane * counted) / np.maximum(area, 1e-6) for plane in planes)
+    telling = used & (np.sqrt(energy_a) >= MIN_DETAIL)
     if not telling.any():
         return 0.0, 0.0, 0.0
+    # flat areas correlate with nothing; what remains there is the encoder's noise
+    seen = telling & (np.sqrt(energy_b) >= MIN_DETAIL / 8)
     detail = both / np.sqrt(np.maximum(energy_a * energy_b, 1e-9))
-    ssim = _tiles(_ssim_map(a, b))
-    # flat areas of one block correlate with nothing; what remains there is the encoder's noise
-    seen = telling & (np.sqrt(energy_b) >= 0.5)
     is_open = seen & (detail > DETAIL_LIMIT) & (ssim > SSIM_LIMIT)
     share = float(is_open.sum() / telling.sum()) if is_open.sum() > 2 else 0.0
     return float(ssim[telling].max()), float(detail[seen].max(initial=0.0)), share
+
+
+def _leave_out_edges(counted: NDArray[np.float32], region: Region, other: Region, margin: int) -> None:
+    """Set `counted`, the scaled plane of `region`, to 0 within `margin` px of the edges of the blocks of `other`,
+    where that lies over it."""
+    x1, y1, x2, y2 = region.rect
+    low_x, low_y = max(x1, other.rect[0]), max(y1, other.rect[1])
+    high_x, high_y = min(x2, other.rect[2]), min(y2, other.rect[3])
+    if low_x >= high_x or low_y >= high_y:
+        return
+    height, width = counted.shape
+    scale_x, scale_y = width / (x2 - x1), height / (y2 - y1)
+    part = counted[
+        max(0, round((low_y - y1) * scale_y) - margin) : round((high_y - y1) * scale_y) + margin,
+        max(0, round((low_x - x1) * scale_x) - margin) : round((high_x - x1) * scale_x) + margin,
+    ]
+    for axis, start, low, high, origin, scale in (
+        (1, x1, low_x, high_x, other.origin[0], scale_x),
+        (0, y1, low_y, high_y, other.origin[1], scale_y),
+    ):
+        offset = max(0, round((low - start) * scale) - margin)
+        first = low - (low - origin) % other.cell
+        for line in (low, high, *range(first, high + other.cell, other.cell)):
+            at = round((line - start) * scale) - offset
+            place = slice(max(0, at - margin), max(0, at + margin))
+            if axis:
+                part[:, place] = 0.0
+            else:
+                part[place] = 0.0
 
 
 def _check_hidden(
@@ -259,7 +304,7 @@ def _check_hidden(
         x1, y1, x2, y2 = region.rect
         if x2 - x1 < 4 or y2 - y1 < 4:
             continue
-        ssim, detail, share = compare_region(before.image, after.image, region, obscuring)
+        ssim, detail, share = compare_region(before.image, after.image, region, obscuring, regions)
         report.regions_checked += 1
         report.worst_ssim = max(report.worst_ssim, ssim)
         report.worst_detail = max(report.worst_detail, detail)
@@ -417,13 +462,13 @@ def _grey(image: Image, scale: float) -> NDArray[np.float32]:
     return plane.astype(np.float32)
 
 
-def _tiles(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def _tiles(plane: NDArray[Any]) -> Array:
     """Means over tiles of about `TILE` px; every pixel is in one."""
     height, width = plane.shape
     ys = np.linspace(0, height, max(1, height // TILE) + 1).astype(int)
     xs = np.linspace(0, width, max(1, width // TILE) + 1).astype(int)
     sums = np.add.reduceat(np.add.reduceat(plane, ys[:-1], axis=0), xs[:-1], axis=1)
-    return (sums / np.outer(np.diff(ys), np.diff(xs))).astype(np.float32)
+    return np.asarray(sums / np.outer(np.diff(ys), np.diff(xs)), dtype=np.float64)
 
 
 def _ssim_map(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ only such a track is held beyond the gap, since false alarms come alone or weak.
 RADIUS_S = 0.1
 """A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
 
-GROWTH = 0.15
+GROWTH = 0.25
 GROWTH_RATE = 1.0
 """A box that was not seen grows on every side by the share `GROWTH` of its size, and by `GROWTH_RATE` for every second
 to the nearest sighting."""

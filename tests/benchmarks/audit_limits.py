@@ -63,12 +63,14 @@ def main() -> None:
                         variants |= {f"open, JPEG 30 ({spec})": jpeg(image, 30), f"open, soft ({spec})": soft}
                     for variant, written in variants.items():
                         for region in regions:
-                            rows.setdefault(variant, []).append(compare_region(image, written, region, obscuring))
+                            rows.setdefault(variant, []).append(
+                                compare_region(image, written, region, obscuring, regions)
+                            )
                         if written is hidden and spec == "pixelate_5":
                             for region in regions:
                                 part = middle_open(hidden, image, region)
                                 rows.setdefault("open in the middle", []).append(
-                                    compare_region(image, jpeg(part, 50), region, obscuring)
+                                    compare_region(image, jpeg(part, 50), region, obscuring, regions)
                                 )
     print(f"{'':28}{'regions':>8}{'SSIM max':>10}{'detail max':>12}{'open share: min':>17}{'median':>8}{'max':>8}")
     for variant, values in rows.items():
