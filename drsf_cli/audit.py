@@ -489,6 +489,13 @@ def _ssim_map(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
 
 def _keep_worst(worst: list[tuple[float, int, Image]], badness: float, frame: Frame, regions: Sequence[Region]) -> None:
     entry = (badness, -frame.index)
+    for known in worst:
+        if known[1] == -frame.index:  # looked at again: it is shown once, as the worse
+            if known[0] >= badness:
+                return
+            worst[:] = [other for other in worst if other is not known]
+            heapq.heapify(worst)
+            break
     if len(worst) == WORST and worst[0][:2] >= entry:
         return
     image = frame.image.copy()

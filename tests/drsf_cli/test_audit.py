@@ -111,6 +111,18 @@ class TestFile:
         sheet = Picture.open(io.BytesIO(report.sheet))
         assert sheet.format == "PNG"
 
+    @pytest.mark.parametrize("count", [1, 2, 11, 13, 14])
+    def test_any_number_of_frames(self, portrait: Image, tmp_path: Path, count: int) -> None:
+        source = encode(tmp_path / "in.mp4", [portrait] * count)
+        written = encode(tmp_path / "out.mp4", [obscure(portrait, [HEAD], Pixelate(5))] * count)
+        report = audit(source, written, [[HEAD]] * count)
+        assert report.passed
+        assert report.frames == count
+        assert report.frames_looked_at == {1: 1, 2: 2, 11: 2, 13: 2, 14: 3}[count]
+        shown = min(count, 12)
+        columns, rows = min(4, shown), -(-shown // 4)
+        assert Picture.open(io.BytesIO(report.sheet)).size == (480 * columns, 480 * rows)
+
     def test_one_open_frame_is_found(self, source: Path, portrait: Image, tmp_path: Path) -> None:
         images = [obscure(portrait, [HEAD], Pixelate(5))] * COUNT
         images[6] = portrait
