@@ -158,15 +158,18 @@ def scene(mtcnn, portrait):
 
 
 def test_unchanged_pixels_read_as_the_covered_frame(mtcnn, portrait):
-    """The window's cascade is the frame's: on the untouched portrait it finds the box that `detect` finds."""
+    """The window's cascade is the frame's but for proposals beyond the best ten and cells far off the face's size: on
+    the untouched portrait, where proposals abound, it finds the box that `detect` finds within 3 % of IoU."""
     (found,) = mtcnn.detect(portrait[:1])
     x1, y1 = found.boxes[0, :2]
     window = Window(int(x1) // 32 * 32 - 32, int(y1) // 32 * 32 - 32, 288, 320)
     objective = mtcnn.objective(portrait[:1], [window], found.boxes[:1])
     pixels = torch.from_numpy(window.cut(portrait[0]).copy()).permute(2, 0, 1)[None] / 255.0
     reading = objective.read(pixels, [0])
-    np.testing.assert_allclose(reading.output[0].numpy(), found.boxes[0], atol=0.1)
-    assert float(reading.error[0]) < 1e-3
+    assert iou(reading.output[0].double().numpy(), found.boxes[0]) > 0.97
+    assert float(reading.error[0]) == pytest.approx(
+        1 - float(iou(reading.output[0].double().numpy(), found.boxes[0])), abs=1e-4
+    )
 
 
 def test_the_gradient_points_uphill_and_stays_in_its_frame(mtcnn, scene):
