@@ -40,7 +40,7 @@ MIN_DETAIL = 2.0
 """A tile whose source detail (root mean square of the slope, grey levels a px) is below this says nothing."""
 SSIM_LIMIT = 0.85
 DETAIL_LIMIT = 0.85
-OPEN_SHARE = 0.1
+OPEN_SHARE = 0.08
 """A region is too close to the source when more than this share of its tiles (and more than two) are open. On real
 clips obscured heads reach 0.08 at most, where a large dark region holds the finer blocks of others, and are at 0 nearly
 always (tests/benchmarks/audit_limits.py); open ones are at 1.0 in the median, after strong compression or softening
