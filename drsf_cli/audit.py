@@ -38,13 +38,13 @@ SCALE = 128
 TILE = 16
 MIN_DETAIL = 2.0
 """A tile whose source detail (root mean square of the slope, grey levels a px) is below this says nothing."""
-SSIM_LIMIT = 0.85
-DETAIL_LIMIT = 0.85
-OPEN_SHARE = 0.08
-"""A region is too close to the source when more than this share of its tiles (and more than two) are open. On real
-clips obscured heads reach 0.08 at most, where a large dark region holds the finer blocks of others, and are at 0 nearly
-always (tests/benchmarks/audit_limits.py); open ones are at 1.0 in the median, after strong compression or softening
-too."""
+SSIM_LIMIT = 0.92
+DETAIL_LIMIT = 0.92
+OPEN_SHARE, FEW = 0.05, 4
+"""A region is too close to the source when more than this share of its tiles, and more than `FEW`, are open. On real
+clips obscured heads are at 0 nearly always and at three tiles of 51 at most, where a large dark region holds the finer
+blocks of others; open ones are at 1.0 in the median, after strong compression or softening too
+(tests/benchmarks/audit_limits.py)."""
 UNCOVERED = 0.25
 """Of a face's box; a mask that hides three quarters of it hides eyes, nose and mouth."""
 CONFIDENT = 0.9
@@ -263,7 +263,7 @@ def compare_region(
     seen = telling & (np.sqrt(energy_b) >= MIN_DETAIL / 8)
     detail = both / np.sqrt(np.maximum(energy_a * energy_b, 1e-9))
     is_open = seen & (detail > DETAIL_LIMIT) & (ssim > SSIM_LIMIT)
-    share = float(is_open.sum() / telling.sum()) if is_open.sum() > 2 else 0.0
+    share = float(is_open.sum() / telling.sum()) if is_open.sum() > FEW else 0.0
     return float(ssim[telling].max()), float(detail[seen].max(initial=0.0)), share
 
 
