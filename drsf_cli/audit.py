@@ -40,7 +40,7 @@ MIN_DETAIL = 2.0
 """A tile whose source detail (root mean square of the slope, grey levels a px) is below this says nothing."""
 SSIM_LIMIT = 0.92
 DETAIL_LIMIT = 0.92
-OPEN_SHARE, FEW = 0.05, 3
+OPEN_SHARE, FEW = 0.06, 2
 """A region is too close to the source when more than this share of its tiles, and more than `FEW`, are open. On real
 clips obscured heads are at 0 nearly always and at three tiles of 51 at most, where a large dark region holds the finer
 blocks of others; open ones are at 1.0 in the median, after strong compression or softening too
