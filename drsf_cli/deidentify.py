@@ -281,18 +281,20 @@ class _Run:
         self.store = ChangeStore()
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
+        self._writers: list[Writer] = []
         # before any work: a place that cannot be written is said at once
         self.writer: Writer = self._open_writer()
 
     def close(self) -> None:
         """Remove what was not published."""
         self.store.close()
-        self.writer.__exit__(None, None, None)
+        for writer in self._writers:  # a refined run has two
+            writer.__exit__(None, None, None)
 
     def _open_writer(self) -> Writer:
         s = self.settings
         keep = self.reader.path if s.keep_audio and self.info.has_audio else None
-        return open_writer(
+        writer = open_writer(
             self.output,
             self.info,
             codec=s.codec,
@@ -303,6 +305,8 @@ class _Run:
             end=s.end,
             overwrite=s.overwrite,
         )
+        self._writers.append(writer)
+        return writer
 
     def execute(self, began: float) -> dict[str, Any]:
         whole = self.settings.start is None and self.settings.end is None
