@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.budget import Budget
-from attacks.codec import DeliveryCodec
+from attacks.codec import DeliveryCodec, Rect
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from victims.base import Image, Role, Window
 from victims.camera import Camera
@@ -48,6 +48,12 @@ class Target:
     face: Face
     """What is to be read again."""
 
+    @property
+    def focus(self) -> Rect:
+        """The rectangle around the mask, which the codec is to code more finely."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
@@ -55,6 +61,8 @@ class Embedded:
 
     index: int
     window: Window
+    focus: Rect
+    """Where the frame is to be coded more finely."""
     change: NDArray[np.int8]
     """(h, w, 3) what is added to the covered frame in the window, grey levels."""
     errors: Mapping[str, float]
@@ -95,8 +103,9 @@ class _Last:
 
     delta: Tensor  # (3, h, w)
     window: Window
-    landmarks: Array
+    landmarks: Array  # (n, 2) where they are drawn, so that carrying corrects what is off
     image: Image
+    focus: Rect
 
 
 @dataclass
@@ -155,7 +164,7 @@ class Embedder:
         )
         if written is None:
             start = torch.stack([self._carried(target, window) for target in targets]).to(self.device)
-            channel = self._codec_channel(window)
+            channel = self._codec_channel([target.focus for target in targets], window)
         else:
             embedded, decoded = written
             start = torch.stack([moved(_change(e), e.window, window) for e in embedded]).to(self.device)
@@ -171,9 +180,8 @@ class Embedder:
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel)
         results = _results(targets, window, budget, outcome)
         if written is None:
-            self._last = _Last(
-                outcome.delta[-1].cpu(), window, _landmarks(targets[-1].face), results[-1].apply(targets[-1].covered)
-            )
+            last, image = targets[-1], results[-1].apply(targets[-1].covered)
+            self._last = _Last(outcome.delta[-1].cpu(), window, _drawn_at(outcome, last.face), image, last.focus)
         return results
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
@@ -202,18 +210,18 @@ class Embedder:
         last = self._last
         if last is None:
             return torch.zeros(3, window.height, window.width)
-        matrix = similarity(last.landmarks, _landmarks(target.face))
-        return moved(last.delta, last.window, window, matrix)
+        return carried(last.delta, last.window, window, last.landmarks, _landmarks(target.face))
 
-    def _codec_channel(self, window: Window) -> Channel | None:
+    def _codec_channel(self, focus: Sequence[Rect], window: Window) -> Channel | None:
         codec, last = self.codec, self._last
         if codec is None:
             return None
+        rects = [[_within(rect, window)] for rect in ([] if last is None else [last.focus]) + list(focus)]
 
         def through(pixels: Tensor) -> Tensor:
             frames = (pixels.detach() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
             before = [] if last is None else [window.cut(last.image)]
-            decoded = codec.roundtrip(np.stack([*before, *frames]))
+            decoded = codec.roundtrip(np.stack([*before, *frames]), focus=rects)
             return _stack(list(decoded[len(before) :]), pixels.device)
 
         return through
@@ -241,17 +249,53 @@ def similarity(source: Array, target: Array) -> Array:
     return np.concatenate([linear, (goal - linear @ middle)[:, None]], axis=1)
 
 
-def moved(delta: Tensor, source: Window, target: Window, matrix: Array | None = None) -> Tensor:
-    """A perturbation (3, h, w) of window `source` as it lies in window `target`, the frame moved by `matrix`."""
-    if matrix is None:
-        matrix = np.eye(2, 3)
-        if source == target:
-            return delta
-    local = matrix.copy()
-    local[:, 2] += matrix[:, :2] @ [source.x, source.y] - [target.x, target.y]
+def moved(delta: Tensor, source: Window, target: Window) -> Tensor:
+    """A perturbation (3, h, w) of window `source` as it lies in window `target` of the same frame."""
+    if source == target:
+        return delta
     picture = np.ascontiguousarray(delta.permute(1, 2, 0).cpu().numpy())
-    warped = cv2.warpAffine(picture, local, (target.width, target.height), flags=cv2.INTER_LINEAR)
+    shift = np.float64([[1, 0, source.x - target.x], [0, 1, source.y - target.y]])
+    warped = cv2.warpAffine(picture, shift, (target.width, target.height), flags=cv2.INTER_NEAREST)
     return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
+
+
+FEEDBACK = 0.8
+"""Share of the landmarks' error that carrying takes back; the rest of what is read is the codec's noise."""
+REACH = 0.06
+"""How far around a landmark its own movement is felt, in sizes of the face: about a third of an eye's distance from
+the other."""
+
+
+def carried(delta: Tensor, source: Window, target: Window, before: Array, after: Array) -> Tensor:
+    """A perturbation (3, h, w) of window `source`, drawn where landmarks `before` (n, 2) lie, as it is to be drawn in
+    window `target` where they lie at `after`: moved by the similarity that fits them best, and near each landmark by
+    what is left of its own movement (Shepard's interpolation with Gaussian weights, fading outside the face)."""
+    back = similarity(after, before)
+    left = before - (after @ back[:, :2].T + back[:, 2])  # (n, 2) of the landmarks, px of the source
+    coarse = 4  # the field is smooth: a quarter of the pixels will do
+    ys, xs = np.mgrid[0 : target.height + coarse : coarse, 0 : target.width + coarse : coarse].astype(np.float64)
+    points = np.stack([xs + target.x, ys + target.y], axis=-1)  # (h', w', 2)
+    reach = REACH * max(float(np.sqrt(np.ptp(after, axis=0).prod())), 1.0)
+    square = np.square(points[:, :, None] - after).sum(axis=-1)
+    weights = np.exp(-0.5 * square / reach**2)  # (h', w', n)
+    field = points @ back[:, :2].T + back[:, 2] + weights @ left / (weights.sum(axis=-1, keepdims=True) + 0.1)
+    size = (field.shape[1] * coarse, field.shape[0] * coarse)
+    # cv2.resize puts samples at pixel centres; the grid's lie at pixel corners of the coarse grid
+    grid = cv2.warpAffine(
+        field.astype(np.float32), np.float64([[coarse, 0, 0], [0, coarse, 0]]), size, flags=cv2.INTER_LINEAR
+    )[: target.height, : target.width]
+    picture = np.ascontiguousarray(delta.permute(1, 2, 0).cpu().numpy())
+    warped = cv2.remap(
+        picture, grid[..., 0] - source.x, grid[..., 1] - source.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+    return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
+
+
+def _within(rect: Rect, window: Window) -> Rect:
+    """A rectangle of the frame in px of the window, clipped to it."""
+    x1, x2 = (min(max(x - window.x, 0), window.width) for x in (rect[0], rect[2]))
+    y1, y2 = (min(max(y - window.y, 0), window.height) for y in (rect[1], rect[3]))
+    return x1, y1, x2, y2
 
 
 def _with_residual(pixels: Tensor, residual: Tensor) -> Tensor:
@@ -264,6 +308,14 @@ def _landmarks(face: Face) -> Array:
         return face.landmarks
     x1, y1, x2, y2 = face.box
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+
+
+def _drawn_at(outcome: Outcome, face: Face) -> Array:
+    """Where the landmarks of the last frame of a batch are read, or as in `_landmarks`."""
+    read = outcome.outputs.get("aligner")
+    if read is None or not bool(torch.isfinite(read[-1]).all()):
+        return _landmarks(face)
+    return (1 - FEEDBACK) * _landmarks(face) + FEEDBACK * read[-1].double().numpy()
 
 
 def _stack(images: Sequence[Image], device: torch.device) -> Tensor:
@@ -285,6 +337,7 @@ def _results(targets: Sequence[Target], window: Window, budget: Budget, outcome:
         Embedded(
             target.index,
             window,
+            target.focus,
             change[row],
             {name: float(errors[row]) for name, errors in outcome.errors.items()},
             int(outcome.steps[row]),

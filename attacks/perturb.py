@@ -62,6 +62,8 @@ class Outcome:
     """(B, 3, h, w) best perturbations."""
     errors: dict[str, Tensor]
     """Stage -> (B,) error of the best iterate."""
+    outputs: dict[str, Tensor]
+    """Stage -> (B, ...) what is read from the best iterate."""
     steps: Tensor
     """(B,) steps taken."""
     passes: Tensor
@@ -91,6 +93,7 @@ def perturb(
     best = delta.clone()
     best_score = torch.full((count,), torch.inf)
     errors = {stage.name: torch.full((count,), torch.inf) for stage in stages}
+    outputs: dict[str, Tensor] = {}
     steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
     active = list(range(count))
 
@@ -109,6 +112,8 @@ def perturb(
             best[item] = probe[row]
             for name, error in reading.errors.items():
                 errors[name][item] = error[row]
+                # the first reading is of all frames
+                outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
         short = [row for row in range(len(active)) if reading.score[row] > 1.0]
         if last or not short:
             break
@@ -121,7 +126,7 @@ def perturb(
         delta[items] = before + move * step_length(move, pulls, settings.cap)
         steps[items] += 1
         active = items
-    return Outcome(best, errors, steps, passes, checks)
+    return Outcome(best, errors, outputs, steps, passes, checks)
 
 
 @dataclass
@@ -177,6 +182,7 @@ class _Combined:
     score: Tensor  # (n,) the worst of error / tolerance
     pulls: list[Pull]
     errors: dict[str, Tensor]
+    outputs: dict[str, Tensor]
 
 
 def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool) -> _Combined:
@@ -197,7 +203,7 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)
-    return _Combined(torch.stack(ratios).amax(dim=0), pulls, errors)
+    return _Combined(torch.stack(ratios).amax(dim=0), pulls, errors, {name: output.cpu() for name, output in outputs.items()})
 
 
 def unit(gradient: Tensor) -> Tensor:

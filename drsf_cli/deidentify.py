@@ -86,6 +86,9 @@ class DeidSettings:
     codec: str = "h264"
     crf: int = 23
     preset: str = "medium"
+    head_qp: int = -8
+    """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
+    is faint."""
     keep_audio: bool = False
     start: float | None = None
     end: float | None = None
@@ -300,6 +303,7 @@ class _Run:
             codec=s.codec,
             crf=s.crf,
             preset=s.preset,
+            focus_qp=s.head_qp,
             keep_audio_from=keep,
             start=s.start,
             end=s.end,
@@ -326,7 +330,7 @@ class _Run:
                 break
             embedded, result = better
         audit = self._audit(regions)
-        floor = self._noise_floor(survey)
+        floor = self._noise_floor(survey, embedded)
         document = self._report(survey, regions, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
         self._judge(document, result)
@@ -340,9 +344,7 @@ class _Run:
         if self.plan.attack is not None:
             codec = None
             if not CODECS[self.settings.codec].lossless and self.info.kind == "video":
-                codec = DeliveryCodec(
-                    encoder_settings(self.info, self.settings.codec, self.settings.crf, self.settings.preset)
-                )
+                codec = self._delivery_codec()
             embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter)
         done: dict[int, Embedded] = {}
         self.progress.begin("Obscuring and embedding", len(survey.times))
@@ -357,13 +359,17 @@ class _Run:
             embedded = {} if embedder is None else {one.index: one for one in embedder.embed(targets)}
             for frame, hidden in zip(frames, covered, strict=True):
                 one = embedded.get(frame.index)
-                writer.write(hidden if one is None else one.apply(hidden), frame.pts_ticks, frame.duration_ticks)
+                _write(writer, frame, hidden, one)
             for one in embedded.values():
                 self.store.put(one)
                 done[one.index] = one.without_pixels()
             self.progress.advance(len(frames))
         writer.finish()
         return done
+
+    def _delivery_codec(self) -> DeliveryCodec:
+        s = self.settings
+        return DeliveryCodec(encoder_settings(self.info, s.codec, s.crf, s.preset, s.head_qp))
 
     def _frames(self, survey: Survey) -> Iterator[Frame]:
         """The source once more; it must be what it was in the survey."""
@@ -440,9 +446,8 @@ class _Run:
         self.progress.begin("Writing again", len(survey.times))
         for frame in self._frames(survey):
             hidden = self._covered(frame, regions)
-            if frame.index in changes:
-                hidden = self.store.get(changes[frame.index]).apply(hidden)
-            self.writer.write(hidden, frame.pts_ticks, frame.duration_ticks)
+            one = changes.get(frame.index)
+            _write(self.writer, frame, hidden, None if one is None else self.store.get(one))
             self.progress.advance(1)
         self.writer.finish()
         kept = self.recovered
@@ -473,12 +478,13 @@ class _Run:
         self.sheet = audit.sheet
         return audit
 
-    def _noise_floor(self, survey: Survey) -> Evaluation | None:
-        """What the codec alone costs: errors read from untouched frames that went through it, in memory only."""
+    def _noise_floor(self, survey: Survey, embedded: Mapping[int, Embedded]) -> Evaluation | None:
+        """What the codec alone costs: errors read from untouched frames that went through it, as finely coded as the
+        output, in memory only."""
         count = len(survey.times)
         if CODECS[self.settings.codec].lossless or self.info.kind != "video" or self.plan.attack is None:
             return None
-        codec = DeliveryCodec(encoder_settings(self.info, self.settings.codec, self.settings.crf, self.settings.preset))
+        codec = self._delivery_codec()
         runs_wanted = min(FLOOR_RUNS, max(1, count // (4 * FLOOR_LENGTH)))
         starts = {round((k + 0.5) * count / runs_wanted - FLOOR_LENGTH / 2) for k in range(runs_wanted)}
         self.progress.begin("Measuring the codec's own noise", len(starts) * FLOOR_LENGTH)
@@ -488,7 +494,8 @@ class _Run:
             if any(start <= frame.index < start + FLOOR_LENGTH for start in starts):
                 group.append(frame)
             if group and (len(group) == FLOOR_LENGTH or frame.index == count - 1):
-                decoded = codec.roundtrip(np.stack([one.image for one in group]))
+                focus = [[embedded[one.index].focus] if one.index in embedded else [] for one in group]
+                decoded = codec.roundtrip(np.stack([one.image for one in group]), focus=focus)
                 seen += self.observer.observe(
                     [Frame(f.index, f.pts, f.pts_ticks, image) for f, image in zip(group, decoded, strict=True)]
                 )
@@ -564,6 +571,14 @@ class _Run:
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
             )
+
+
+def _write(writer: Writer, frame: Frame, covered: Image, embedded: Embedded | None) -> None:
+    """Write one covered frame, with what is embedded in it."""
+    if embedded is None:
+        writer.write(covered, frame.pts_ticks, frame.duration_ticks)
+    else:
+        writer.write(embedded.apply(covered), frame.pts_ticks, frame.duration_ticks, [embedded.focus])
 
 
 class ChangeStore:

@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +44,8 @@ from attacks.codec import (
     Colour,
     Converter,
     EncoderSettings,
+    Focus,
+    Rect,
     find_codec,
     resolve_matrix,
 )
@@ -518,7 +520,7 @@ def _output_colour(frame: VideoFrame) -> Colour:
 
 
 def encoder_settings(
-    info: VideoInfo, codec: str | Codec = "h264", crf: int = 23, preset: str = "medium"
+    info: VideoInfo, codec: str | Codec = "h264", crf: int = 23, preset: str = "medium", focus_qp: int = 0
 ) -> EncoderSettings:
     """How frames of this source are encoded; also what `attacks.codec.DeliveryCodec` takes."""
     record = find_codec(codec) if isinstance(codec, str) else codec
@@ -532,6 +534,7 @@ def encoder_settings(
         time_base=info.time_base,
         rate=info.average_rate,
         sample_aspect_ratio=info.sample_aspect_ratio,
+        focus_qp=focus_qp,
     )
 
 
@@ -552,8 +555,11 @@ class Writer(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def write(self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0) -> None:
-        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it."""
+    def write(
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+    ) -> None:
+        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it; `focus`: what a
+        lossy encoder is to code more finely."""
 
     def finish(self) -> Path:
         """Complete the temporary file and flush it; returns its path, to be read back and judged."""
@@ -569,6 +575,7 @@ def open_writer(
     codec: str = "h264",
     crf: int = 23,
     preset: str = "medium",
+    focus_qp: int = 0,
     keep_audio_from: Path | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -586,6 +593,7 @@ def open_writer(
         codec=codec,
         crf=crf,
         preset=preset,
+        focus_qp=focus_qp,
         keep_audio_from=keep_audio_from,
         start=start,
         end=end,
@@ -662,13 +670,14 @@ class VideoWriter(_WriterBase):
         codec: str = "h264",
         crf: int = 23,
         preset: str = "medium",
+        focus_qp: int = 0,
         keep_audio_from: Path | None = None,
         start: float | None = None,
         end: float | None = None,
         overwrite: bool = False,
     ) -> None:
         path = Path(path)
-        self.settings = encoder_settings(info, codec, crf, preset)
+        self.settings = encoder_settings(info, codec, crf, preset, focus_qp)
         suffixes = self.settings.codec.suffixes
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{path} cannot hold --codec {codec}; name the output {' or '.join(suffixes)}.")
@@ -683,6 +692,7 @@ class VideoWriter(_WriterBase):
         self._held: Packet[Any] | None = None
         self._durations: dict[int, int] = {}
         self._converter = Converter()
+        self._focus = Focus(self.settings)
         self._container: OutputContainer | None = None
         self._audio: _AudioCopy | None = None
         try:
@@ -715,7 +725,9 @@ class VideoWriter(_WriterBase):
             ticks *= 2
         return ticks
 
-    def write(self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0) -> None:
+    def write(
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+    ) -> None:
         self._check(image)
         if self._last_ticks is None:
             self._first_ticks = pts_ticks
@@ -729,6 +741,7 @@ class VideoWriter(_WriterBase):
         self._last_ticks = pts_ticks
         self._end_ticks = pts_ticks + duration_ticks - self.shift_ticks
         frame = self._converter.to_frame(image, self.settings.pixel_format, self.settings.colour)
+        frame = self._focus.mark(frame, focus)
         frame.pts, frame.time_base = pts_ticks - self.shift_ticks, self.settings.time_base
         self._durations[frame.pts] = duration_ticks
         with self._failures():
@@ -870,7 +883,9 @@ class ImageWriter(_WriterBase):
         super().__init__(info, AtomicOutput(path, overwrite=overwrite, inputs=[info.path], folder_of=folder_of))
         self._stems = stems
 
-    def write(self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0) -> None:
+    def write(
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+    ) -> None:
         self._check(image)
         if self._is_folder:
             write_image(self.temporary / f"{self._stems[pts_ticks]}.png", image)

@@ -459,6 +459,21 @@ def test_in_memory_codec_equals_the_file(tmp_path: Path) -> None:
         assert not np.array_equal(decoded, np.stack([f.image for f in frames]))
 
 
+def test_in_memory_codec_equals_the_file_with_a_focus_too(tmp_path: Path) -> None:
+    reader = VideoReader(clips.make_clip(tmp_path / "in.mp4", clips.patterns(8, 96, 64)))
+    frames = list(reader)
+    focus = [[] if f.index < 2 else [(16, 0, 64, 48)] for f in frames]
+    with VideoWriter(tmp_path / "out.mp4", reader.info, crf=30, focus_qp=-9) as writer:
+        for frame, rects in zip(frames, focus, strict=True):
+            writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, rects)
+        writer.publish()
+    settings = encoder_settings(reader.info, "h264", crf=30, focus_qp=-9)
+    images, ticks = np.stack([f.image for f in frames]), [f.pts_ticks for f in frames]
+    decoded = DeliveryCodec(settings).roundtrip(images, ticks, focus)
+    assert np.array_equal(decoded, np.stack([f.image for f in _read(tmp_path / "out.mp4")]))
+    assert not np.array_equal(decoded, DeliveryCodec(settings).roundtrip(images, ticks))
+
+
 def test_frames_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     info = VideoReader(clips.make_clip(tmp_path / "in.mp4", clips.patterns(2, 32, 32))).info
     with VideoWriter(tmp_path / "out.mp4", info) as writer:

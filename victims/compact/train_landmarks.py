@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from victims.compact.delivery import views
 from victims.compact.evaluate_landmarks import ValidationSet, normalised_errors
 from victims.compact.faces68 import FLIP, Faces68, detector_boxes, load_faces68
 from victims.compact.landmark_net import (
@@ -41,6 +42,7 @@ from victims.warp import crop_squares
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 192  # px side of the cached neighbourhood of a face ...
+BLOCKS = (2.5, 7.0)  # mosaic blocks across a crop: five across a head are about four across its crop
 CACHE_MARGIN = 1.5  # ... which is this many times as wide as the crop window: a cached pixel is a crop's pixel
 
 
@@ -63,6 +65,8 @@ class Settings:
     """Of the target Gaussian, in heatmap cells."""
     beta: float = 0.01
     """Where smooth L1 turns from square to linear, in crop sides."""
+    agreement: float = 1.0
+    """Weight of the difference between what is read from a photograph and from its obscured, faintly drawn copy."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +261,7 @@ def train(
         lr=settings.rate,
         fused=True,
     )
-    steps = settings.epochs * (len(data.pixels) // settings.batch)
+    steps = settings.epochs * (len(data.pixels) // (settings.batch // 2))
     judge = LandmarkNet().to(device).to(memory_format=torch.channels_last).eval()
     step, progress = 0, 0.0
     begun = time.monotonic()
@@ -265,14 +269,17 @@ def train(
         started = time.monotonic()
         network.train()
         total, seen = 0.0, 0
-        for rows in batches(len(data.pixels), settings.batch, random):
+        for rows in batches(len(data.pixels), settings.batch // 2, random):
             progress = max(step / steps, (time.monotonic() - begun) / 60 / settings.minutes)
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * rate_factor(step, min(progress, 1.0), settings.warmup)
             step += 1
             crops, points = augmented_batch(data, rows, random, 1 - (1 - settings.final_strength) * min(progress, 1.0))
-            crops = crops.to(device, memory_format=torch.channels_last)
-            loss = landmark_loss(network(crops)[0], points.to(device), settings)
+            both = views(crops, BLOCKS, random).to(device, memory_format=torch.channels_last)
+            heatmaps = network(both)[0]
+            loss = landmark_loss(heatmaps, points.repeat(2, 1, 1).to(device), settings)
+            plain, faint = decode_heatmaps(heatmaps).chunk(2)
+            loss = loss + settings.agreement * functional.smooth_l1_loss(faint, plain, beta=settings.beta)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
