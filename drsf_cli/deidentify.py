@@ -241,9 +241,15 @@ def deidentify(
         run = _Run(settings, plan, reader, models, camera, progress, output)
         document = run.execute(began)
         report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        run.writer.publish()
+        # the output last: one that is there has its report and its sheet, whenever the process is killed
         report_output.publish()
-        write_atomically(sheet_path(output), run.sheet)
+        try:
+            write_atomically(sheet_path(output), run.sheet)
+            run.writer.publish()
+        except BaseException:
+            for path in (report, sheet_path(output)):
+                path.unlink(missing_ok=True)
+            raise
     finally:
         report_output.discard()
         if run is not None:
@@ -520,6 +526,7 @@ class _Run:
                 "width": info.width,
                 "height": info.height,
                 "fps": float(info.average_rate),
+                "camera_sha256": None if self.settings.camera is None else digest(self.settings.camera),
             },
             "output": {
                 "path": str(self.output),
