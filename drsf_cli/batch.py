@@ -44,6 +44,8 @@ class Result:
     seconds: float = 0.0
     worker: str = ""
     """Where it ran; empty in this process."""
+    attempts: int = 1
+    """How often it was begun in this run: more than once where a worker was lost."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Frames, missed frames and mean errors."""
     error: str | None = None
@@ -79,7 +81,7 @@ class ModelShelf:
 
     @staticmethod
     def key(settings: DeidSettings) -> tuple[Any, ...]:
-        return settings.victims, settings.device, settings.allow_unknown_weights
+        return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
 
     def get(self, settings: DeidSettings) -> Models:
         """Loaded on first use. Raises as Models.load."""
@@ -97,13 +99,14 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
     began = time.monotonic()
 
     def failed(message: str, code: int, trace: str | None = None) -> Result:
-        return Result(job, "failed", time.monotonic() - began, worker, {}, message, code, trace)
+        seconds = time.monotonic() - began
+        return Result(job, "failed", seconds, worker, error=message, exit_code=code, trace=trace)
 
     try:
         if resume:
             document = finished(job)
             if document is not None:
-                return Result(job, "skipped", time.monotonic() - began, worker, figures(document))
+                return Result(job, "skipped", time.monotonic() - began, worker, figures=figures(document))
             clear_leftovers(job)
         _make_folder(job.output.parent)
         document = deidentify(
@@ -122,7 +125,7 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
             DrsfError.exit_code,
             traceback.format_exc(),
         )
-    return Result(job, "done", time.monotonic() - began, worker, figures(document))
+    return Result(job, "done", time.monotonic() - began, worker, figures=figures(document))
 
 
 def _make_folder(folder: Path) -> None:
@@ -254,6 +257,7 @@ def summary_to_dict(jobs: Sequence[Job], results: Sequence[Result], shard: Shard
                 "state": result.state,
                 "seconds": round(result.seconds, 3),
                 "worker": result.worker,
+                "attempts": result.attempts,
                 **result.figures,
                 "error": result.error,
                 "exit_code": result.exit_code,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from attacks.budget import parse_eps
 from attacks.codec import CODECS, DeliveryCodec, find_codec
@@ -91,6 +92,9 @@ class DeidSettings:
     end: float | None = None
     camera: Path | None = None
     device: Device = "auto"
+    threads: int | None = None
+    """Cores that torch computes on; None: as many as it takes by itself. Sums are split among them, so an attack ends
+    elsewhere with another number; what is read through ONNX Runtime does not depend on it."""
     allow_unknown_weights: bool = False
     max_gap: float = 1.0
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
@@ -124,6 +128,7 @@ def check(settings: DeidSettings) -> _Plan:
         ("--max-iter", settings.max_iter, 1),
         ("--warm-iter", settings.warm_iter, 0),
         ("--refine", settings.refine, 0),
+        ("--threads", settings.threads, 1),
     ):
         if value is not None and value < low:
             raise UsageError(f"{flag} {value} is too small; it takes {low} or more.")
@@ -233,7 +238,9 @@ def deidentify(
     reader = VideoReader(source, settings.start, settings.end)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
-    models = models or Models.load(settings.victims, settings.device, settings.allow_unknown_weights)
+    models = models or Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
 
     report_output = AtomicOutput(report, overwrite=settings.overwrite, inputs=[source, output])
     run: _Run | None = None

@@ -249,6 +249,9 @@ def deid(
         bool, typer.Option("--keep-failed", help="Keep what failed its audit.", rich_help_panel=COVER_PANEL)
     ] = False,
     device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores of one worker.", rich_help_panel=RUN_PANEL)
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Default: OUTPUT.report.json.", rich_help_panel=FILE_PANEL),
@@ -277,6 +280,7 @@ def deid(
         end=end,
         camera=camera,
         device=_device(device),
+        threads=threads,
         allow_unknown_weights=allow_unknown,
         max_gap=max_gap,
         on_no_face=on_no_face,  # type: ignore[arg-type]
@@ -305,7 +309,7 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
             return
         clear_leftovers(job)
     settings = job.settings
-    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights)
+    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
     with _bars(quiet) as progress:
         document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
     if not quiet:

@@ -26,7 +26,7 @@ from victims.registry import resolve
 from weights.errors import InputError, UsageError
 
 _ROLES: tuple[Role, ...] = ("detector", "aligner", "gaze")
-_ONE_FOR_ALL = ("victims", "device", "allow_unknown_weights", "overwrite")
+_ONE_FOR_ALL = ("victims", "device", "threads", "allow_unknown_weights", "overwrite")
 """Fields of the settings that a row cannot choose; the victims are chosen by role."""
 _FIELDS = {"attack_opt": "attack_options", "region": "regions"}
 """Options that are not named as their field is."""
