@@ -227,6 +227,7 @@ class _Pool:
                     if task.attempt < ATTEMPTS:
                         waiting.appendleft(_Task(task.job, task.attempt + 1))
                     else:
+                        clear_leftovers(task.job)
                         yield _lost(task, error)
                     continue
                 self._idle.append(worker)

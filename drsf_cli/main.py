@@ -183,7 +183,7 @@ def deid(
     engine: Annotated[str, typer.Option("--engine", help="local or ray.", rich_help_panel=MANY_PANEL)] = "local",
     address: Annotated[
         str | None,
-        typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster.", rich_help_panel=MANY_PANEL),
+        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", rich_help_panel=MANY_PANEL),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Ray workers.", rich_help_panel=MANY_PANEL)] = None,
     detector: Detector = "mtcnn",
@@ -334,8 +334,8 @@ def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, 
 
 def _engine(name: str, address: str | None, workers: int | None) -> Engine:
     if name == "local":
-        if workers is not None:
-            raise UsageError("--workers is for --engine ray; leave it out.")
+        if workers is not None or address is not None:
+            raise UsageError("--workers and --address are for --engine ray; give that too.")
         return Local()
     if name != "ray":
         raise UsageError(f"--engine {name} is unknown; it takes local or ray.")
