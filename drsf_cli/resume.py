@@ -15,8 +15,8 @@ from drsf_cli.versions import versions
 from victims.base import Role
 from victims.registry import resolve
 
-_NOT_DECIDING = ("overwrite",)
-"""Settings that say nothing of what is written."""
+_NOT_DECIDING = ("overwrite", "threads")
+"""Settings that say nothing, or only in the last bits, of what is written."""
 
 
 def finished(job: Job) -> dict[str, Any] | None:

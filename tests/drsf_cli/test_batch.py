@@ -213,3 +213,10 @@ def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys, monkeyp
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
     assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "-z", "eth-xgaze", *FLAGS]) == 5
     assert capsys.readouterr().err.count("error:") == 1
+
+
+def test_without_ray_it_says_what_to_install(clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "--engine", "ray", *FLAGS]) == 2
+    assert "install drsf[ray]" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
