@@ -15,6 +15,7 @@ from tests.drsf_cli.many import contents, job_of, make_clips
 from weights.errors import UsageError
 
 pytest.importorskip("ray", reason="Ray is not installed (extra drsf[ray])")
+pytestmark = pytest.mark.timeout(900)  # each worker that starts imports torch, on a busy machine for half a minute
 
 
 @pytest.fixture(scope="module")
