@@ -43,13 +43,14 @@ def summary(folder):
     return json.loads((folder / "drsf-summary.json").read_text())
 
 
+@pytest.mark.timeout(900)
 def test_killed_in_the_middle_and_resumed(clips, undisturbed, tmp_path):
     """The outputs are those of the undisturbed run, byte for byte, and what was finished is not done again."""
     folder, after = tmp_path / "out", 5
     arguments = ["deid", str(clips), "-o", str(folder), *FLAGS, "--resume"]
     command = [sys.executable, "-c", "from drsf_cli.main import main; main()", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        until = time.monotonic() + 240
+        until = time.monotonic() + 600
         while len(stamps(folder)) < after:
             assert process.poll() is None, "it ended before it was killed"
             assert time.monotonic() < until

@@ -25,9 +25,17 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    cluster.add_node(**small)
-    cluster.wait_for_nodes()
+    for attempt in range(3):  # Ray gives a node 30 s to start, which is short on a busy machine
+        cluster = Cluster()
+        try:
+            cluster.add_node(**small, include_dashboard=False)
+            cluster.add_node(**small)
+            cluster.wait_for_nodes()
+            break
+        except Exception:
+            cluster.shutdown()
+            if attempt == 2:
+                raise
     yield cluster.address
     cluster.shutdown()
 
