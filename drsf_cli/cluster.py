@@ -161,7 +161,7 @@ class RayEngine:
                 )
             else:
                 ray.init(self._address, **quiet)
-        except Exception as error:  # noqa: BLE001  # where a node does not start in 30 s, Ray raises just that
+        except Exception as error:  # where a node does not start in 30 s, Ray raises just that
             where = "here" if self._address is None else f"at --address {self._address}"
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise UsageError(f"no Ray cluster can be used {where} ({reason}); see ray status there.") from error

@@ -138,3 +138,18 @@ def test_the_engines_flags(clips, tmp_path, capsys):
     assert main([*arguments, "--address", "127.0.0.1:6379"]) == 2
     assert not (tmp_path / "out").exists()
     assert "--engine ray" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(clips, tmp_path, capsys, monkeypatch):
+    """Ray raises a bare Exception of several lines then."""
+    import ray
+
+    def slow(*arguments, **given):
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", slow)
+    out = tmp_path / "out"
+    assert main(["deid", str(clips), "-o", str(out), "--attack", "none", "--engine", "ray", "--quiet"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "no Ray cluster can be used here (The current node timed out during startup); see" in message
+    assert message.count("error:") == 1
