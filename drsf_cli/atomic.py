@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -30,6 +31,26 @@ def _synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_LONGEST = 60
+"""Bytes of a name that are enough to recognise a leftover, and keep long names under the file system's limit."""
+
+
+def _stem(final: Path) -> str:
+    return final.name.removesuffix(final.suffix).encode()[:_LONGEST].decode(errors="ignore")
+
+
+def leftovers(final: Path) -> list[Path]:
+    """Temporary files and folders that processes killed at work on `final` left, those of `write_atomically` too.
+
+    Nothing for a long name, which is shortened in them, so that they may be another output's.
+    """
+    if len(final.name.encode()) > _LONGEST or not final.parent.is_dir():
+        return []
+    own = rf"\.{re.escape(_stem(final))}\.[0-9a-f]{{8}}\.part{re.escape(final.suffix)}"
+    whole = rf"\.{re.escape(final.name)}\.[0-9a-f]{{8}}\.part"
+    return sorted(path for path in final.parent.iterdir() if re.fullmatch(f"{own}|{whole}", path.name))
 
 
 class AtomicOutput:
@@ -57,9 +78,7 @@ class AtomicOutput:
             if same_place(self.final, path):
                 raise OutputError(f"{self.final} is the input itself; choose another output.")
         self._refuse_existing()
-        # 60 characters are enough to recognise a leftover, and keep long names under the file system's limit
-        stem = self.final.name.removesuffix(self.final.suffix).encode()[:60].decode(errors="ignore")
-        self.temporary = self.final.parent / f".{stem}.{secrets.token_hex(4)}.part{self.final.suffix}"
+        self.temporary = self.final.parent / f".{_stem(self.final)}.{secrets.token_hex(4)}.part{self.final.suffix}"
         try:
             if self._is_folder:
                 self.temporary.mkdir()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from attacks.budget import parse_eps
 from attacks.codec import CODECS, DeliveryCodec, find_codec
@@ -94,6 +95,9 @@ class DeidSettings:
     end: float | None = None
     camera: Path | None = None
     device: Device = "auto"
+    threads: int | None = None
+    """Cores that torch computes on; None: as many as it takes by itself. Sums are split among them, so an attack ends
+    elsewhere with another number; what is read through ONNX Runtime does not depend on it."""
     allow_unknown_weights: bool = False
     max_gap: float = 1.0
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
@@ -127,6 +131,7 @@ def check(settings: DeidSettings) -> _Plan:
         ("--max-iter", settings.max_iter, 1),
         ("--warm-iter", settings.warm_iter, 0),
         ("--refine", settings.refine, 0),
+        ("--threads", settings.threads, 1),
     ):
         if value is not None and value < low:
             raise UsageError(f"{flag} {value} is too small; it takes {low} or more.")
@@ -236,7 +241,9 @@ def deidentify(
     reader = VideoReader(source, settings.start, settings.end)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
-    models = models or Models.load(settings.victims, settings.device, settings.allow_unknown_weights)
+    models = models or Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
 
     report_output = AtomicOutput(report, overwrite=settings.overwrite, inputs=[source, output])
     run: _Run | None = None
@@ -244,9 +251,15 @@ def deidentify(
         run = _Run(settings, plan, reader, models, camera, progress, output)
         document = run.execute(began)
         report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        run.writer.publish()
+        # the output last: one that is there has its report and its sheet, whenever the process is killed
         report_output.publish()
-        write_atomically(sheet_path(output), run.sheet)
+        try:
+            write_atomically(sheet_path(output), run.sheet)
+            run.writer.publish()
+        except BaseException:
+            for path in (report, sheet_path(output)):
+                path.unlink(missing_ok=True)
+            raise
     finally:
         report_output.discard()
         if run is not None:
@@ -527,6 +540,7 @@ class _Run:
                 "width": info.width,
                 "height": info.height,
                 "fps": float(info.average_rate),
+                "camera_sha256": None if self.settings.camera is None else digest(self.settings.camera),
             },
             "output": {
                 "path": str(self.output),

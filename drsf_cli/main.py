@@ -19,12 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from drsf_cli import tables
+from drsf_cli.batch import Batch, Engine, Local, Result, plan_batch, run_batch
 from drsf_cli.deidentify import DeidSettings, check, deidentify, report_path
 from drsf_cli.evaluate import evaluate_files, evaluate_folders, evaluation_to_dict, plot_errors, write_csv
 from drsf_cli.infer import infer as infer_video
 from drsf_cli.models import Models, VictimNames
-from drsf_cli.outputs import plan_outputs
+from drsf_cli.outputs import Job
 from drsf_cli.records import read_observations, write_observations
+from drsf_cli.resume import clear_leftovers, finished
+from drsf_cli.shards import Shard, parse_shard
 from drsf_cli.versions import versions
 from drsf_cli.weights_command import app as weights_app
 from weights.errors import BatchError, DrsfError, InputError, UsageError
@@ -43,11 +46,12 @@ app.add_typer(weights_app, name="weights")
 out = Console()
 err = Console(stderr=True)
 
-VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL, RUN_PANEL = (
+VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL, MANY_PANEL, RUN_PANEL = (
     "Victims",
     "Attack",
     "Covering",
     "Input and output",
+    "Many inputs",
     "Running",
 )
 
@@ -104,11 +108,41 @@ class RichProgress:
             self._bars.advance(self._task, parts)
 
 
+class FileBars:
+    """A bar for the inputs, and one for each worker; a line for each input that has ended."""
+
+    def __init__(self, bars: Bars, inputs: int, quiet: bool) -> None:
+        self._bars, self._inputs, self._quiet = bars, inputs, quiet
+        self._all = bars.add_task("Inputs", total=inputs)
+        self._workers: dict[str, TaskID] = {}
+        self._ended = 0
+
+    def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        if worker not in self._workers:
+            self._workers[worker] = self._bars.add_task("")
+        self._bars.update(self._workers[worker], description=f"{name}: {title}", completed=done, total=total)
+
+    def result(self, result: Result) -> None:
+        self._ended += 1
+        self._bars.advance(self._all)
+        if result.error is not None:
+            err.print(f"[red]error:[/] {escape(result.error)}", soft_wrap=True)
+        elif not self._quiet:
+            where = f" on {result.worker}" if result.worker else ""
+            line = f"{self._ended} of {self._inputs}: {result.job.source} {result.state}{where}, {result.seconds:.1f} s"
+            err.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def _rich_bars(quiet: bool) -> Bars:
+    """None when quiet, or when nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bars(*columns, console=err, disable=quiet or not err.is_terminal)
+
+
 @contextmanager
 def _bars(quiet: bool) -> Iterator[RichProgress]:
-    """Progress bars; none when quiet, or when nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=err, disable=quiet or not err.is_terminal) as bars:
+    """Progress bars of one input."""
+    with _rich_bars(quiet) as bars:
         yield RichProgress(bars)
 
 
@@ -129,11 +163,29 @@ def _names(detector: str, aligner: str, gaze: str) -> VictimNames:
     epilog="Example: drsf deid drive.mp4 -o drive_deid.mp4 --attack mi-fgsm --mask pixelate_5",
 )
 def deid(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Videos, pictures or folders of pictures.")],
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT...", help="Videos, pictures, folders, globs.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Output file; a folder for several inputs.", rich_help_panel=FILE_PANEL),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=MANY_PANEL),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=MANY_PANEL)
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="A share; or slurm.", rich_help_panel=MANY_PANEL)
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="local or ray.", rich_help_panel=MANY_PANEL)] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", rich_help_panel=MANY_PANEL),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Ray workers.", rich_help_panel=MANY_PANEL)] = None,
     detector: Detector = "mtcnn",
     aligner: AlignerOption = "fan-compact",
     gaze: Gaze = "gaze-compact",
@@ -197,6 +249,9 @@ def deid(
         bool, typer.Option("--keep-failed", help="Keep what failed its audit.", rich_help_panel=COVER_PANEL)
     ] = False,
     device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores of one worker.", rich_help_panel=RUN_PANEL)
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Default: OUTPUT.report.json.", rich_help_panel=FILE_PANEL),
@@ -225,6 +280,7 @@ def deid(
         end=end,
         camera=camera,
         device=_device(device),
+        threads=threads,
         allow_unknown_weights=allow_unknown,
         max_gap=max_gap,
         on_no_face=on_no_face,  # type: ignore[arg-type]
@@ -237,28 +293,55 @@ def deid(
     plan = check(settings)
     for line in plan.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
-    outputs = plan_outputs(inputs, output, codec)
-    if report is not None and len(inputs) > 1:
-        raise UsageError("--report names one file, and there are several inputs; leave it out.")
-    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights)
-    failures: list[tuple[Path, DrsfError]] = []
-    for source, target in zip(inputs, outputs, strict=True):
-        try:
-            with _bars(quiet) as progress:
-                document = deidentify(source, target, settings, models=models, report=report, progress=progress)
-        except DrsfError as error:
-            if len(inputs) == 1:
-                raise
-            failures.append((source, error))
-            _print_error(error)
-            continue
-        if not quiet:
-            out.print(tables.fidelity(document))
-            out.print(tables.cost(document))
-            out.print(tables.audit(document))
-            out.print(f"Wrote {target} and {report or report_path(target)}.", soft_wrap=True)
+    share = None if shard is None else parse_shard(shard, os.environ)
+    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
+    chosen = _engine(engine, address, workers)
+    if batch.several or engine != "local":
+        _deid_many(batch, chosen, resume, share, quiet)
+    else:
+        _deid_one(batch.jobs[0], resume, quiet)
+
+
+def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
+    if resume:
+        if finished(job) is not None:
+            out.print(f"{job.output} is finished already.", soft_wrap=True)
+            return
+        clear_leftovers(job)
+    settings = job.settings
+    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    with _bars(quiet) as progress:
+        document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
+    if not quiet:
+        out.print(tables.fidelity(document))
+        out.print(tables.cost(document))
+        out.print(tables.audit(document))
+        out.print(f"Wrote {job.output} and {job.report}.", soft_wrap=True)
+
+
+def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
+    with _rich_bars(quiet) as bars:
+        watch = FileBars(bars, len(batch.jobs), quiet)
+        results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
+    if not quiet:
+        out.print(tables.batch(results))
+        if batch.summary is not None:
+            out.print(f"Wrote {batch.summary}.", soft_wrap=True)
+    failures = [result for result in results if result.state == "failed"]
     if failures:
-        raise BatchError(f"{len(failures)} of {len(inputs)} inputs failed, the first is {failures[0][0]}.")
+        raise BatchError(f"{len(failures)} of {len(results)} inputs failed, the first is {failures[0].job.source}.")
+
+
+def _engine(name: str, address: str | None, workers: int | None) -> Engine:
+    if name == "local":
+        if workers is not None or address is not None:
+            raise UsageError("--workers and --address are for --engine ray; give that too.")
+        return Local()
+    if name != "ray":
+        raise UsageError(f"--engine {name} is unknown; it takes local or ray.")
+    from drsf_cli.cluster import RayEngine
+
+    return RayEngine(address, workers)
 
 
 @app.command(epilog="Example: drsf infer drive.mp4 -o drive.json")

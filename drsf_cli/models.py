@@ -31,10 +31,14 @@ class Models:
 
     torch_chain: Observer
     device: Device
+    threads: int | None = None
+    """Of each ONNX Runtime session on the CPU; None: the usable cores."""
     _onnx: Observer | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, names: VictimNames, device: Device = "auto", allow_unknown: bool = False) -> Models:
+    def load(
+        cls, names: VictimNames, device: Device = "auto", allow_unknown: bool = False, threads: int | None = None
+    ) -> Models:
         """Load every victim named. Raises UsageError, WeightsError, DeviceError."""
         chain = Observer(
             registry.load_detector(names.detector, allow_unknown),
@@ -46,7 +50,7 @@ class Models:
         where = torch_device(device)
         for victim in chain.victims.values():
             victim.to(where)
-        return cls(chain, device)
+        return cls(chain, device, threads)
 
     def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
         """An observer of whole frames: through ONNX Runtime, or through torch."""
@@ -61,9 +65,9 @@ class Models:
         if self._onnx is None:
             chain = self.torch_chain
             self._onnx = Observer(
-                authorised(chain.detector, self.device),
-                None if chain.aligner is None else authorised(chain.aligner, self.device),
-                None if chain.gaze is None else authorised(chain.gaze, self.device),
+                authorised(chain.detector, self.device, threads=self.threads),
+                None if chain.aligner is None else authorised(chain.aligner, self.device, threads=self.threads),
+                None if chain.gaze is None else authorised(chain.gaze, self.device, threads=self.threads),
             )
         return self._onnx
 

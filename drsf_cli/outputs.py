@@ -1,38 +1,88 @@
-"""Where outputs go."""
+"""Where outputs go: one for each input, and no name twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from drsf_cli.deidentify import DeidSettings, report_path, sheet_path
 from drsf_cli.images import is_image
+from drsf_cli.inputs import Input
 from drsf_cli.video import video_suffix
 from weights.errors import UsageError
 
 SUFFIX = "_deid"
 
 
+@dataclass(frozen=True)
+class Job:
+    """One input, where it goes, and how."""
+
+    source: Path
+    output: Path
+    settings: DeidSettings
+    report: Path
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """Every name that the job may write."""
+        return self.output, self.report, sheet_path(self.output)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An input with the settings that are meant for it, and, where one was asked for, the output's name."""
+
+    input: Input
+    settings: DeidSettings
+    output: Path | None = None
+    """Relative to the folder of the outputs."""
+
+
 def default_name(source: Path, codec: str) -> str:
     """The name of an input's output: `drive.avi` becomes `drive_deid.mp4`, a picture a PNG, a folder a folder."""
     if source.is_dir():
-        return source.name + SUFFIX
+        return source.resolve().name + SUFFIX
     return source.stem + SUFFIX + (".png" if is_image(source) else video_suffix(codec))
 
 
-def plan_outputs(inputs: Sequence[Path], output: Path | None, codec: str) -> list[Path]:
-    """One output for each input, none twice. `output` names a file for one input, a folder for several.
+def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, report: Path | None = None) -> list[Job]:
+    """One job for each input. `output` is a folder below which the inputs' places are mirrored; unless there are
+    `several` it may be a file. Without it outputs lie beside their inputs.
 
-    Without it outputs lie beside their inputs. Raises UsageError.
+    No folder is made. Raises UsageError where two jobs would write the same name, where a searched folder has no
+    folder to go to, and for a `report` that several jobs would share.
     """
-    if output is None:
-        planned = [source.parent / default_name(source, codec) for source in inputs]
-    elif output.is_dir() or len(inputs) > 1:
-        if not output.is_dir():
-            raise UsageError(f"-o {output} must be a folder that is there, because there are several inputs.")
-        planned = [output / default_name(source, codec) for source in inputs]
-    else:
-        planned = [output]
-    for position, path in enumerate(planned):
-        if path in planned[:position]:
-            raise UsageError(f"two inputs would both be written to {path}; rename one, or give them separate folders.")
-    return planned
+    if output is None and any(one.input.searched or one.output is not None for one in wishes):
+        raise UsageError("-o DIR is needed where folders are searched or a manifest is read; name a folder.")
+    if several and output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output} is a file, and there are several inputs; name a folder.")
+    if several and report is not None:
+        raise UsageError("--report names one file, and there are several inputs; leave it out.")
+    jobs = []
+    for one in wishes:
+        source, codec = one.input.source, one.settings.codec
+        if one.output is not None and output is not None:
+            target = output / one.output
+        elif output is None:
+            target = source.parent / default_name(source, codec)
+        elif several or output.is_dir():
+            target = output / one.input.place.parent / default_name(source, codec)
+        else:
+            target = output
+        jobs.append(Job(source, target, one.settings, report or report_path(target)))
+    _refuse_twice(jobs)
+    return jobs
+
+
+def _refuse_twice(jobs: Sequence[Job]) -> None:
+    taken: dict[Path, Job] = {}
+    for job in jobs:
+        for path in job.files:
+            other = taken.setdefault(path.absolute(), job)
+            if other is not job:
+                raise UsageError(
+                    f"{other.source} and {job.source} would both be written to {path}; rename one, name their folder "
+                    "instead of the files, or give each its output in a --manifest."
+                )

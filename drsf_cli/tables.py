@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from drsf_cli.batch import Result
 from drsf_cli.evaluate import METRICS, Evaluation, FolderEvaluation
 from export.onnx import ExportedNetwork
 
@@ -54,6 +55,32 @@ def audit(document: Mapping[str, Any]) -> RenderableType:
     if found["passed"]:
         return Text(f"audit passed: {found['frames']} frames, {found['regions_checked']} regions hidden", style="green")
     return Text("audit FAILED: " + " ".join(found["problems"]), style="red")
+
+
+def batch(results: Sequence[Result]) -> RenderableType:
+    """What became of each input, failures last."""
+    table = Table(title="Inputs", title_justify="left")
+    for name in ("input", "", "frames", "missed", "IoU", "NME", "gaze", "s"):
+        table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
+    colours = {"done": "green", "skipped": "cyan", "failed": "red"}
+    for result in results:
+        found = result.figures
+        cells = [
+            "" if found.get(key) is None else _number(found[key], unit, digits)
+            for key, unit, digits in (
+                ("frames", "", 0),
+                ("missed", "", 0),
+                ("iou", "", 3),
+                ("nme_percent", "%", 2),
+                ("gaze_deg", "°", 2),
+            )
+        ]
+        state = Text(result.state, style=colours[result.state])
+        table.add_row(Text(str(result.job.source)), state, *cells, f"{result.seconds:.1f}")
+    counts = {state: sum(result.state == state for result in results) for state in colours}
+    line = f"{len(results)} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed"
+    errors = [Text(f"{one.job.source}: exit code {one.exit_code}. {one.error}", "red") for one in results if one.error]
+    return Group(table, *errors, Text(line, style="red" if counts["failed"] else ""))
 
 
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:

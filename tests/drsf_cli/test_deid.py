@@ -263,6 +263,7 @@ def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip,
         "driver_deid.mp4",
         "driver_deid.mp4.audit.png",
         "driver_deid.mp4.report.json",
+        "drsf-summary.json",
     ]
     assert "1 of 2 inputs failed" in capsys.readouterr().err.replace("\n", " ")
 

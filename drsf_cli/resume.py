@@ -1,0 +1,85 @@
+"""What an earlier run left: finished work, which is not done again, and leftovers of work that was cut off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.atomic import leftovers
+from drsf_cli.deidentify import DeidSettings, digest, settings_to_dict
+from drsf_cli.outputs import Job
+from drsf_cli.versions import versions
+from victims.base import Role
+from victims.registry import resolve
+
+_NOT_DECIDING = ("overwrite", "threads")
+"""Settings that say nothing, or only in the last bits, of what is written."""
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The report of a job that is finished: its output is there, and a report that names this version of drsf, these
+    settings and the sha256 of the weights, of the camera's calibration, of the input as it is now and of the output
+    as it is now. None if any of that is missing or differs; a name alone never counts."""
+    document = _read(job.report)
+    if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
+        return None
+    try:
+        same = (
+            _deciding(document["settings"]) == _deciding(json.loads(json.dumps(settings_to_dict(job.settings))))
+            and _same_weights(document["victims"], job.settings)
+            and document["input"].get("camera_sha256") == _digest(job.settings.camera)
+            and document["input"]["sha256"] == digest(job.source)
+            and document["output"]["sha256"] == digest(job.output)
+        )
+    except (AttributeError, KeyError, OSError, TypeError):  # not a report of ours, or a file that cannot be read
+        return None
+    return document if same else None
+
+
+def clear_leftovers(job: Job) -> None:
+    """Remove what a process that was killed at this job left: hidden temporary files, and a report whose output never
+    came. Nobody else may be at the same job."""
+    for final in job.files:
+        for path in leftovers(final):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    if not job.output.exists():
+        document = _read(job.report)
+        place = document.get("output") if document is not None else None
+        if isinstance(place, dict) and Path(str(place.get("path"))).name == job.output.name:
+            job.report.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
+
+
+def _same_weights(victims: Mapping[str, Any], settings: DeidSettings) -> bool:
+    """Whether files of the user's own are what they were; the others are known by the version of drsf."""
+    named: dict[Role, str | None] = {
+        "detector": settings.victims.detector,
+        "aligner": settings.victims.aligner,
+        "gaze": settings.victims.gaze,
+    }
+    for role, text in named.items():
+        path = None if text is None else resolve(text, role)[1]
+        if path is not None and digest(path) not in victims[role]["weights"].values():
+            return False
+    return True
+
+
+def _digest(path: Path | None) -> str | None:
+    return None if path is None else digest(path)

@@ -1,0 +1,43 @@
+"""Many small clips, and what runs over them leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.deidentify import DeidSettings, report_path
+from drsf_cli.demo_clip import make_demo_clip
+from drsf_cli.outputs import Job
+
+COUNT = 20
+FLAGS = ["--attack", "none", "--quiet"]
+
+
+def make_clips(folder: Path, count: int, seconds: float = 0.08, size: tuple[int, int] = (160, 120)) -> Path:
+    """`count` clips with a face, no two alike: c00, c02, ... in folder `a`, the others in `b`."""
+    for number in range(count):
+        path = folder / "ab"[number % 2] / f"c{number:02}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_demo_clip(path, seconds=seconds, size=size, seed=number)
+    return folder
+
+
+def job_of(source: Path, output: Path, **given: Any) -> Job:
+    return Job(source, output, DeidSettings(**{"attack": "none", **given}), report_path(output))
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All that lies below a folder, hidden files too, but for summaries: bytes, and of reports what says nothing of
+    the time, the memory and the place."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name.endswith(".report.json"):
+            document = json.loads(path.read_text())
+            del document["cost"]["seconds_per_frame"], document["cost"]["peak_memory_mb"]
+            del document["output"]["path"], document["input"]["path"]
+            found[name] = document
+        elif path.is_file() and not path.name.startswith("drsf-summary."):
+            found[name] = path.read_bytes()
+    return found

@@ -1,0 +1,155 @@
+"""The Ray engine on a cluster of two nodes on this machine, each with one core and so with one worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from drsf_cli.batch import Local, run_batch
+from drsf_cli.cluster import RayEngine
+from drsf_cli.main import main
+from tests.drsf_cli.many import contents, job_of, make_clips
+from weights.errors import UsageError
+
+pytest.importorskip("ray", reason="Ray is not installed (extra drsf[ray])")
+pytestmark = pytest.mark.timeout(900)  # each worker that starts imports torch, on a busy machine for half a minute
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two nodes."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
+    for attempt in range(3):  # Ray gives a node 30 s to start, which is short on a busy machine
+        cluster = Cluster()
+        try:
+            cluster.add_node(**small, include_dashboard=False)
+            cluster.add_node(**small)
+            cluster.wait_for_nodes()
+            break
+        except Exception:
+            cluster.shutdown()
+            if attempt == 2:
+                raise
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Four clips of five frames."""
+    return make_clips(tmp_path_factory.mktemp("clips") / "in", 4, seconds=0.2)
+
+
+class Watching:
+    """Keeps what it is told, and kills the workers of some inputs."""
+
+    def __init__(self, deaths=()):
+        self.steps, self.results, self.deaths = [], [], dict(deaths)
+
+    def step(self, worker, name, title, done, total):
+        self.steps.append((worker, name, title, done, total))
+        if self.deaths.get(name) and worker not in self.killed:
+            self.deaths[name] -= 1
+            self.killed.add(worker)
+            os.kill(int(worker.rpartition("/")[2]), signal.SIGKILL)
+
+    def result(self, result):
+        self.results.append(result)
+
+    @property
+    def killed(self):
+        return self.__dict__.setdefault("_killed", set())
+
+
+ATTACK = {"attack": "mi-fgsm", "max_iter": 3, "warm_iter": 1, "threads": 1}
+
+
+def test_the_same_result_as_one_process(cluster, clips, tmp_path):
+    """With an attack: outputs byte for byte, and every error in the reports. Both nodes take part."""
+    flags = ["--attack", "mi-fgsm", "--max-iter", "3", "--warm-iter", "1", "--threads", "1", "--quiet"]
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    assert main(["deid", str(clips), "-o", str(alone), *flags]) == 0
+    assert main(["deid", str(clips), "-o", str(spread), *flags, "--engine", "ray", "--address", cluster]) == 0
+    expected = contents(alone)
+    assert contents(spread) == expected
+    reports = [one for name, one in expected.items() if name.endswith(".report.json")]
+    assert len(reports) == 4
+    assert all(report["cost"]["steps_per_frame"] > 0 for report in reports)
+    rows = json.loads((spread / "drsf-summary.json").read_text())["files"]
+    nodes = {row["worker"].rpartition("/")[0] for row in rows}
+    assert len(nodes) == 2
+    assert {row["attempts"] for row in rows} == {1}
+
+
+def test_a_lost_worker(cluster, clips, tmp_path):
+    """One job's worker is killed once: it is done by another. One job's is killed twice: it is given up. No other job
+    is touched, nothing is left of either death, and progress comes from the workers."""
+    sources = sorted(clips.rglob("*.mp4"))
+    jobs = [job_of(source, tmp_path / source.name, **ATTACK) for source in sources]
+    alone = [job_of(source, tmp_path / "alone" / source.name, **ATTACK) for source in sources]
+    run_batch(alone, Local(), Watching())
+    once, twice, *_ = [source.name for source in sources]
+    watch = Watching({once: 1, twice: 2})
+    results = run_batch(jobs, RayEngine(cluster), watch, summary=tmp_path / "summary.json")
+    found = {result.job.source.name: result for result in results}
+    assert (found[once].state, found[once].attempts) == ("done", 2)
+    assert (found[twice].state, found[twice].attempts) == ("failed", 2)
+    assert "lost 2 times" in found[twice].error
+    assert results[-1] is found[twice]
+    assert [found[source.name].state for source in sources[2:]] == ["done", "done"]
+    for job, other in zip(jobs, alone, strict=True):
+        if job.source.name != twice:
+            assert job.output.read_bytes() == other.output.read_bytes()
+    assert not (tmp_path / twice).exists()
+    assert {path.name for path in tmp_path.glob(".*")} == set()
+    assert len(watch.killed) == 3
+    told = {name: {title for _, other, title, *_ in watch.steps if other == name} for name in found}
+    assert all(told.values())
+    assert any(done for *_, done, _ in watch.steps)
+    assert json.loads((tmp_path / "summary.json").read_text())["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"workers": 3}, "have no room"), ({"workers": 0}, "1 or more")], ids=["room", "none"]
+)
+def test_what_cannot_be_had(given, words, cluster, clips, tmp_path):
+    jobs = [job_of(clips / "a" / "c00.mp4", tmp_path / "out.mp4", threads=1)]
+    with pytest.raises(UsageError, match=words):
+        run_batch(jobs, RayEngine(cluster, **given), Watching())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_asks_for_more_threads_than_a_node_has(cluster, clips, tmp_path):
+    jobs = [job_of(clips / "a" / "c00.mp4", tmp_path / "out.mp4", threads=2)]
+    with pytest.raises(UsageError, match="no node of the Ray cluster has 2 cores"):
+        run_batch(jobs, RayEngine(cluster), Watching())
+
+
+def test_the_engines_flags(clips, tmp_path, capsys):
+    arguments = ["deid", str(clips), "-o", str(tmp_path / "out"), "--attack", "none"]
+    assert main([*arguments, "--engine", "dask"]) == 2
+    assert main([*arguments, "--workers", "2"]) == 2
+    assert main([*arguments, "--address", "127.0.0.1:6379"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert "--engine ray" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(clips, tmp_path, capsys, monkeypatch):
+    """Ray raises a bare Exception of several lines then."""
+    import ray
+
+    def slow(*arguments, **given):
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", slow)
+    out = tmp_path / "out"
+    assert main(["deid", str(clips), "-o", str(out), "--attack", "none", "--engine", "ray", "--quiet"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "no Ray cluster can be used here (The current node timed out during startup); see" in message
+    assert message.count("error:") == 1

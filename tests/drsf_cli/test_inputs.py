@@ -1,0 +1,262 @@
+"""What inputs stand for, where their outputs go, and which share of them is whose. Names only: nothing is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drsf_cli.batch import plan_batch
+from drsf_cli.deidentify import DeidSettings
+from drsf_cli.inputs import expand
+from drsf_cli.shards import Shard, parse_shard
+from weights.errors import InputError, UsageError
+
+SETTINGS = DeidSettings(attack="none")
+
+
+def tree(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def found(inputs, root, **given):
+    return [(one.source.relative_to(root).as_posix(), one.place.as_posix()) for one in expand(inputs, **given)]
+
+
+def outputs(inputs, root, **given):
+    batch = plan_batch(inputs, SETTINGS, output=root / "out", **given)
+    return [job.output.relative_to(root / "out").as_posix() for job in batch.jobs]
+
+
+@pytest.fixture
+def study(tmp_path):
+    return tree(
+        tmp_path / "study",
+        "drive10.mp4", "drive2.MP4", "notes.txt", ".hidden.mp4", ".cache/a.mp4",
+        "p1/front.avi", "p1/still.png", "p1/frames/1.png", "p1/frames/2.png", "p2/front.avi",
+    )  # fmt: skip
+
+
+def test_a_folder_is_searched_in_natural_order(study):
+    assert found([study], study) == [
+        ("drive2.MP4", "drive2.MP4"),
+        ("drive10.mp4", "drive10.mp4"),
+        ("p1/front.avi", "p1/front.avi"),
+        ("p1/still.png", "p1/still.png"),
+        ("p1/frames", "p1/frames"),
+        ("p2/front.avi", "p2/front.avi"),
+    ]
+
+
+def test_outputs_mirror_the_tree(study, tmp_path):
+    assert outputs([study], tmp_path) == [
+        "drive2_deid.mp4",
+        "drive10_deid.mp4",
+        "p1/front_deid.mp4",
+        "p1/still_deid.png",
+        "p1/frames_deid",
+        "p2/front_deid.mp4",
+    ]
+
+
+def test_a_folder_of_nothing_but_pictures_is_one_sequence(tmp_path):
+    pictures = tree(tmp_path / "frames", "1.png", "2.png")
+    assert found([pictures], tmp_path) == [("frames", "frames")]
+    batch = plan_batch([pictures], SETTINGS)
+    assert not batch.several
+    assert batch.jobs[0].output == tmp_path / "frames_deid"
+
+
+def test_several_folders_keep_their_names(tmp_path):
+    tree(tmp_path, "a/front.mp4", "b/front.mp4")
+    assert outputs([tmp_path / "a", tmp_path / "b"], tmp_path) == ["a/front_deid.mp4", "b/front_deid.mp4"]
+
+
+def test_globs(study, tmp_path):
+    assert found([study / "p*"], study)[0] == ("p1/front.avi", "p1/front.avi")
+    assert outputs([study / "**" / "*.avi"], tmp_path) == ["p1/front_deid.mp4", "p2/front_deid.mp4"]
+    with pytest.raises(InputError, match="matches nothing"):
+        expand([study / "*.mov"])
+
+
+def test_each_input_is_taken_once(study):
+    assert len(expand([study, study / "drive10.mp4", study / "*.mp4"])) == 6
+
+
+def test_a_name_with_brackets_that_is_there_is_no_glob(tmp_path):
+    path = tree(tmp_path, "drive[1].mp4") / "drive[1].mp4"
+    assert found([path], tmp_path) == [("drive[1].mp4", "drive[1].mp4")]
+
+
+def test_links_are_followed_into_each_folder_once(tmp_path):
+    tree(tmp_path, "elsewhere/a.mp4", "in/b.mp4")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    assert [source for source, _ in found([tmp_path / "in"], tmp_path)] == ["in/b.mp4", "in/link/a.mp4"]
+
+
+def test_the_folder_of_the_outputs_is_not_searched(tmp_path):
+    tree(tmp_path, "in/a.mp4", "in/out/a_deid.mp4")
+    assert found([tmp_path / "in"], tmp_path, leave_out=tmp_path / "in" / "out") == [("in/a.mp4", "a.mp4")]
+    with pytest.raises(UsageError, match="choose another"):
+        plan_batch([tmp_path / "in"], SETTINGS, output=tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    "names", [("a.avi", "a.mp4"), ("a.mp4", "a_deid.mp4.report.json")], ids=["one stem", "a report's name"]
+)
+def test_a_name_is_never_used_twice(names, tmp_path):
+    tree(tmp_path / "in", *names)
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"input,output\nin/{names[0]},\nin/{names[1]},\n")
+    if names[1].endswith(".json"):
+        manifest.write_text(f"input,output\nin/{names[0]},\nin/{names[0]},in/{names[1]}\n")
+    with pytest.raises(UsageError, match="would both be written to"):
+        plan_batch([], SETTINGS, manifest=manifest, output=tmp_path / "out")
+
+
+def test_a_searched_folder_needs_a_folder_to_go_to(study, tmp_path):
+    with pytest.raises(UsageError, match="-o DIR"):
+        plan_batch([study], SETTINGS)
+    there = tree(tmp_path, "out.mp4") / "out.mp4"
+    with pytest.raises(UsageError, match="is a file"):
+        plan_batch([study], SETTINGS, output=there)
+    with pytest.raises(UsageError, match="--report"):
+        plan_batch([study], SETTINGS, output=tmp_path / "out", report=tmp_path / "r.json")
+    with pytest.raises(UsageError, match="there is no input"):
+        plan_batch([], SETTINGS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no video"):
+        plan_batch([tmp_path / "empty"], SETTINGS, output=tmp_path / "out")
+
+
+# -- shards -----------------------------------------------------------------------------------------------------------
+
+
+def test_shards_share_everything_once():
+    items = list(range(11))
+    shares = [Shard(number, 4).of(items) for number in (1, 2, 3, 4)]
+    assert shares[0] == [0, 4, 8]
+    assert sorted(item for share in shares for item in share) == items
+
+
+def test_shards_of_a_batch(study, tmp_path):
+    shares = [outputs([study], tmp_path, shard=Shard(number, 4)) for number in (1, 2, 3, 4)]
+    assert sorted(item for share in shares for item in share) == sorted(outputs([study], tmp_path))
+    batch = plan_batch([study], SETTINGS, output=tmp_path / "out", shard=Shard(2, 4))
+    assert batch.summary == tmp_path / "out" / "drsf-summary.2-of-4.json"
+
+
+def slurm(own, first, count, step=1):
+    names = {"ID": own, "MIN": first, "COUNT": count, "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "expected"),
+    [
+        ("2/3", {}, Shard(2, 3)),
+        ("slurm", slurm(0, 0, 4), Shard(1, 4)),
+        ("slurm", slurm(8, 1, 8), Shard(8, 8)),
+        ("SLURM", slurm(5, 1, 4, step=2), Shard(3, 4)),  # --array=1-7:2
+    ],
+)
+def test_parse_shard(text, environment, expected):
+    assert parse_shard(text, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [
+        ("0/3", {}),
+        ("4/3", {}),
+        ("x", {}),
+        ("1/0", {}),
+        ("slurm", {}),
+        ("slurm", slurm(9, 1, 3)),
+        ("slurm", slurm(2, 1, 4, step=2)),
+    ],
+)
+def test_what_is_no_shard(text, environment):
+    with pytest.raises(UsageError, match="--shard"):
+        parse_shard(text, environment)
+
+
+# -- manifests --------------------------------------------------------------------------------------------------------
+
+
+def jobs(folder, name, text, **given):
+    manifest = folder / name
+    manifest.write_text(text)
+    return plan_batch([], DeidSettings(**given), manifest=manifest, output=folder / "out").jobs
+
+
+def test_a_csv_manifest(tmp_path):
+    tree(tmp_path, "p1/a.mp4", "p1/b.mp4", "more/c.mp4", "more/d.mp4")
+    text = (
+        "input,output,mask,max-iter,region,gaze,keep_audio,start\n"
+        'p1/a.mp4,,solid,7,"1,2,3,4; 5,6,7,8@0-2",none,yes,1.5\n'
+        "p1/b.mp4,other/name.mkv,,,,,,\n"
+        "more,,blur_9,,,,,\n"
+    )
+    a, b, c, d = jobs(tmp_path, "list.csv", text, crf=30, codec="ffv1")
+    assert [job.output.relative_to(tmp_path / "out") for job in (a, b, c, d)] == [
+        Path("p1/a_deid.mkv"),
+        Path("other/name.mkv"),
+        Path("more/c_deid.mkv"),
+        Path("more/d_deid.mkv"),
+    ]
+    assert (a.settings.mask, a.settings.max_iter, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
+    assert a.settings.regions == ("1,2,3,4", "5,6,7,8@0-2")
+    assert a.settings.victims.gaze is None
+    assert a.settings.keep_audio
+    assert b.settings == DeidSettings(crf=30, codec="ffv1")
+    assert d.settings.mask == "blur_9"
+
+
+def test_a_jsonl_manifest(tmp_path):
+    tree(tmp_path, "a.mp4", "b.mp4")
+    text = (
+        '{"input": "a.mp4", "attack-opt": ["mu=0.9"], "crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
+        '{"input": "b.mp4", "max_error": 3, "detector": null}\n'
+    )
+    a, b = jobs(tmp_path, "list.jsonl", text)
+    assert (a.settings.crf, a.settings.camera, a.settings.on_no_face) == (18, tmp_path / "cam.yml", "solid")
+    assert a.settings.attack_options == ("mu=0.9",)
+    assert b.settings.max_error == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("l.csv", "input,colour\na.mp4,red\n", "line 2: column 'colour' is unknown"),
+        ("l.csv", "output\nx.mp4\n", "line 2: input is missing"),
+        ("l.csv", "input,crf\na.mp4,\na.mp4,good\n", "line 3: crf cannot be 'good'"),
+        ("l.csv", "input,crf\na.mp4,99\n", "line 2: --crf 99 is out of range"),
+        ("l.csv", "input,detector\na.mp4,yolo\n", "line 2: .*yolo"),
+        ("l.csv", "input,on-no-face\na.mp4,hide\n", "refuse, solid, copy"),
+        ("l.csv", "input\na.mp4,1,2\n", "more cells"),
+        ("l.csv", "input,output\na.mp4,../x.mp4\n", "leaves the folder"),
+        ("l.csv", "input,output\n*.mp4,x.mp4\n", "stands for several"),
+        ("l.csv", "input,device\na.mp4,cpu\n", "unknown"),
+        ("l.csv", "", "has no row"),
+        ("l.jsonl", '{"input": "a.mp4"}\n{"input"\n', "line 2: this is not JSON"),
+        ("l.jsonl", "[1]\n", "not a JSON object"),
+        ("l.jsonl", '{"input": "a.mp4", "crf": 1.5}\n', "crf cannot be 1.5"),
+        ("l.jsonl", '{"input": "a.mp4", "crf": true}\n', "crf cannot be True"),
+        ("l.txt", "a.mp4\n", "neither a .csv nor a .jsonl"),
+    ],
+)
+def test_what_is_no_manifest(name, text, words, tmp_path):
+    tree(tmp_path, "a.mp4", "b.mp4")
+    with pytest.raises((UsageError, InputError), match=words):
+        jobs(tmp_path, name, text)
+
+
+def test_a_manifest_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        plan_batch([], SETTINGS, manifest=tmp_path / "no.csv", output=tmp_path)
