@@ -13,6 +13,7 @@ The JSON holds numbers, never pixels:
 
     summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
+    "obscured_only" is of the frames in `samples` alone.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
@@ -556,7 +557,7 @@ def _worst_frames(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     missed = [frame for frame in frames if frame.get("missed")]
     rows: dict[int, dict[str, Any]] = {}
     reasons = [("face missed", missed[: 2 * _WORST])]
-    reasons += [(f"worst {measure.title}", _worst_by(frames, measure)) for measure in PLOTTED]
+    reasons += [(measure.title, _worst_by(frames, measure)) for measure in PLOTTED]
     for reason, group in reasons:
         for frame in group:
             row = rows.setdefault(frame["frame_id"], {"frame": frame, "reasons": []})
@@ -582,6 +583,22 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a limit: the worst that was found, where the audit keeps it, and what it may be."""
+    limits = audit.get("limits")
+    if not isinstance(limits, Mapping):
+        return []
+    return [
+        {"measure": key, "worst found": audit.get(f"worst_{key}"), "limit": limit} for key, limit in limits.items()
+    ]
+
+
+def _audit_rest(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What has no table of its own."""
+    shown = {"limits", "worst_frames", *(f"worst_{key}" for key in audit.get("limits") or {})}
+    return {key: value for key, value in audit.items() if key not in shown}
 
 
 def _plain(value: object) -> str:
@@ -646,6 +663,7 @@ def render_html(
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": _plain, "columns": _columns, "number": _number}
+    environment.filters |= {"limits": _audit_limits, "rest": _audit_rest}
     environment.tests |= {"table": _is_table}
     script = (folder / "report.js").read_text("utf-8")
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
