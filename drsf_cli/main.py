@@ -499,7 +499,8 @@ def viz(
     help_all: HelpAllOption = False,
 ) -> None:
     """Draw box, landmarks, head pose and gaze on a video."""
-    from drsf_cli.panels import comparison, single
+    from drsf_cli.panels import compare as compare_clips
+    from drsf_cli.panels import single
 
     if compare is not None and json_file is not None:
         raise UsageError("--compare reads all its panels itself; leave --json out.")
@@ -515,7 +516,7 @@ def viz(
                 seen = infer_video(source, models, camera=camera, progress=progress)
                 single(source, output, seen, camera=camera, overwrite=overwrite)
             else:
-                comparison(
+                compare_clips(
                     compare, source, output, models, mask=mask, camera=camera, overwrite=overwrite, progress=progress
                 )
     if not quiet:

@@ -31,22 +31,25 @@ def single(
     visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite)
 
 
-def comparison(
-    original: Path,
-    written: Path,
-    output: Path,
+def compare(
+    original: str | Path,
+    written: str | Path,
+    output: str | Path,
     models: Models,
     *,
     mask: str | None = None,
-    camera: Path | None = None,
+    camera: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Original, obscured only, and obscured + attacked (`written`), side by side, each with what is read from it.
 
     The one in the middle is made again from the original as the report beside `written` says, or, where there is
-    none, with `mask` (by default the tool's own); it is never written by itself.
+    none, with `mask` (by default the tool's own); it is never written by itself. Size, rate and times are those of
+    `written`. `camera` is an OpenCV calibration file. Raises InputError for clips that do not belong together,
+    OutputError, UsageError.
     """
+    original, written = Path(original), Path(written)
     progress = progress or Silent()
     settings = _settings_of(written, mask)
     obscuring = parse_obscuring(settings.mask)

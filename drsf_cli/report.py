@@ -590,9 +590,7 @@ def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     limits = audit.get("limits")
     if not isinstance(limits, Mapping):
         return []
-    return [
-        {"measure": key, "worst found": audit.get(f"worst_{key}"), "limit": limit} for key, limit in limits.items()
-    ]
+    return [{"measure": key, "worst found": audit.get(f"worst_{key}"), "limit": limit} for key, limit in limits.items()]
 
 
 def _audit_rest(audit: Mapping[str, Any]) -> dict[str, Any]:
