@@ -20,7 +20,7 @@ from drsf_cli.video import VideoReader
 HERE = Path(__file__).parent
 PICTURE = HERE / "images" / "three_panels.jpg"
 NOTEBOOK = HERE / "demo.ipynb"
-SECONDS = 0.4
+SECONDS = 0.24
 WIDTH = 1400
 """Of the picture, px."""
 
@@ -47,7 +47,8 @@ def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

@@ -212,8 +212,8 @@ def audit_file(
             f"Frame {certain[0].frame} shows a face that is not covered, at {tuple(round(v) for v in certain[0].box)} "
             f"({certain[0].detector}); cover it with --region."
         )
-    worst.sort(key=lambda entry: -entry[0])
-    report.worst_frames = [(index, badness) for badness, index, _ in worst]
+    worst.sort(key=lambda entry: (-entry[0], -entry[1]))
+    report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
     report.sheet = _contact_sheet([image for _, _, image in worst])
     return report
 
