@@ -315,9 +315,16 @@ def _panels(
         where = written if hidden is None else hidden
         panels.append(("What the original reads, drawn on the obscured frame", where, target))
     if hidden is not None and (weak is not None or include_original):
-        panels.append(("Obscured only" + (", as it is read" if weak is not None else ""), hidden, weak))
-    panels.append(("Output: obscured and perturbed" + (", as it is read" if recovered else ""), written, recovered))
+        panels.append(("Obscured only" + _read(weak), hidden, weak))
+    panels.append(("Output: obscured and perturbed" + _read(recovered), written, recovered))
     return panels
+
+
+def _read(seen: FrameObservation | None) -> str:
+    """How a picture's title goes on."""
+    if seen is None:
+        return ""
+    return ", as it is read" if seen.faces else ": no face is read"
 
 
 def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path | None:
@@ -590,7 +597,10 @@ def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     limits = audit.get("limits")
     if not isinstance(limits, Mapping):
         return []
-    return [{"measure": key, "worst found": audit.get(f"worst_{key}"), "limit": limit} for key, limit in limits.items()]
+    return [
+        {"measure": key.replace("_", " "), "worst found": audit.get(f"worst_{key}"), "limit": limit}
+        for key, limit in limits.items()
+    ]
 
 
 def _audit_rest(audit: Mapping[str, Any]) -> dict[str, Any]:
