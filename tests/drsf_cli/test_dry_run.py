@@ -65,7 +65,7 @@ def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, c
 
 
 def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
-    """Within a factor of three, which a busy machine needs."""
+    """Within a factor of five, which a busy machine needs."""
     settings = DeidSettings(attack="none")
     models = Models.load(settings.victims, "cpu")
     expected = dry_run_of(clip, tmp_path / "out.mp4", settings, models)
@@ -73,7 +73,7 @@ def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--attack", "none", "-q"]) == 0
     report = json.loads((tmp_path / "out.mp4.report.json").read_text())
     real = report["cost"]["seconds_per_frame"] * 20
-    assert real / 3 < expected.seconds < real * 3
+    assert real / 5 < expected.seconds < real * 5
 
 
 def test_start_and_end_count(clip, tmp_path):

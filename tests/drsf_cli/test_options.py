@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -196,50 +193,30 @@ def test_the_readme_names_every_exit_code():
 # ------------------------------------------------------------------------------------------- completion
 
 
-@pytest.fixture(scope="module")
-def complete():
-    """What Bash is given for words typed so far; one process for all, because each loads the networks' libraries."""
-    lines = [
-        "drsf ",
-        "drsf de",
-        "drsf deid --ma",
-        "drsf deid --attack ",
-        "drsf deid --attack ad",
-        "drsf deid -z ",
-        "drsf weights ",
-    ]
-    code = (
-        "import json, os, sys\n"
-        "from contextlib import redirect_stdout\n"
-        "from io import StringIO\n"
-        "from drsf_cli.main import main\n"
-        "answers = {}\n"
-        "for line in json.loads(sys.argv[1]):\n"
-        "    os.environ |= {'_DRSF_COMPLETE': 'complete_bash', 'COMP_WORDS': line}\n"
-        "    os.environ['COMP_CWORD'] = str(len(line.split(' ')) - 1)\n"
-        "    with redirect_stdout(StringIO()) as out:\n"
-        "        try:\n"
-        "            main([])\n"
-        "        except SystemExit:\n"
-        "            pass\n"
-        "    answers[line] = out.getvalue().split()\n"
-        "print(json.dumps(answers))\n"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True, env=environment
-    )
-    return json.loads(ran.stdout)
+@pytest.fixture
+def complete(monkeypatch, capsys):
+    """What Bash is given for words typed so far: it runs the program with these in the environment."""
+
+    def answers(line):
+        monkeypatch.setenv("_DRSF_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        with pytest.raises(SystemExit) as done:
+            main([])
+        assert done.value.code == 0
+        return capsys.readouterr().out.split()
+
+    return answers
 
 
 def test_completion_knows_commands_flags_and_values(complete):
-    assert {words[0] for words in LEAVES} == set(complete["drsf "])
-    assert [word for word in complete["drsf de"] if word != "demo"] == ["deid"]
-    assert complete["drsf deid --ma"] == ["--mask", "--max-iter"]
-    assert complete["drsf deid --attack "] == ["none", *METHODS]
-    assert complete["drsf deid --attack ad"] == [name for name in METHODS if name.startswith("ad")]
-    assert complete["drsf deid -z "] == registry.names("gaze")
-    assert "pull" in complete["drsf weights "]
+    assert {words[0] for words in LEAVES} == set(complete("drsf "))
+    assert set(complete("drsf de")) == {"deid", "demo"}
+    assert complete("drsf deid --ma") == ["--mask", "--max-iter"]
+    assert complete("drsf deid --attack ") == ["none", *METHODS]
+    assert complete("drsf deid --attack ad") == [name for name in METHODS if name.startswith("ad")]
+    assert complete("drsf deid -z ") == registry.names("gaze")
+    assert "pull" in complete("drsf weights ")
 
 
 def test_completion_can_be_installed(tmp_path, monkeypatch, capsys):
