@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo docs test lint clean
 
 setup: .venv/.ready
 
@@ -15,6 +15,10 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/drsf demo demo --overwrite
+
+# the picture of the README, and the notebook's outputs
+docs: setup
+	$(BIN)/python docs/make.py
 
 lint: setup
 	$(BIN)/ruff check .

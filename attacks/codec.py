@@ -249,7 +249,7 @@ class Focus:
         graph = Graph()
         steps = [
             graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format.name, time_base=self._settings.time_base
+                width=frame.width, height=frame.height, format=frame.format, time_base=self._settings.time_base
             ),
             *(graph.add("addroi", f"{x1}:{y1}:{x2 - x1}:{y2 - y1}:{offset}") for x1, y1, x2, y2 in rects),
             graph.add("buffersink"),

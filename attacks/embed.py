@@ -30,8 +30,9 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.012, "aligner": 0.007, "gaze": 1.0}
-"""Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees."""
+TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.0025, "gaze": 1.0}
+"""Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They stand to each other about as
+what H.264 at CRF 23 costs on an untouched face, so that no victim is served at another's expense."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +255,7 @@ def moved(delta: Tensor, source: Window, target: Window) -> Tensor:
     if source == target:
         return delta
     picture = np.ascontiguousarray(delta.permute(1, 2, 0).cpu().numpy())
-    shift = np.float64([[1, 0, source.x - target.x], [0, 1, source.y - target.y]])
+    shift = np.array([[1.0, 0.0, source.x - target.x], [0.0, 1.0, source.y - target.y]])
     warped = cv2.warpAffine(picture, shift, (target.width, target.height), flags=cv2.INTER_NEAREST)
     return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
 
@@ -282,7 +283,7 @@ def carried(delta: Tensor, source: Window, target: Window, before: Array, after:
     size = (field.shape[1] * coarse, field.shape[0] * coarse)
     # cv2.resize puts samples at pixel centres; the grid's lie at pixel corners of the coarse grid
     grid = cv2.warpAffine(
-        field.astype(np.float32), np.float64([[coarse, 0, 0], [0, coarse, 0]]), size, flags=cv2.INTER_LINEAR
+        field.astype(np.float32), np.array([[coarse, 0.0, 0.0], [0.0, coarse, 0.0]]), size, flags=cv2.INTER_LINEAR
     )[: target.height, : target.width]
     picture = np.ascontiguousarray(delta.permute(1, 2, 0).cpu().numpy())
     warped = cv2.remap(

@@ -203,7 +203,9 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)
-    return _Combined(torch.stack(ratios).amax(dim=0), pulls, errors, {name: output.cpu() for name, output in outputs.items()})
+    return _Combined(
+        torch.stack(ratios).amax(dim=0), pulls, errors, {name: output.cpu() for name, output in outputs.items()}
+    )
 
 
 def unit(gradient: Tensor) -> Tensor:

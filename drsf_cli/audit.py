@@ -118,6 +118,8 @@ class AuditReport:
     frames_looked_at: int = 0
     every: int = 0
     streams: dict[str, int] = field(default_factory=dict)
+    worst_frames: list[tuple[int, float]] = field(default_factory=list)
+    """(frame, how near it is to failing) of those on the sheet, the nearest first."""
     sheet: bytes = field(default=b"", repr=False)
     """PNG: the frames nearest to failing, as written."""
 
@@ -141,6 +143,7 @@ class AuditReport:
             "detectors_every": self.every,
             "frames_looked_at": self.frames_looked_at,
             "streams": self.streams,
+            "worst_frames": [{"frame": index, "nearness": round(near, 4)} for index, near in self.worst_frames],
         }
 
 
@@ -209,7 +212,9 @@ def audit_file(
             f"Frame {certain[0].frame} shows a face that is not covered, at {tuple(round(v) for v in certain[0].box)} "
             f"({certain[0].detector}); cover it with --region."
         )
-    report.sheet = _contact_sheet([image for _, _, image in sorted(worst, key=lambda entry: -entry[0])])
+    worst.sort(key=lambda entry: (-entry[0], -entry[1]))
+    report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
+    report.sheet = _contact_sheet([image for _, _, image in worst])
     return report
 
 

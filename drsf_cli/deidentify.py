@@ -20,7 +20,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
 from drsf_cli.models import Models, VictimNames
 from drsf_cli.progress import Progress, Silent, runs
-from drsf_cli.report import sample, sample_ids
+from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.versions import versions
 from drsf_cli.video import Frame, VideoInfo, VideoReader, Writer, encoder_settings, open_writer
 from export.session import Device
@@ -65,6 +65,8 @@ COVER_THRESHOLD = 0.5
 """Detections for covering count from this score on; those for embedding from the detector's own threshold on."""
 FLOOR_RUNS, FLOOR_LENGTH = 4, 8
 """The codec's noise floor is measured on this many runs of this many frames."""
+FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
+"""Steps that look at a few frames only, however long the clip is."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +74,22 @@ class DeidSettings:
     """Everything that decides what `deidentify` writes. Values are as typed on the command line."""
 
     victims: VictimNames = field(default_factory=VictimNames)
-    attack: str = "mi-fgsm"
+    attack: str = "sgd"
     attack_options: tuple[str, ...] = ()
     """`key=value` of the step rule."""
     mask: str = "pixelate_5"
     eps: str = "24/255"
     max_iter: int | None = None
     """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int = 6
+    warm_iter: int = 3
     """Limit of steps for every other frame."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
-    batch_size: int = 4
+    batch_size: int = 2
     codec: str = "h264"
     crf: int = 23
     preset: str = "medium"
-    head_qp: int = -8
+    head_qp: int = -4
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
     keep_audio: bool = False
@@ -111,6 +113,8 @@ class DeidSettings:
     max_error: float | None = None
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = False
+    html: bool = False
+    """Write the page of the report, too."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,8 @@ def check(settings: DeidSettings) -> _Plan:
         raise UsageError(f"--max-error {settings.max_error} is not a number above 0.")
     if not 0 <= settings.crf <= 51:
         raise UsageError(f"--crf {settings.crf} is out of range; it takes 0 (best) to 51 (worst).")
+    if not -20 <= settings.head_qp <= 0:
+        raise UsageError(f"--head-qp {settings.head_qp} is out of range; it takes -20 (finest) to 0 (as the rest).")
     find_codec(settings.codec)
     for region in settings.regions:
         parse_region(region)
@@ -229,8 +235,11 @@ def deidentify(
 ) -> dict[str, Any]:
     """De-identify `source` into `output`, and write the report beside it (`report`, by default OUTPUT.report.json).
 
-    Returns the report. Raises DrsfError, one sentence, and then leaves nothing behind. `models` that are loaded
-    already are used again; they must fit `settings.victims`.
+    `source` is a video, a picture or a folder of pictures. `models` that are loaded already are used again; they must
+    fit `settings.victims`. `progress` is told of the steps.
+
+    Returns the report as the file has it: a dict whose form drsf_cli/report.py tells. Raises a DrsfError
+    (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
     """
     settings = settings or DeidSettings()
     progress = progress or Silent()
@@ -247,7 +256,10 @@ def deidentify(
 
     report_output = AtomicOutput(report, overwrite=settings.overwrite, inputs=[source, output])
     run: _Run | None = None
+    page: AtomicOutput | None = None
     try:
+        if settings.html:
+            page = AtomicOutput(page_path(output), overwrite=settings.overwrite, inputs=[source, output, report])
         run = _Run(settings, plan, reader, models, camera, progress, output)
         document = run.execute(began)
         report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -260,16 +272,31 @@ def deidentify(
             for path in (report, sheet_path(output)):
                 path.unlink(missing_ok=True)
             raise
+        if page is not None:  # shows frames of the output, so it comes after it
+            page.temporary.write_text(render_html([(report, document)]), encoding="utf-8")
+            page.publish()
     finally:
         report_output.discard()
+        if page is not None:
+            page.discard()
         if run is not None:
             run.close()
     return document
 
 
+def floor_frames(count: int) -> int:
+    """Frames of a clip of `count` that the codec's noise floor is measured on, at most."""
+    return FLOOR_LENGTH * min(FLOOR_RUNS, max(1, count // (4 * FLOOR_LENGTH)))
+
+
 def report_path(output: Path) -> Path:
     """Where the report of an output goes unless told otherwise."""
     return output.with_name(output.name + ".report.json")
+
+
+def page_path(output: Path) -> Path:
+    """Where the page of an output's report goes."""
+    return output.with_name(output.name + ".report.html")
 
 
 def sheet_path(output: Path) -> Path:
@@ -498,9 +525,9 @@ class _Run:
         if CODECS[self.settings.codec].lossless or self.info.kind != "video" or self.plan.attack is None:
             return None
         codec = self._delivery_codec()
-        runs_wanted = min(FLOOR_RUNS, max(1, count // (4 * FLOOR_LENGTH)))
+        runs_wanted = floor_frames(count) // FLOOR_LENGTH
         starts = {round((k + 0.5) * count / runs_wanted - FLOOR_LENGTH / 2) for k in range(runs_wanted)}
-        self.progress.begin("Measuring the codec's own noise", len(starts) * FLOOR_LENGTH)
+        self.progress.begin(FLOOR_STEP, len(starts) * FLOOR_LENGTH)
         seen: list[FrameObservation] = []
         group: list[Frame] = []
         for frame in self._frames(survey):
@@ -515,6 +542,22 @@ class _Run:
                 self.progress.advance(len(group))
                 group = []
         return evaluate(survey.observations, seen) if seen else None
+
+    def _obscured_only(
+        self, survey: Survey, regions: Sequence[tuple[Region, ...]], shown: Sequence[int]
+    ) -> dict[int, FrameObservation]:
+        """What is read from frames `shown` when they are obscured and nothing is embedded; in memory only."""
+        if self.plan.attack is None:  # then that is the output itself
+            return {}
+        wanted = set(shown)
+        seen: dict[int, FrameObservation] = {}
+        self.progress.begin(SHOWN_STEP, len(wanted))
+        for frame in self._frames(survey):
+            if frame.index in wanted:
+                hidden = replace(frame, image=self._covered(frame, regions))
+                seen[frame.index] = self.observer.observe([hidden])[0]
+                self.progress.advance()
+        return seen
 
     # -- the report -------------------------------------------------------------------------------------------------
 
@@ -531,6 +574,8 @@ class _Run:
         floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
         seconds = time.monotonic() - began
         rows = [_frame_row(row, embedded.get(row.frame_id), floors.get(row.frame_id)) for row in result.frames]
+        shown = sample_ids(rows)
+        weak = self._obscured_only(survey, regions, shown)
         return {
             "drsf": versions()["drsf"],
             "input": {
@@ -554,10 +599,11 @@ class _Run:
             "fidelity": {
                 "recovered": summary(result),
                 "noise_floor": None if floor is None else summary(floor),
+                "obscured_only": summary(evaluate(survey.observations, weak.values())) if weak else None,
             },
             "tolerances": dict(TOLERANCES),
             "frames": rows,
-            "samples": [sample(i, regions[i], survey.observations[i], self.recovered[i]) for i in sample_ids(rows)],
+            "samples": [sample(i, regions[i], survey.observations[i], self.recovered[i], weak.get(i)) for i in shown],
             "cost": {
                 "victim_passes_per_frame": sum(one.passes for one in embedded.values()) / count,
                 "victim_checks_per_frame": sum(one.checks for one in embedded.values()) / count,
@@ -661,7 +707,7 @@ def score(row: FrameErrors) -> float:
     return max(values, default=0.0)
 
 
-SHORT = 4.0
+SHORT = 6.0
 """A frame whose worst error is over this many tolerances goes back for more steps ..."""
 MORE_STEPS = 3
 """... and gets this many a round."""

@@ -187,16 +187,23 @@ def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
 
 
 def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
-    """Compare every `*.json` of the folder `gt` with the file of the same name in `pred`.
+    """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
 
-    Raises InputError where one is no folder, no name is in both, or a file is not of the form.
+    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
+    no name is in both, or a file is not of the form.
     """
     gt, pred = Path(gt), Path(pred)
     names: list[set[str]] = []
     for folder in (gt, pred):
         if not folder.is_dir():
             raise InputError(f"{folder}: is not a folder; give two folders of JSON files, or two files.")
-        names.append({path.name for path in folder.glob("*.json") if path.is_file()})
+        names.append(
+            {
+                path.relative_to(folder).as_posix()
+                for path in folder.rglob("*.json")
+                if path.is_file() and not path.name.endswith(".report.json")
+            }
+        )
     shared = sorted(names[0] & names[1])
     if not shared:
         raise InputError(

@@ -11,25 +11,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from attacks.codec import CODECS
+from attacks.steps import METHODS
 from drsf_cli import tables
 from drsf_cli.batch import Batch, Engine, Local, Result, plan_batch, run_batch
-from drsf_cli.deidentify import DeidSettings, check, deidentify, report_path
-from drsf_cli.evaluate import evaluate_files, evaluate_folders, evaluation_to_dict, plot_errors, write_csv
+from drsf_cli.deidentify import DeidSettings, check, deidentify, page_path, report_path
+from drsf_cli.dry_run import dry_run_of
+from drsf_cli.evaluate import (
+    FolderEvaluation,
+    evaluate_files,
+    evaluate_folders,
+    evaluation_to_dict,
+    plot_errors,
+    write_csv,
+)
 from drsf_cli.infer import infer as infer_video
 from drsf_cli.models import Models, VictimNames
+from drsf_cli.options import RUN_PANEL, ConfigOption, HelpAllOption
 from drsf_cli.outputs import Job
 from drsf_cli.records import read_observations, write_observations
 from drsf_cli.resume import clear_leftovers, finished
 from drsf_cli.shards import Shard, parse_shard
 from drsf_cli.versions import versions
 from drsf_cli.weights_command import app as weights_app
+from victims import registry
 from weights.errors import BatchError, DrsfError, InputError, UsageError
 from weights.files import write_atomically
 
@@ -46,13 +57,15 @@ app.add_typer(weights_app, name="weights")
 out = Console()
 err = Console(stderr=True)
 
-VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL, MANY_PANEL, RUN_PANEL = (
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL, MANY_PANEL = (
     "Victims",
     "Attack",
     "Covering",
     "Input and output",
     "Many inputs",
-    "Running",
 )
 
 Detector = Annotated[
@@ -60,20 +73,37 @@ Detector = Annotated[
     typer.Option(
         "-d",
         "--detector",
-        help="mtcnn, retinaface, retinaface-resnet50; NAME@FILE for own weights.",
+        help="mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.",
+        autocompletion=lambda: registry.names("detector"),
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
-AlignerOption = Annotated[str, typer.Option("-a", "--aligner", help="fan-compact, fan.", rich_help_panel=VICTIM_PANEL)]
+AlignerOption = Annotated[
+    str,
+    typer.Option(
+        "-a",
+        "--aligner",
+        help="fan-compact, fan.",
+        autocompletion=lambda: registry.names("aligner"),
+        rich_help_panel=VICTIM_PANEL,
+    ),
+]
 Gaze = Annotated[
     str,
-    typer.Option("-z", "--gaze", help="gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.", rich_help_panel=VICTIM_PANEL),
+    typer.Option(
+        "-z",
+        "--gaze",
+        help="gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.",
+        autocompletion=lambda: registry.names("gaze"),
+        rich_help_panel=VICTIM_PANEL,
+    ),
 ]
 AllowUnknown = Annotated[
     bool,
     typer.Option(
         "--allow-unknown-weights",
         help="Take weight files that the catalogue does not know.",
+        hidden=True,
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
@@ -86,7 +116,7 @@ CameraOption = Annotated[
 Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
 BatchSize = Annotated[
-    int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", rich_help_panel=RUN_PANEL)
+    int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]
 
 
@@ -146,6 +176,11 @@ def _bars(quiet: bool) -> Iterator[RichProgress]:
         yield RichProgress(bars)
 
 
+def _examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n\n".join(f"Example: drsf {line}" for line in lines)
+
+
 def _device(name: str) -> Any:
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {name} is unknown; it takes auto, cpu or cuda.")
@@ -160,12 +195,10 @@ def _names(detector: str, aligner: str, gaze: str) -> VictimNames:
 
 
 @app.command(
-    epilog="Example: drsf deid drive.mp4 -o drive_deid.mp4 --attack mi-fgsm --mask pixelate_5",
+    epilog=_examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --config study.toml --dry-run")
 )
 def deid(
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT...", help="Videos, pictures, folders, globs.")
-    ] = None,
+    inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Output file; a folder for several inputs.", rich_help_panel=FILE_PANEL),
@@ -190,12 +223,23 @@ def deid(
     aligner: AlignerOption = "fan-compact",
     gaze: Gaze = "gaze-compact",
     attack: Annotated[
-        str, typer.Option("-g", "--attack", help="Step rule, or none.", rich_help_panel=ATTACK_PANEL)
+        str,
+        typer.Option(
+            "-g",
+            "--attack",
+            help="Step rule, or none.",
+            autocompletion=lambda: ["none", *METHODS],
+            rich_help_panel=ATTACK_PANEL,
+        ),
     ] = DeidSettings.attack,
     attack_opt: Annotated[
         list[str] | None,
         typer.Option(
-            "--attack-opt", metavar="KEY=VALUE", help="A step rule's own parameter.", rich_help_panel=ATTACK_PANEL
+            "--attack-opt",
+            metavar="KEY=VALUE",
+            help="A step rule's own parameter.",
+            hidden=True,
+            rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
     mask: Annotated[
@@ -208,23 +252,37 @@ def deid(
         int | None, typer.Option("--max-iter", help="Steps for the first frame.", rich_help_panel=ATTACK_PANEL)
     ] = None,
     warm_iter: Annotated[
-        int, typer.Option("--warm-iter", help="Steps for the others.", rich_help_panel=ATTACK_PANEL)
+        int, typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.warm_iter,
     refine: Annotated[
         int,
-        typer.Option("--refine", help="Rounds for frames short in the file.", rich_help_panel=ATTACK_PANEL),
+        typer.Option(
+            "--refine", help="Rounds for frames short in the file.", hidden=True, rich_help_panel=ATTACK_PANEL
+        ),
     ] = DeidSettings.refine,
     max_error: Annotated[
         float | None,
-        typer.Option("--max-error", help="Fail over so many tolerances.", rich_help_panel=ATTACK_PANEL),
+        typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
     batch_size: BatchSize = DeidSettings.batch_size,
     codec: Annotated[
-        str, typer.Option("--codec", help="h264, h264-rgb or ffv1 (lossless).", rich_help_panel=FILE_PANEL)
+        str,
+        typer.Option(
+            "--codec",
+            help="h264, h264-rgb or ffv1 (lossless).",
+            autocompletion=lambda: list(CODECS),
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = DeidSettings.codec,
     crf: Annotated[
         int, typer.Option("--crf", help="H.264 quality, 0 best.", rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
+    head_qp: Annotated[
+        int,
+        typer.Option(
+            "--head-qp", help="Quantiser of H.264 at heads, less --crf's.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
+    ] = DeidSettings.head_qp,
     keep_audio: Annotated[
         bool, typer.Option("--keep-audio", help="Copy the sound: voices identify too.", rich_help_panel=FILE_PANEL)
     ] = False,
@@ -232,21 +290,22 @@ def deid(
     end: End = None,
     camera: CameraOption = None,
     embed: Annotated[
-        str, typer.Option("--embed", help="largest, or x,y px of a face.", rich_help_panel=COVER_PANEL)
+        str, typer.Option("--embed", help="largest, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL)
     ] = DeidSettings.embed,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
     ] = None,
     max_gap: Annotated[
-        float, typer.Option("--max-gap", help="Seconds interpolated.", rich_help_panel=COVER_PANEL)
+        float, typer.Option("--max-gap", help="Seconds interpolated.", hidden=True, rich_help_panel=COVER_PANEL)
     ] = DeidSettings.max_gap,
     on_no_face: Annotated[
         str,
         typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
     ] = "refuse",
     keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Keep what failed its audit.", rich_help_panel=COVER_PANEL)
+        bool,
+        typer.Option("--keep-failed", help="Keep what failed its audit.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = False,
     device: DeviceOption = "auto",
     threads: Annotated[
@@ -254,13 +313,22 @@ def deid(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Default: OUTPUT.report.json.", rich_help_panel=FILE_PANEL),
+        typer.Option("--report", help="Default: OUTPUT.report.json.", hidden=True, rich_help_panel=FILE_PANEL),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write OUTPUT.report.html, too.", rich_help_panel=FILE_PANEL)
+    ] = False,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, and how long it takes.", rich_help_panel=RUN_PANEL),
+    ] = False,
     quiet: Quiet = False,
+    config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
-    """Obscure every head of a video and embed what authorised models read."""
+    """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
     if on_no_face not in ("refuse", "solid", "copy"):
         raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
     settings = DeidSettings(
@@ -275,6 +343,7 @@ def deid(
         batch_size=batch_size,
         codec=codec,
         crf=crf,
+        head_qp=head_qp,
         keep_audio=keep_audio,
         start=start,
         end=end,
@@ -289,17 +358,32 @@ def deid(
         keep_failed=keep_failed,
         max_error=max_error,
         overwrite=overwrite,
+        html=html,
     )
     plan = check(settings)
     for line in plan.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
     share = None if shard is None else parse_shard(shard, os.environ)
     batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
+    if dry_run:
+        _forecast(batch, quiet)
+        return
     chosen = _engine(engine, address, workers)
     if batch.several or engine != "local":
         _deid_many(batch, chosen, resume, share, quiet)
     else:
         _deid_one(batch.jobs[0], resume, quiet)
+
+
+def _forecast(batch: Batch, quiet: bool) -> None:
+    models: dict[VictimNames, Models] = {}
+    for job in batch.jobs:
+        s = job.settings
+        if s.victims not in models:
+            models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
+        with _bars(quiet) as progress:
+            forecast = dry_run_of(job.source, job.output, s, models[s.victims], report=job.report, progress=progress)
+        out.print(tables.forecast(forecast))
 
 
 def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
@@ -316,7 +400,8 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
         out.print(tables.fidelity(document))
         out.print(tables.cost(document))
         out.print(tables.audit(document))
-        out.print(f"Wrote {job.output} and {job.report}.", soft_wrap=True)
+        written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]
+        out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
 
 
 def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
@@ -344,7 +429,7 @@ def _engine(name: str, address: str | None, workers: int | None) -> Engine:
     return RayEngine(address, workers)
 
 
-@app.command(epilog="Example: drsf infer drive.mp4 -o drive.json")
+@app.command(epilog=_examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze"))
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.", rich_help_panel=FILE_PANEL)],
@@ -360,6 +445,8 @@ def infer(
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
     if backend not in ("onnx", "torch"):
@@ -384,7 +471,10 @@ def infer(
         out.print(f"{seen} of {len(observations)} frames have a face ({ran}). Wrote {output}.", soft_wrap=True)
 
 
-@app.command(name="eval", epilog="Example: drsf eval original.json deidentified.json")
+@app.command(
+    name="eval",
+    epilog=_examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json"),
+)
 def evaluate(
     gt: Annotated[Path, typer.Argument(metavar="GT", help="JSON of the original, or a folder of them.")],
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="JSON of the other, or a folder of them.")],
@@ -393,6 +483,7 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the error curves, PNG.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    config: ConfigOption = None,
 ) -> None:
     """Compare two readings of one clip, or folders of them paired by name."""
     for path in (json_file, csv_file, plot):
@@ -405,6 +496,8 @@ def evaluate(
     result = single if single is not None else evaluate_folders(gt, pred)
     if not quiet:
         out.print(tables.evaluation(result))
+        if isinstance(result, FolderEvaluation):
+            out.print(tables.files(result))
     if json_file is not None:
         write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
     if csv_file is not None:
@@ -413,13 +506,14 @@ def evaluate(
         plot_errors(single, plot)
 
 
-@app.command(epilog="Example: drsf demo demo")
+@app.command(epilog=_examples("demo demo"))
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
     seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.")] = 2.0,
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    config: ConfigOption = None,
 ) -> None:
     """Make a clip from a public-domain portrait, then deid, infer and eval it."""
     from drsf_cli.demo_clip import make_demo_clip
@@ -446,7 +540,7 @@ def demo(
             out.print(str(path), soft_wrap=True)
 
 
-@app.command(epilog="Example: drsf export -d retinaface -z mpiigaze -o onnx")
+@app.command(epilog=_examples("export -d retinaface -z mpiigaze -o onnx"))
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the ONNX files.")],
     detector: Annotated[str | None, typer.Option("-d", "--detector", help="A detector.")] = None,
@@ -456,6 +550,8 @@ def export(
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset.")] = 17,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside.")] = False,
     allow_unknown: AllowUnknown = False,
+    config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
     """Write victims as ONNX files, run them beside torch, and fail if they differ."""
     from drsf_cli.export_victims import export_victims
@@ -473,7 +569,7 @@ def export(
         err.print(f"[yellow]left out:[/] {escape(reason)}", soft_wrap=True)
 
 
-@app.command(epilog="Example: drsf viz drive_deid.mp4 -o panels.mp4 --compare drive.mp4")
+@app.command(epilog=_examples("viz drive.mp4 -o seen.mp4", "viz drive_deid.mp4 -o panels.mp4 --compare drive.mp4"))
 def viz(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Video or picture.", rich_help_panel=FILE_PANEL)],
@@ -486,6 +582,12 @@ def viz(
             "--compare", help="The original: original, obscured, and INPUT side by side.", rich_help_panel=FILE_PANEL
         ),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--mask", help="Of the panel in the middle; else as in INPUT's report.", rich_help_panel=FILE_PANEL
+        ),
+    ] = None,
     detector: Detector = "mtcnn",
     aligner: AlignerOption = "fan-compact",
     gaze: Gaze = "gaze-compact",
@@ -494,12 +596,17 @@ def viz(
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
     """Draw box, landmarks, head pose and gaze on a video."""
-    from drsf_cli.panels import comparison, single
+    from drsf_cli.panels import compare as compare_clips
+    from drsf_cli.panels import single
 
     if compare is not None and json_file is not None:
         raise UsageError("--compare reads all its panels itself; leave --json out.")
+    if mask is not None and compare is None:
+        raise UsageError("--mask is for the panel in the middle; give --compare as well.")
     names = _names(detector, aligner, gaze)
     with _bars(quiet) as progress:
         if json_file is not None:
@@ -510,12 +617,14 @@ def viz(
                 seen = infer_video(source, models, camera=camera, progress=progress)
                 single(source, output, seen, camera=camera, overwrite=overwrite)
             else:
-                comparison(compare, source, output, models, camera=camera, overwrite=overwrite, progress=progress)
+                compare_clips(
+                    compare, source, output, models, mask=mask, camera=camera, overwrite=overwrite, progress=progress
+                )
     if not quiet:
         out.print(f"Wrote {output}.", soft_wrap=True)
 
 
-@app.command(epilog="Example: drsf report drive_deid.mp4.report.json -o report.html")
+@app.command(epilog=_examples("report drive_deid.mp4.report.json -o report.html"))
 def report(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Reports that `drsf deid` wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file.")],
@@ -523,12 +632,26 @@ def report(
         bool, typer.Option("--include-original", help="Put frames of the original into the page.")
     ] = False,
     overwrite: Overwrite = False,
+    config: ConfigOption = None,
 ) -> None:
     """Make one self-contained HTML page of reports."""
     from drsf_cli.report import write_html
 
     write_html(reports, output, include_original=include_original, overwrite=overwrite)
     out.print(f"Wrote {output}.", soft_wrap=True)
+
+
+@app.command(epilog=_examples("doctor && drsf deid drive.mp4"))
+def doctor() -> int:
+    """Say which providers, codecs, victims and weights are usable, and why not.
+
+    Exits with 1 if the defaults are not.
+    """
+    from drsf_cli.doctor import examine, healthy
+
+    checks = examine()
+    out.print(tables.checks(checks))
+    return 0 if healthy(checks) else 1
 
 
 @app.callback(invoke_without_command=False)
@@ -550,7 +673,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path.parent} is not a folder; make it first.")
 
 
-def _print_error(error: DrsfError) -> None:
+def _print_error(error: DrsfError | str) -> None:
     err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
 
 
@@ -567,13 +690,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _print_error(error)
         return error.exit_code
-    except click.exceptions.Abort:
-        err.print("[red]stopped[/]")
-        return 130
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:  # a flag, a value or a command that it does not know
+        if not error.format_message():  # the help has been printed
+            return error.exit_code
+        context = getattr(error, "ctx", None)
+        command = "drsf" if context is None else context.command_path
+        _print_error(f"{error.format_message().rstrip('.')}; see {command} --help.")
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    if code == STOPPED:
         err.print("[red]stopped[/]: nothing was left behind")
-        return 130
     return code if isinstance(code, int) else 0

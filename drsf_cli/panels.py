@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from attacks.obscure import Region, obscure, parse_obscuring
-from drsf_cli.deidentify import DeidSettings, plan_cover, survey_video
+from drsf_cli.deidentify import DeidSettings, plan_cover, report_path, survey_video
 from drsf_cli.infer import infer
 from drsf_cli.models import Models
 from drsf_cli.progress import Progress, Silent
+from drsf_cli.report import read_report
 from drsf_cli.video import VideoReader
 from drsf_cli.visualize import Panel, visualize
 from victims.base import Image
@@ -29,25 +31,29 @@ def single(
     visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite)
 
 
-def comparison(
-    original: Path,
-    written: Path,
-    output: Path,
+def compare(
+    original: str | Path,
+    written: str | Path,
+    output: str | Path,
     models: Models,
     *,
-    mask: str = DeidSettings.mask,
-    camera: Path | None = None,
+    mask: str | None = None,
+    camera: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Original, obscured only, and obscured + attacked (`written`), side by side, each with what is read from it.
 
-    The one in the middle is made again from the original with `mask`; it is never written by itself.
+    The one in the middle is made again from the original as the report beside `written` says, or, where there is
+    none, with `mask` (by default the tool's own); it is never written by itself. Size, rate and times are those of
+    `written`. `camera` is an OpenCV calibration file. Raises InputError for clips that do not belong together,
+    OutputError, UsageError.
     """
+    original, written = Path(original), Path(written)
     progress = progress or Silent()
-    settings = DeidSettings(mask=mask, on_no_face="solid")
-    obscuring = parse_obscuring(mask)
-    reader = VideoReader(original)
+    settings = _settings_of(written, mask)
+    obscuring = parse_obscuring(settings.mask)
+    reader = VideoReader(original, settings.start, settings.end)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)
@@ -64,8 +70,27 @@ def comparison(
         hidden.append(FrameObservation(frame.index, frame.pts, faces))
         progress.advance()
     panels = [
-        Panel("original", original, infer(original, models, camera=camera, progress=progress)),
+        Panel(
+            "original",
+            reader,
+            infer(original, models, camera=camera, start=settings.start, end=settings.end, progress=progress),
+        ),
         Panel("obscured", (image for image, _ in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
     ]
     visualize(panels, output, camera=camera, overwrite=overwrite)
+
+
+def _settings_of(written: Path, mask: str | None) -> DeidSettings:
+    """What decides how `written` was covered, from the report beside it; the defaults where that says nothing."""
+    path = report_path(written)
+    said: Mapping[str, Any] = read_report(path)["settings"] if path.is_file() else {}
+    defaults = DeidSettings()
+    return DeidSettings(
+        mask=mask or said.get("mask", defaults.mask),
+        start=said.get("start"),
+        end=said.get("end"),
+        max_gap=said.get("max_gap", defaults.max_gap),
+        regions=tuple(said.get("regions", ())),
+        on_no_face="solid",
+    )

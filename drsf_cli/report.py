@@ -13,6 +13,7 @@ The JSON holds numbers, never pixels:
 
     summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
+    "obscured_only" is of the frames in `samples` alone.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
@@ -314,9 +315,16 @@ def _panels(
         where = written if hidden is None else hidden
         panels.append(("What the original reads, drawn on the obscured frame", where, target))
     if hidden is not None and (weak is not None or include_original):
-        panels.append(("Obscured only" + (", as it is read" if weak is not None else ""), hidden, weak))
-    panels.append(("Output: obscured and perturbed" + (", as it is read" if recovered else ""), written, recovered))
+        panels.append(("Obscured only" + _read(weak), hidden, weak))
+    panels.append(("Output: obscured and perturbed" + _read(recovered), written, recovered))
     return panels
+
+
+def _read(seen: FrameObservation | None) -> str:
+    """How a picture's title goes on."""
+    if seen is None:
+        return ""
+    return ", as it is read" if seen.faces else ": no face is read"
 
 
 def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path | None:
@@ -556,7 +564,7 @@ def _worst_frames(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     missed = [frame for frame in frames if frame.get("missed")]
     rows: dict[int, dict[str, Any]] = {}
     reasons = [("face missed", missed[: 2 * _WORST])]
-    reasons += [(f"worst {measure.title}", _worst_by(frames, measure)) for measure in PLOTTED]
+    reasons += [(measure.title, _worst_by(frames, measure)) for measure in PLOTTED]
     for reason, group in reasons:
         for frame in group:
             row = rows.setdefault(frame["frame_id"], {"frame": frame, "reasons": []})
@@ -582,6 +590,23 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a limit: the worst that was found, where the audit keeps it, and what it may be."""
+    limits = audit.get("limits")
+    if not isinstance(limits, Mapping):
+        return []
+    return [
+        {"measure": key.replace("_", " "), "worst found": audit.get(f"worst_{key}"), "limit": limit}
+        for key, limit in limits.items()
+    ]
+
+
+def _audit_rest(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What has no table of its own."""
+    shown = {"limits", "worst_frames", *(f"worst_{key}" for key in audit.get("limits") or {})}
+    return {key: value for key, value in audit.items() if key not in shown}
 
 
 def _plain(value: object) -> str:
@@ -646,6 +671,7 @@ def render_html(
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": _plain, "columns": _columns, "number": _number}
+    environment.filters |= {"limits": _audit_limits, "rest": _audit_rest}
     environment.tests |= {"table": _is_table}
     script = (folder / "report.js").read_text("utf-8")
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from drsf_cli.batch import Result
+from drsf_cli.doctor import Check
+from drsf_cli.dry_run import Forecast
 from drsf_cli.evaluate import METRICS, Evaluation, FolderEvaluation
 from export.onnx import ExportedNetwork
 
@@ -38,7 +41,8 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
         table.add_row(title, *cells, "" if alone is None else _number(alone["mean"], unit, digits))
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
-    return Group(table, Text(line, style="red" if recovered["missed"] else ""))
+    said = Text(line, style="red" if recovered["missed"] else "")
+    return Group(table, said) if table.row_count else said
 
 
 def cost(document: Mapping[str, Any]) -> RenderableType:
@@ -102,6 +106,76 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
         if ids:
             lines.append(f"{len(ids)} {title}")
     return Group(table, Text("; ".join(lines)))
+
+
+_BY_FILE = ("iou", "nme_percent", "gaze_degrees", "pose_degrees")
+
+
+def files(result: FolderEvaluation) -> RenderableType:
+    """One row a pair: its means, and what was missed."""
+    shown = [metric for metric in METRICS if metric.key in _BY_FILE]
+    table = Table("file", title="Means of each file", title_justify="left")
+    table.columns[0].overflow = "fold"
+    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in shown), "compared", "missed"):
+        table.add_column(name, justify="right")
+    for name, one in result.files.items():
+        means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in shown]
+        cells = [
+            "–" if mean is None else _number(mean, "", 3 if metric.key == "iou" else 2)
+            for metric, mean in zip(shown, means, strict=True)
+        ]
+        table.add_row(name, *cells, str(one.compared), str(len(one.missed)))
+    return table
+
+
+def forecast(found: Forecast) -> RenderableType:
+    """What `--dry-run` says of one input."""
+    settings, trial = found.settings, found.trial
+    victims = ", ".join(victim["name"] for victim in trial["victims"].values())
+    recovered = trial["fidelity"]["recovered"]
+    back = [
+        f"{title} {_number(recovered[key]['mean'], unit, digits)}"
+        for key, title, unit, digits in _FIDELITY
+        if key in recovered
+    ]
+    table = Table(title=f"{found.source}: nothing was written", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("input", f"{found.width}x{found.height}, {found.frames} frames at {found.fps:g} a second")
+    table.add_row("would write", "\n".join(map(str, found.writes)))
+    table.add_row("mask, attack", f"{settings.mask}, {settings.attack}")
+    table.add_row("authorised", f"{victims} ({provider_names(trial['providers'])})")
+    table.add_row("time", f"about {_duration(found.seconds)}, measured on {found.tried} frames")
+    table.add_row("read back from those", "; ".join(back) or f"nothing; {recovered['missed']} missed")
+    for note in found.notes:
+        table.add_row("note", note)
+    return table
+
+
+def checks(found: Sequence[Check]) -> RenderableType:
+    """What `drsf doctor` found."""
+    table = Table("", "", "", "", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.columns[3].overflow = "fold"
+    kind = ""
+    for check in found:
+        if check.kind != kind:
+            table.add_section()
+        colour = "green" if check.usable else "red" if check.needed else "yellow"
+        word = "usable" if check.usable else "not usable"
+        table.add_row("" if check.kind == kind else check.kind, check.name, f"[{colour}]{word}[/]", Text(check.detail))
+        kind = check.kind
+    broken = [check.name for check in found if check.needed and not check.usable]
+    if broken:
+        return Group(table, Text(f"The defaults need what is not usable: {', '.join(broken)}.", style="red"))
+    return Group(table, Text("The defaults work here.", style="green"))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:

@@ -52,7 +52,7 @@ def _size(file: store.FileStatus) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
-@app.command()
+@app.command(epilog="Example: drsf weights pull retinaface fan")
 def pull(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims or files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
@@ -86,7 +86,7 @@ def pull(
         typer.echo(path)
 
 
-@app.command("import")
+@app.command("import", epilog="Example: drsf weights import 2DFAN4-cd938726ad.zip")
 def import_files(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recognised by their sha256.")],
     allow_unknown_weights: Annotated[

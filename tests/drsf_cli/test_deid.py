@@ -279,3 +279,39 @@ def test_version(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == metadata.version("drsf")
+
+
+def test_the_middle_panel_is_covered_as_the_report_says(clip, tmp_path):
+    """One grey, not blocks, and only the time that was run; the page is refused where something is in its way."""
+    output, panels = tmp_path / "out.mp4", tmp_path / "panels.mkv"
+    assert (
+        main(["deid", str(clip), "-o", str(output), "--attack", "none", "--mask", "solid", "--end", "0.1", "-q"]) == 0
+    )
+    assert main(["viz", str(output), "-o", str(panels), "--compare", str(clip), "-q"]) == 0
+    frames = list(VideoReader(panels))
+    assert len(frames) == 3
+    width, height = SIZE
+    middle = frames[1].image[-height:, width + 10 : 2 * width]
+    face = middle[100:130, 140:170].astype(int)
+    assert face.std(axis=(0, 1)).max() < 3
+    assert (
+        main(["viz", str(output), "-o", str(tmp_path / "b.mkv"), "--compare", str(clip), "-m", "pixelate_5", "-q"]) == 0
+    )
+    blocks = next(iter(VideoReader(tmp_path / "b.mkv"))).image[-height:, width + 10 : 2 * width]
+    assert blocks[60:160, 110:200].astype(int).std(axis=(0, 1)).max() > 15
+
+
+def test_the_audit_names_the_frames_nearest_to_failing(deid):
+    _, report = deid
+    nearest = report["audit"]["worst_frames"]
+    assert sorted({row["frame"] for row in nearest} & set(range(8))) == sorted(row["frame"] for row in nearest)
+    assert [row["nearness"] for row in nearest] == sorted((row["nearness"] for row in nearest), reverse=True)
+
+
+def test_the_report_says_what_obscuring_alone_lets_through(deid):
+    """Of the sample frames; the portrait's face is found in none of its mosaics, or in few."""
+    _, report = deid
+    weak = report["fidelity"]["obscured_only"]
+    assert weak["frames"] + weak["missed"] == len(report["samples"]) == 8
+    assert weak["missed"] > 4
+    assert all("obscured_only" in sample for sample in report["samples"])

@@ -19,6 +19,7 @@ from drsf_cli.evaluate import (
     plot_errors,
     write_csv,
 )
+from drsf_cli.main import main
 from drsf_cli.records import write_observations
 from victims.face import Array, Face, FrameObservation
 from weights.errors import InputError, OutputError
@@ -191,3 +192,18 @@ def test_the_outputs(tmp_path: Path) -> None:
     assert picture.std() > 5, "the picture is blank"
     with pytest.raises(OutputError, match=r"ends in \.png"):
         plot_errors(result, tmp_path / "plot.jpg")
+
+
+def test_folders_are_read_to_the_bottom_and_each_pair_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A tree of readings, with a report of `drsf deid` beside one of them, which is no reading."""
+    for folder, shift in (("gt", 0.0), ("pred", 10.0)):
+        for name in ("a.json", "monday/b.json"):
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_observations(path, [frame(0, Face(np.array([shift, 0, 100 + shift, 100]), 1.0))])
+        (tmp_path / folder / "a.mp4.report.json").write_text("{}")
+    result = evaluate_folders(tmp_path / "gt", tmp_path / "pred")
+    assert set(result.files) == {"a.json", "monday/b.json"}
+    assert main(["eval", str(tmp_path / "gt"), str(tmp_path / "pred")]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "0.818" in line]
+    assert len(rows) == 3, "90 of 110: of all, and of each file"

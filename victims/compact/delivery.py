@@ -10,9 +10,8 @@ Pictures are (N, 3, S, S) float RGB in [0, 1].
 
 from __future__ import annotations
 
-from typing import cast
+from fractions import Fraction
 
-import av
 import numpy as np
 import torch
 from av.video.codeccontext import VideoCodecContext
@@ -88,13 +87,13 @@ def views(pictures: Tensor, blocks: tuple[float, float], random: torch.Generator
 
 def _h264(image: np.ndarray, crf: int) -> np.ndarray:
     """One (H, W, 3) uint8 RGB image through x264, 4:2:0; sides are multiples of 16."""
-    encoder = cast(VideoCodecContext, av.CodecContext.create("libx264", "w"))
+    encoder = VideoCodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
-    encoder.framerate, encoder.thread_count = 30, 1
+    encoder.framerate, encoder.thread_count = Fraction(30), 1
     encoder.options = {"crf": str(crf), "preset": "fast"}
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
     packets = [*encoder.encode(frame), *encoder.encode(None)]
-    decoder = cast(VideoCodecContext, av.CodecContext.create("h264", "r"))
+    decoder = VideoCodecContext.create("h264", "r")
     decoder.thread_count = 1
     (decoded,) = [found for packet in [*packets, None] for found in decoder.decode(packet)]
     return np.asarray(decoded.to_ndarray(format="rgb24"))

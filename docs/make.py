@@ -1,0 +1,63 @@
+"""Makes what the pages show with the tool as it is: the picture of the three panels, and the notebook's outputs.
+
+    make docs
+
+Only the public-domain portrait of the demo clip is in either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+from drsf_cli import DeidSettings, Models, compare, deidentify, make_demo_clip
+from drsf_cli.video import VideoReader
+
+HERE = Path(__file__).parent
+PICTURE = HERE / "images" / "three_panels.jpg"
+NOTEBOOK = HERE / "demo.ipynb"
+SECONDS = 0.24
+WIDTH = 1400
+"""Of the picture, px."""
+
+
+def make_picture(target: Path, seconds: float = SECONDS) -> None:
+    """The last frame of a demo clip: original, obscured, obscured and perturbed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = make_demo_clip(folder / "driver.mp4", seconds=seconds)
+        settings = DeidSettings()
+        models = Models.load(settings.victims, settings.device)
+        deidentify(clip, folder / "driver_deid.mp4", settings, models=models)
+        compare(clip, folder / "driver_deid.mp4", folder / "panels.mp4", models)
+        *_, last = VideoReader(folder / "panels.mp4")
+    picture = Image.fromarray(last.image)
+    picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    target.parent.mkdir(exist_ok=True)
+    picture.save(target, quality=82, optimize=True)
+
+
+def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """The notebook, run top to bottom in `folder`; warnings, which name this machine's folders, are left out."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=600, startup_timeout=300, kernel_name="python3", resources=place).execute()
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+if __name__ == "__main__":
+    make_picture(PICTURE)
+    with TemporaryDirectory() as name:
+        nbformat.write(run_notebook(NOTEBOOK, Path(name)), NOTEBOOK)

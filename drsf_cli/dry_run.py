@@ -1,0 +1,177 @@
+"""`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
+
+The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
+would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (it starts
+cold), every other frame what a later one did.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.deidentify import FLOOR_STEP, SHOWN_STEP, DeidSettings, deidentify, floor_frames, page_path, report_path
+from drsf_cli.models import Models
+from drsf_cli.progress import Progress, Silent
+from drsf_cli.report import SAMPLES
+from drsf_cli.video import VideoReader
+from weights.errors import NoFaceError, OutputError
+
+TRIAL_GROUPS = 2
+"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run of one input would be."""
+
+    source: Path
+    writes: tuple[Path, ...]
+    frames: int
+    """Of the input, between --start and --end; as its container says, else estimated."""
+    width: int
+    height: int
+    fps: float
+    tried: int
+    """Frames that were measured."""
+    seconds: float
+    """That the run is expected to take, without loading the models."""
+    settings: DeidSettings
+    trial: Mapping[str, Any]
+    """The report of the trial."""
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Step:
+    """Times of one step, s from when it began."""
+
+    began: float
+    first: tuple[float, int] | None = None
+    """When the first parts were done, and how many."""
+    parts: int = 0
+    ended: float = 0.0
+
+    def forecast(self, parts: float) -> float:
+        """Seconds that `parts` would take."""
+        if self.first is None:
+            return self.ended
+        after, count = self.first
+        if self.parts > count:
+            return after + max(0.0, parts - count) * (self.ended - after) / (self.parts - count)
+        return max(self.ended, self.ended * parts / count)
+
+
+@dataclass
+class Stopwatch:
+    """Passes progress on and keeps the times."""
+
+    passed_on: Progress
+    clock: Callable[[], float] = time.monotonic
+    steps: dict[str, Step] = field(default_factory=dict)
+    _current: Step | None = None
+
+    def begin(self, title: str, total: int | None) -> None:
+        self.stop()
+        self._current = self.steps[title] = Step(self.clock())
+        self.passed_on.begin(title, total)
+
+    def advance(self, parts: int = 1) -> None:
+        step = self._current
+        if step is not None:
+            step.parts += parts
+            if step.first is None:
+                step.first = (self.clock() - step.began, step.parts)
+        self.passed_on.advance(parts)
+
+    def stop(self) -> None:
+        if self._current is not None:
+            self._current.ended = self.clock() - self._current.began
+        self._current = None
+
+    def forecast(self, elapsed: float, tried: int, frames: int) -> float:
+        """Seconds for `frames`, of which `tried` took `elapsed`."""
+        seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
+        for title, step in self.steps.items():
+            most = {FLOOR_STEP: floor_frames(frames), SHOWN_STEP: min(SAMPLES, frames)}.get(title)
+            seconds += step.forecast(most if most is not None else step.parts * frames / tried)
+        return seconds
+
+
+def dry_run_of(
+    source: Path,
+    output: Path,
+    settings: DeidSettings,
+    models: Models,
+    *,
+    report: Path | None = None,
+    progress: Progress | None = None,
+) -> Forecast:
+    """Try the first frames. Raises what the run would raise for its input and its outputs."""
+    reader = VideoReader(source, settings.start, settings.end)
+    writes = (output, report or report_path(output), *([page_path(output)] if settings.html else []))
+    for path in writes:
+        _refuse(path, settings.overwrite)
+    frames = _frame_count(reader, settings)
+    group = max(1, settings.batch_size)
+    first = list(islice(iter(reader), TRIAL_GROUPS * group + 1))
+    tried = min(len(first), TRIAL_GROUPS * group)
+    trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
+    if len(first) > tried:  # halfway to the first frame that is too many
+        trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
+    else:
+        frames = tried
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="drsf-dry-run-") as folder:
+        target = Path(folder) / output.name
+        watch = Stopwatch(progress or Silent())
+        began = time.monotonic()
+        try:
+            document = deidentify(source, target, trial, models=models, progress=watch)
+        except NoFaceError:
+            notes.append(
+                f"No face is seen in the first {tried} frames: the time is without any embedding, and the run stops "
+                "with an error (--on-no-face) if none comes later."
+            )
+            watch = Stopwatch(progress or Silent())
+            began = time.monotonic()
+            document = deidentify(source, target, replace(trial, on_no_face="solid"), models=models, progress=watch)
+        watch.stop()
+        elapsed = time.monotonic() - began
+    if not document["audit"]["passed"]:
+        notes.append(f"The audit of the trial failed: {document['audit']['problems'][0]}")
+    return Forecast(
+        source=source,
+        writes=writes,
+        frames=frames,
+        width=reader.info.width,
+        height=reader.info.height,
+        fps=float(reader.info.average_rate),
+        tried=tried,
+        seconds=watch.forecast(elapsed, tried, frames),
+        settings=settings,
+        trial=document,
+        notes=tuple(notes),
+    )
+
+
+def _refuse(path: Path, overwrite: bool) -> None:
+    """As the run would, but without touching the place."""
+    if os.path.lexists(path) and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputError(f"{path} exists already; pass --overwrite to replace it.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path} cannot be written there; choose another folder.")
+
+
+def _frame_count(reader: VideoReader, settings: DeidSettings) -> int:
+    """Frames between --start and --end, as the container says; counted where it does not."""
+    whole = reader.info.frame_count
+    if whole is None or settings.start is not None or settings.end is not None:
+        return sum(1 for _ in reader)
+    return whole

@@ -1,0 +1,128 @@
+"""Options that work alike for every command: `--config FILE` and `--help-all`.
+
+A configuration is TOML with a table for each command, whose keys are that command's long flags without the dashes:
+
+    [deid]
+    mask = "pixelate_4"
+    max-iter = 60
+    region = ["0,0,120,80@0-2"]
+    html = true
+
+A flag that is typed wins. Values go the way of typed ones, so they are checked alike; paths are relative to where the
+command runs, as typed ones are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from weights.errors import InputError, UsageError
+
+RUN_PANEL = None
+"""How a command runs is said in the panel that has --help, too."""
+
+
+def _load(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the file's values the command's defaults. Raises InputError, and UsageError naming file and key."""
+    if path is None or context.resilient_parsing:
+        return path
+    document = _read(path)
+    root = context.parent.command if context.parent is not None else None
+    commands = getattr(root, "commands", {context.info_name: context.command})
+    valid = sorted(name for name, command in commands.items() if "config" in flags(command))
+    for name, table in document.items():
+        if not isinstance(table, Mapping):
+            raise UsageError(f"{path}: {name} stands above every table; put it under one of [{'], ['.join(valid)}].")
+        if name not in valid:
+            raise UsageError(f"{path}: [{name}] is not a command that takes settings; use {', '.join(valid)}.")
+        for key in table:
+            known = settable(commands[name])
+            if key not in known:
+                raise UsageError(f"{path}: [{name}] has no {key}; it takes {', '.join(sorted(known))}.")
+    defaults = {}
+    for key, value in document.get(str(context.info_name), {}).items():
+        option = settable(context.command)[key]
+        defaults[option.name] = _typed(context, option, f"{path}: {key}", value)
+    context.default_map = defaults
+    return path
+
+
+def flags(command: Any) -> dict[str, Any]:
+    """Long flag without its dashes -> option."""
+    found = {}
+    for parameter in command.params:
+        for name in parameter.opts:
+            if name.startswith("--"):
+                found[name.removeprefix("--")] = parameter
+    return found
+
+
+def settable(command: Any) -> dict[str, Any]:
+    """The flags that a configuration may set: those that do not ask for something else to happen."""
+    return {name: option for name, option in flags(command).items() if not option.is_eager}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path}: cannot be read ({error.strerror}); check the name.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config {path}: is not TOML ({error}); write [COMMAND] and key = value lines.") from error
+
+
+def _typed(context: typer.Context, option: Any, place: str, value: object) -> Any:
+    """The value as the command line would have it: a word, a list of words, or true and false for a switch."""
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise UsageError(f"{place} = {value!r} must be true or false.")
+        return value
+    words = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not option.multiple:
+        raise UsageError(f"{place} takes one value, not a list.")
+    if not all(isinstance(word, str | int | float) and not isinstance(word, bool) for word in words):
+        raise UsageError(f"{place} = {value!r} must be a text or a number.")
+    typed = [str(word) for word in words] if option.multiple else str(value)
+    try:
+        option.process_value(context, typed)
+    except typer.BadParameter as error:
+        raise UsageError(f"{place} = {value!r} cannot be used: {error.message}.") from error
+    return typed
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    for parameter in context.command.params:
+        if hasattr(parameter, "hidden"):
+            parameter.hidden = False
+    typer.echo(context.get_help(), nl=False)
+    raise typer.Exit
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML with these flags' values; typed ones win.",
+        is_eager=True,
+        callback=_load,
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+HelpAllOption = Annotated[
+    bool,
+    typer.Option(
+        "--help-all",
+        help="Show every option, the rarely needed too.",
+        is_eager=True,
+        callback=_show_all,
+        rich_help_panel=RUN_PANEL,
+    ),
+]
