@@ -40,11 +40,15 @@ from attacks.obscure import (
     whole_frame,
 )
 from attacks.perturb import AttackSettings
+from attacks.repel import Repeller
 from attacks.steps import find_method, parse_options
 from drsf_cli.atomic import AtomicOutput
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
+from drsf_cli.identity import IdentityMeter, find_recogniser
+from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models, VictimNames
+from drsf_cli.outsiders import Outsider, outsiders_at_hand, repelled_victims
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.report import sample, sample_ids
 from drsf_cli.versions import versions
@@ -104,6 +108,10 @@ class DeidSettings:
     max_error: float | None = None
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = False
+    repel: tuple[str, ...] = ()
+    """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`."""
+    audit: str = "file"
+    """`file`: of the written file; `full`: of what others can read as well."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,8 @@ def check(settings: DeidSettings) -> _Plan:
     if not 0 <= settings.crf <= 51:
         raise UsageError(f"--crf {settings.crf} is out of range; it takes 0 (best) to 51 (worst).")
     find_codec(settings.codec)
+    if settings.audit not in ("file", "full"):
+        raise UsageError(f"--audit {settings.audit} is unknown; it takes file or full.")
     for region in settings.regions:
         parse_region(region)
     attack = None
@@ -278,6 +288,8 @@ class _Run:
         self.camera, self.progress, self.output = camera, progress, output
         self.info: VideoInfo = reader.info
         self.observer = models.reader("onnx", camera)
+        self.repelled = repelled_victims(settings.repel if plan.attack else (), models, settings.allow_unknown_weights)
+        self.repel = Repeller(self.repelled, camera).stages if self.repelled else None
         self.store = ChangeStore()
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
@@ -329,6 +341,7 @@ class _Run:
         floor = self._noise_floor(survey)
         document = self._report(survey, regions, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
+        document["leakage"] = self._leakage(survey, regions)
         self._judge(document, result)
         return document
 
@@ -343,7 +356,9 @@ class _Run:
                 codec = DeliveryCodec(
                     encoder_settings(self.info, self.settings.codec, self.settings.crf, self.settings.preset)
                 )
-            embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter)
+            embedder = Embedder(
+                self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter, self.repel
+            )
         done: dict[int, Embedded] = {}
         self.progress.begin("Obscuring and embedding", len(survey.times))
         writer = self.writer
@@ -418,7 +433,7 @@ class _Run:
     ) -> tuple[dict[int, Embedded], Evaluation] | None:
         """Send frames `short` back for more steps and write the file again. None when that made nothing better."""
         assert self.plan.attack is not None
-        embedder = Embedder(self.models.attacker(self.camera), self.plan.attack)
+        embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, extra_stages=self.repel)
         wanted = {index for index in short if index in embedded}
         changes = dict(embedded)
         self.progress.begin("Improving frames that fall short", len(wanted))
@@ -472,6 +487,32 @@ class _Run:
             )
         self.sheet = audit.sheet
         return audit
+
+    def _leakage(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> dict[str, Any] | None:
+        """What models that were not authorised read from the temporary file: all at hand where that was asked for,
+        else those that were repelled."""
+        outsiders = outsiders_at_hand(self.models) if self.settings.audit == "full" else {}
+        outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
+        if not outsiders:
+            return None
+        codec = None
+        if not CODECS[self.settings.codec].lossless and self.info.kind == "video":
+            codec = DeliveryCodec(
+                encoder_settings(self.info, self.settings.codec, self.settings.crf, self.settings.preset)
+            )
+        recogniser, _ = find_recogniser(None) if self.settings.audit == "full" else (None, "")
+        return measure(
+            self.reader,
+            self.writer.temporary,
+            Covered(survey.observations, regions, self.plan.obscuring, codec),
+            self.observer,
+            outsiders,
+            device=self.settings.device,
+            repelled=self.repelled.keys(),
+            identity=None if recogniser is None else IdentityMeter(recogniser),
+            batch_size=self.settings.batch_size,
+            progress=self.progress,
+        )
 
     def _noise_floor(self, survey: Survey) -> Evaluation | None:
         """What the codec alone costs: errors read from untouched frames that went through it, in memory only."""

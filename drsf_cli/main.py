@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +14,9 @@ import click
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
-from drsf_cli import tables
+from drsf_cli import audit_command, tables
+from drsf_cli.bars import bars
 from drsf_cli.deidentify import DeidSettings, check, deidentify, report_path
 from drsf_cli.evaluate import evaluate_files, evaluate_folders, evaluation_to_dict, plot_errors, write_csv
 from drsf_cli.infer import infer as infer_video
@@ -39,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.add_typer(weights_app, name="weights")
+app.command(name="audit", epilog=audit_command.EPILOG)(audit_command.audit)
 
 out = Console()
 err = Console(stderr=True)
@@ -84,32 +83,6 @@ End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", rich_help_panel=RUN_PANEL)
 ]
-
-
-class RichProgress:
-    """Steps as bars on standard error."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
-
-    def begin(self, title: str, total: int | None) -> None:
-        if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            self._bars.update(self._task, total=max(task.completed, 1), completed=max(task.completed, 1))
-        self._task = self._bars.add_task(title, total=total)
-
-    def advance(self, parts: int = 1) -> None:
-        if self._task is not None:
-            self._bars.advance(self._task, parts)
-
-
-@contextmanager
-def _bars(quiet: bool) -> Iterator[RichProgress]:
-    """Progress bars; none when quiet, or when nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=err, disable=quiet or not err.is_terminal) as bars:
-        yield RichProgress(bars)
 
 
 def _device(name: str) -> Any:
@@ -196,6 +169,19 @@ def deid(
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Keep what failed its audit.", rich_help_panel=COVER_PANEL)
     ] = False,
+    repel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repel",
+            metavar="NAME",
+            help="A model that is to read nothing; all: every one at hand.",
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = None,
+    audit: Annotated[
+        str,
+        typer.Option("--audit", help="file; full: what others can read, too.", rich_help_panel=RUN_PANEL),
+    ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     report: Annotated[
         Path | None,
@@ -233,6 +219,8 @@ def deid(
         keep_failed=keep_failed,
         max_error=max_error,
         overwrite=overwrite,
+        repel=DeidSettings.repel if repel is None else tuple(repel),
+        audit=audit,
     )
     plan = check(settings)
     for line in plan.warnings:
@@ -244,7 +232,7 @@ def deid(
     failures: list[tuple[Path, DrsfError]] = []
     for source, target in zip(inputs, outputs, strict=True):
         try:
-            with _bars(quiet) as progress:
+            with bars(quiet) as progress:
                 document = deidentify(source, target, settings, models=models, report=report, progress=progress)
         except DrsfError as error:
             if len(inputs) == 1:
@@ -256,6 +244,8 @@ def deid(
             out.print(tables.fidelity(document))
             out.print(tables.cost(document))
             out.print(tables.audit(document))
+            if document["leakage"] is not None:
+                out.print(tables.leakage(document["leakage"]))
             out.print(f"Wrote {target} and {report or report_path(target)}.", soft_wrap=True)
     if failures:
         raise BatchError(f"{len(failures)} of {len(inputs)} inputs failed, the first is {failures[0][0]}.")
@@ -283,7 +273,7 @@ def infer(
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     _refuse_existing(output, overwrite)
     models = Models.load(_names(detector, aligner, gaze), _device(device), allow_unknown)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         observations = infer_video(
             source,
             models,
@@ -346,7 +336,7 @@ def demo(
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
     settings = DeidSettings(device=_device(device), overwrite=overwrite)
     models = Models.load(settings.victims, settings.device)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)
         readings = []
         for clip in (original, hidden):
@@ -418,7 +408,7 @@ def viz(
     if compare is not None and json_file is not None:
         raise UsageError("--compare reads all its panels itself; leave --json out.")
     names = _names(detector, aligner, gaze)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         if json_file is not None:
             single(source, output, read_observations(json_file), camera=camera, overwrite=overwrite)
         else:
