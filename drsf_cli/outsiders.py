@@ -183,6 +183,7 @@ def _exported(name: str, path: Path, flag: str) -> Victim:
 def _yunet(path: Path) -> FaceFinder:
     try:
         detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_THRESHOLD)
+        detector.detect(np.zeros((320, 320, 3), np.uint8))  # what is no such network is not noticed before
     except cv2.error as error:
         raise InputError(f"{path} is no detector that OpenCV's FaceDetectorYN can run; get the file again.") from error
 
