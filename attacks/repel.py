@@ -24,7 +24,7 @@ from victims.base import Aligner, Detector, GazeEstimator, Image, Objective, Rea
 from victims.camera import Camera
 from victims.face import Face
 
-BLIND = 0.25
+BLIND = 0.12
 """A repelled detector's best score that is low enough; detectors report faces from 0.5 or 0.7 on."""
 LANDMARKS_APART = 0.10
 """Mean distance from a repelled aligner's own reading, over sqrt(w·h): more than ten times an aligner's tolerance."""
