@@ -15,8 +15,8 @@ from drsf_cli import tables
 from drsf_cli.bars import bars
 from drsf_cli.deidentify import DeidSettings
 from drsf_cli.identity import IdentityMeter, find_recogniser, read_gallery
+from drsf_cli.leakage_audit import Run, read_run
 from drsf_cli.leakage_audit import audit as measure_audit
-from drsf_cli.leakage_audit import settings_of_run
 from drsf_cli.models import Models, VictimNames
 from drsf_cli.outsiders import named_outsiders
 from weights.errors import OutputError, UsageError
@@ -68,15 +68,15 @@ def audit(
         raise UsageError(f"--far {far:g} is no rate; give a number between 0 and 1.")
     if json_file is not None and json_file.exists() and not overwrite:
         raise OutputError(f"{json_file} exists already; give --overwrite or another name.")
-    settings = settings_of_run(original, deid, report) or DeidSettings()
-    names = settings.victims
+    known = read_run(original, deid, report) or Run(DeidSettings())
+    names = known.settings.victims
     names = VictimNames(detector or names.detector, _optional(aligner, names.aligner), _optional(gaze, names.gaze))
     settings = replace(
-        settings,
+        known.settings,
         victims=names,
-        mask=mask or settings.mask,
+        mask=mask or known.settings.mask,
         device=device,  # type: ignore[arg-type]
-        allow_unknown_weights=allow_unknown or settings.allow_unknown_weights,
+        allow_unknown_weights=allow_unknown or known.settings.allow_unknown_weights,
     )
     models = Models.load(names, settings.device, settings.allow_unknown_weights)
     outsiders = named_outsiders(against or ["all"], models, settings.allow_unknown_weights)
@@ -90,7 +90,15 @@ def audit(
     console = Console(stderr=True)
     with bars(quiet) as progress:
         document = measure_audit(
-            original, deid, settings, models, outsiders, identity=meter, every=every, progress=progress
+            original,
+            deid,
+            settings,
+            models,
+            outsiders,
+            repelled=known.repelled,
+            identity=meter,
+            every=every,
+            progress=progress,
         )
     if json_file is not None:
         write_atomically(json_file, json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -508,7 +508,7 @@ class _Run:
             self.observer,
             outsiders,
             device=self.settings.device,
-            repelled=self.repelled.keys(),
+            repelled=set(self.repelled),
             identity=None if recogniser is None else IdentityMeter(recogniser),
             batch_size=self.settings.batch_size,
             progress=self.progress,
@@ -569,6 +569,9 @@ class _Run:
             },
             "settings": settings_to_dict(self.settings),
             "victims": self.models.describe(),
+            "repelled": {
+                name: {"name": victim.name, "weights": dict(victim.weights)} for name, victim in self.repelled.items()
+            },
             "providers": self.models.providers(),
             "versions": versions(),
             "fidelity": {

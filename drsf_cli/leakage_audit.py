@@ -7,8 +7,9 @@ only" hides what the written file hides.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ def audit(
     models: Models,
     outsiders: Mapping[str, Outsider],
     *,
+    repelled: Collection[AbstractSet[str]] = (),
     identity: IdentityMeter | None = None,
     every: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """`measure` for two files: the covering is planned again from the original with the run's `settings`.
+    """`measure` for two files: the covering is planned again from the original with the run's `settings`. `repelled`:
+    the sha256 of the weight files of each model that the run repelled.
 
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
@@ -64,7 +67,7 @@ def audit(
         observer,
         outsiders,
         device=models.device,
-        repelled=set(settings.repel),
+        repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in repelled},
         identity=identity,
         every=every,
         batch_size=settings.batch_size,
@@ -72,8 +75,17 @@ def audit(
     )
 
 
-def settings_of_run(original: Path, written: Path, report: Path | None = None) -> DeidSettings | None:
-    """The settings in the report that `drsf deid` wrote beside `written` (or in `report`); None without a report.
+@dataclass(frozen=True)
+class Run:
+    """What the report of a run says."""
+
+    settings: DeidSettings
+    repelled: tuple[frozenset[str], ...] = ()
+    """The sha256 of the weight files of each model that was repelled."""
+
+
+def read_run(original: Path, written: Path, report: Path | None = None) -> Run | None:
+    """From the report that `drsf deid` wrote beside `written`, or from `report`; None where there is none.
 
     Raises InputError where the report is not of that form, or of another original.
     """
@@ -89,10 +101,11 @@ def settings_of_run(original: Path, written: Path, report: Path | None = None) -
         flat["victims"] = VictimNames(**flat["victims"])
         flat["camera"] = None if flat.get("camera") is None else Path(flat["camera"])
         settings = DeidSettings(**flat)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not a report that `drsf deid` wrote ({error}); name another with --report."
         ) from error
     if sha256 != digest(original):
         raise InputError(f"{path} is the report of another original than {original}; name the right files.")
-    return settings
+    return Run(settings, repelled)
