@@ -174,7 +174,7 @@ def deid(
         typer.Option(
             "--repel",
             metavar="NAME",
-            help="A model that is to read nothing; all: every one at hand.",
+            help="A model that is to read nothing; all at hand by default; none.",
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,

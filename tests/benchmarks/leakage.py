@@ -25,9 +25,9 @@ OFFICIAL = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25.pth'}"
 MPIIGAZE = f"mpiigaze@{SHARED / 'weights' / 'mpiigaze_resnet_preact.pth'}"
 
 RUNS: dict[str, list[str]] = {
-    "retinaface": ["-d", OFFICIAL],
+    "retinaface": ["-d", OFFICIAL, "--repel", "none"],
     "retinaface, repelling": ["-d", OFFICIAL, "--repel", f"mtcnn,{OTHER},{MPIIGAZE}"],
-    "mtcnn": ["-d", "mtcnn"],
+    "mtcnn": ["-d", "mtcnn", "--repel", "none"],
     "mtcnn, repelling": ["-d", "mtcnn", "--repel", f"{OFFICIAL},{OTHER},{MPIIGAZE}"],
 }
 """Name -> flags of `drsf deid`."""

@@ -243,7 +243,7 @@ def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     other = noisy(GAZE, tmp_path / "g.safetensors", 0.3)
     name = f"gaze-compact@{other}"
     found = {}
-    for label, flags in (("plain", ["--audit", "full"]), ("repelled", ["--repel", name])):
+    for label, flags in (("plain", ["--audit", "full", "--repel", "none"]), ("repelled", ["--repel", name])):
         output = tmp_path / f"{label}.mkv"
         shared_flags = ["--codec", "ffv1", "--allow-unknown-weights", "--max-iter", "30", "--warm-iter", "4"]
         assert main(["deid", str(clip), "-o", str(output), *shared_flags, *flags]) == 0
@@ -284,6 +284,18 @@ def test_at_hand_are_those_that_are_not_authorised(models):
     assert not {"mtcnn", "fan-compact", "gaze-compact"} & set(found)
     smaller = Models.load(VictimNames("mtcnn", None, None), "cpu")
     assert {"fan-compact", "gaze-compact"} <= set(outsiders_at_hand(smaller))
+
+
+def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path):
+    """With weights of its own for gaze, the released ones are at hand and not authorised."""
+    output, own = tmp_path / "out.mkv", noisy(GAZE, tmp_path / "g.safetensors", 0.3)
+    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--max-iter", "2", "--warm-iter", "0", "-q"]
+    assert main(["deid", str(clip), "-o", str(output), "-z", f"gaze-compact@{own}", *flags]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    assert "gaze-compact" in report["repelled"]
+    assert not {"mtcnn", "fan-compact"} & set(report["repelled"])
+    measured = {row["name"] for row in report["leakage"]["models"] if row["repelled"]}
+    assert measured == set(report["repelled"])
 
 
 def test_what_can_be_repelled(models, tmp_path):
