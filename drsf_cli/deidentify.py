@@ -110,7 +110,7 @@ class DeidSettings:
     overwrite: bool = False
     repel: tuple[str, ...] = ("all",)
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
-    default: it costs a third more passes and no fidelity (docs/leakage.md)."""
+    default: it costs about a third more passes and hardly any fidelity (docs/leakage.md)."""
     audit: str = "file"
     """`file`: of the written file; `full`: of what others can read as well."""
 

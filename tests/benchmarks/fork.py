@@ -104,9 +104,8 @@ def main() -> None:
         natural = held_out[..., edge : edge + family.size, edge : edge + family.size].float() / 255
         base = obscured(natural, family.cell, torch.Generator().manual_seed(0))
         print(f"\n{name}, {len(natural)} faces, distances in {family.unit}\n")
-        print(
-            "| | " + " | ".join(f"{reader} read" for reader in networks) + " |\n|---" * 1 + "|---" * len(networks) + "|"
-        )
+        print("| | " + " | ".join(f"{reader} read" for reader in networks) + " |")
+        print("|---" * (1 + len(networks)) + "|")
         with torch.no_grad():
             truth = family.run(public, natural)
             away = [float(family.distance(family.run(n, natural), truth).mean()) for n in networks.values()]
