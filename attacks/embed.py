@@ -119,7 +119,7 @@ class Embedder:
     """What the result is delivered through; None when that is lossless."""
     warm_steps: int = 3
     """Limit of steps for a frame that starts from its neighbour's perturbation."""
-    extra_stages: Callable[[Sequence[Image], Sequence[Window]], list[Stage]] | None = None
+    extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     _last: _Last | None = field(default=None, repr=False)
 
@@ -203,7 +203,7 @@ class Embedder:
                 look = self.chain.gaze.objective(covered, windows, landmarks, gaze, camera)
                 stages.append(Stage("gaze", look, TOLERANCES["gaze"], "aligner"))
         if self.extra_stages is not None:
-            stages += self.extra_stages(covered, windows)
+            stages += self.extra_stages(targets, window)
         return stages
 
     def _carried(self, target: Target, window: Window) -> Tensor:

@@ -41,11 +41,15 @@ from attacks.obscure import (
     whole_frame,
 )
 from attacks.perturb import AttackSettings
+from attacks.repel import Repeller
 from attacks.steps import find_method, parse_options
 from drsf_cli.atomic import AtomicOutput
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
+from drsf_cli.identity import IdentityMeter, find_recogniser
+from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models, VictimNames
+from drsf_cli.outsiders import Outsider, outsiders_at_hand, repelled_victims
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.versions import versions
@@ -115,6 +119,11 @@ class DeidSettings:
     overwrite: bool = False
     html: bool = False
     """Write the page of the report, too."""
+    repel: tuple[str, ...] = ("all",)
+    """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
+    default: it costs about a third more passes and hardly any fidelity (docs/leakage.md)."""
+    audit: str = "file"
+    """`file`: of the written file; `full`: of what others can read as well."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,8 @@ def check(settings: DeidSettings) -> _Plan:
     if not -20 <= settings.head_qp <= 0:
         raise UsageError(f"--head-qp {settings.head_qp} is out of range; it takes -20 (finest) to 0 (as the rest).")
     find_codec(settings.codec)
+    if settings.audit not in ("file", "full"):
+        raise UsageError(f"--audit {settings.audit} is unknown; it takes file or full.")
     for region in settings.regions:
         parse_region(region)
     attack = None
@@ -321,6 +332,8 @@ class _Run:
         self.camera, self.progress, self.output = camera, progress, output
         self.info: VideoInfo = reader.info
         self.observer = models.reader("onnx", camera)
+        self.repelled = repelled_victims(settings.repel if plan.attack else (), models, settings.allow_unknown_weights)
+        self.repel = Repeller(self.repelled, camera).stages if self.repelled else None
         self.store = ChangeStore()
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
@@ -373,6 +386,7 @@ class _Run:
         floor = self._noise_floor(survey, embedded)
         document = self._report(survey, regions, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
+        document["leakage"] = self._leakage(survey, regions)
         self._judge(document, result)
         return document
 
@@ -385,7 +399,9 @@ class _Run:
             codec = None
             if not CODECS[self.settings.codec].lossless and self.info.kind == "video":
                 codec = self._delivery_codec()
-            embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter)
+            embedder = Embedder(
+                self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter, self.repel
+            )
         done: dict[int, Embedded] = {}
         self.progress.begin("Obscuring and embedding", len(survey.times))
         writer = self.writer
@@ -464,7 +480,7 @@ class _Run:
     ) -> tuple[dict[int, Embedded], Evaluation] | None:
         """Send frames `short` back for more steps and write the file again. None when that made nothing better."""
         assert self.plan.attack is not None
-        embedder = Embedder(self.models.attacker(self.camera), self.plan.attack)
+        embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, extra_stages=self.repel)
         wanted = {index for index in short if index in embedded}
         changes = dict(embedded)
         self.progress.begin("Improving frames that fall short", len(wanted))
@@ -517,6 +533,30 @@ class _Run:
             )
         self.sheet = audit.sheet
         return audit
+
+    def _leakage(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> dict[str, Any] | None:
+        """What models that were not authorised read from the temporary file: all at hand where that was asked for,
+        else those that were repelled."""
+        outsiders = outsiders_at_hand(self.models) if self.settings.audit == "full" else {}
+        outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
+        if not outsiders:
+            return None
+        codec = None
+        if not CODECS[self.settings.codec].lossless and self.info.kind == "video":
+            codec = self._delivery_codec()
+        recogniser, _ = find_recogniser(None) if self.settings.audit == "full" else (None, "")
+        return measure(
+            self.reader,
+            self.writer.temporary,
+            Covered(survey.observations, regions, self.plan.obscuring, codec),
+            self.observer,
+            outsiders,
+            device=self.settings.device,
+            repelled=set(self.repelled),
+            identity=None if recogniser is None else IdentityMeter(recogniser),
+            batch_size=self.settings.batch_size,
+            progress=self.progress,
+        )
 
     def _noise_floor(self, survey: Survey, embedded: Mapping[int, Embedded]) -> Evaluation | None:
         """What the codec alone costs: errors read from untouched frames that went through it, as finely coded as the
@@ -594,6 +634,9 @@ class _Run:
             },
             "settings": settings_to_dict(self.settings),
             "victims": self.models.describe(),
+            "repelled": {
+                name: {"name": victim.name, "weights": dict(victim.weights)} for name, victim in self.repelled.items()
+            },
             "providers": self.models.providers(),
             "versions": versions(),
             "fidelity": {

@@ -6,21 +6,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from attacks.codec import CODECS
 from attacks.steps import METHODS
-from drsf_cli import tables
-from drsf_cli.batch import Batch, Engine, Local, Result, plan_batch, run_batch
+from drsf_cli import audit_command, tables
+from drsf_cli.bars import FileBars, bars, shown
+from drsf_cli.batch import Batch, Engine, Local, plan_batch, run_batch
 from drsf_cli.deidentify import DeidSettings, check, deidentify, page_path, report_path
 from drsf_cli.dry_run import dry_run_of
 from drsf_cli.evaluate import (
@@ -53,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.add_typer(weights_app, name="weights")
+app.command(name="audit", epilog=audit_command.EPILOG)(audit_command.audit)
 
 out = Console()
 err = Console(stderr=True)
@@ -118,62 +117,6 @@ End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]
-
-
-class RichProgress:
-    """Steps as bars on standard error."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
-
-    def begin(self, title: str, total: int | None) -> None:
-        if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            self._bars.update(self._task, total=max(task.completed, 1), completed=max(task.completed, 1))
-        self._task = self._bars.add_task(title, total=total)
-
-    def advance(self, parts: int = 1) -> None:
-        if self._task is not None:
-            self._bars.advance(self._task, parts)
-
-
-class FileBars:
-    """A bar for the inputs, and one for each worker; a line for each input that has ended."""
-
-    def __init__(self, bars: Bars, inputs: int, quiet: bool) -> None:
-        self._bars, self._inputs, self._quiet = bars, inputs, quiet
-        self._all = bars.add_task("Inputs", total=inputs)
-        self._workers: dict[str, TaskID] = {}
-        self._ended = 0
-
-    def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
-        if worker not in self._workers:
-            self._workers[worker] = self._bars.add_task("")
-        self._bars.update(self._workers[worker], description=f"{name}: {title}", completed=done, total=total)
-
-    def result(self, result: Result) -> None:
-        self._ended += 1
-        self._bars.advance(self._all)
-        if result.error is not None:
-            err.print(f"[red]error:[/] {escape(result.error)}", soft_wrap=True)
-        elif not self._quiet:
-            where = f" on {result.worker}" if result.worker else ""
-            line = f"{self._ended} of {self._inputs}: {result.job.source} {result.state}{where}, {result.seconds:.1f} s"
-            err.print(escape(line), soft_wrap=True, highlight=False)
-
-
-def _rich_bars(quiet: bool) -> Bars:
-    """None when quiet, or when nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Bars(*columns, console=err, disable=quiet or not err.is_terminal)
-
-
-@contextmanager
-def _bars(quiet: bool) -> Iterator[RichProgress]:
-    """Progress bars of one input."""
-    with _rich_bars(quiet) as bars:
-        yield RichProgress(bars)
 
 
 def _examples(*lines: str) -> str:
@@ -307,6 +250,19 @@ def deid(
         bool,
         typer.Option("--keep-failed", help="Keep what failed its audit.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = False,
+    repel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repel",
+            metavar="NAME",
+            help="A model that is to read nothing; all at hand by default; none.",
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = None,
+    audit: Annotated[
+        str,
+        typer.Option("--audit", help="file; full: what others can read, too.", rich_help_panel=RUN_PANEL),
+    ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Cores of one worker.", rich_help_panel=RUN_PANEL)
@@ -359,6 +315,8 @@ def deid(
         max_error=max_error,
         overwrite=overwrite,
         html=html,
+        repel=DeidSettings.repel if repel is None else tuple(repel),
+        audit=audit,
     )
     plan = check(settings)
     for line in plan.warnings:
@@ -381,7 +339,7 @@ def _forecast(batch: Batch, quiet: bool) -> None:
         s = job.settings
         if s.victims not in models:
             models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
-        with _bars(quiet) as progress:
+        with bars(quiet) as progress:
             forecast = dry_run_of(job.source, job.output, s, models[s.victims], report=job.report, progress=progress)
         out.print(tables.forecast(forecast))
 
@@ -394,19 +352,21 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
         clear_leftovers(job)
     settings = job.settings
     models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
     if not quiet:
         out.print(tables.fidelity(document))
         out.print(tables.cost(document))
         out.print(tables.audit(document))
+        if document["leakage"] is not None:
+            out.print(tables.leakage(document["leakage"]))
         written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]
         out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
 
 
 def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
-    with _rich_bars(quiet) as bars:
-        watch = FileBars(bars, len(batch.jobs), quiet)
+    with shown(quiet) as board:
+        watch = FileBars(board, len(batch.jobs), quiet)
         results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
     if not quiet:
         out.print(tables.batch(results))
@@ -453,7 +413,7 @@ def infer(
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     _refuse_existing(output, overwrite)
     models = Models.load(_names(detector, aligner, gaze), _device(device), allow_unknown)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         observations = infer_video(
             source,
             models,
@@ -523,7 +483,7 @@ def demo(
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
     settings = DeidSettings(device=_device(device), overwrite=overwrite)
     models = Models.load(settings.victims, settings.device)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)
         readings = []
         for clip in (original, hidden):
@@ -608,7 +568,7 @@ def viz(
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
     names = _names(detector, aligner, gaze)
-    with _bars(quiet) as progress:
+    with bars(quiet) as progress:
         if json_file is not None:
             single(source, output, read_observations(json_file), camera=camera, overwrite=overwrite)
         else:

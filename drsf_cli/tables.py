@@ -194,6 +194,69 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
     return table
 
 
+_LEAKAGE = (
+    ("detected", "seen", "%", 0, 100.0),
+    ("iou", "box IoU", "", 2, 1.0),
+    ("nme", "landmarks, NME", "%", 1, 1.0),
+    ("gaze_deg", "gaze", "°", 1, 1.0),
+    ("diff_score", "DiffScore", "", 0, 1.0),
+)
+
+
+def leakage(document: Mapping[str, Any]) -> RenderableType:
+    """What each model reads from the original, from the obscured video and from the written one; and the gap between
+    the last two."""
+    table = Table(title="What others can read", title_justify="left")
+    for name in ("model", "", "original", "obscured only", "obscured + attacked", "leakage"):
+        table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
+    for row in document["models"]:
+        marks = [
+            text for text, own in (("(repelled)", row["repelled"]), ("(reads on purpose)", row["authorised"])) if own
+        ]
+        label = " ".join([row["name"], *marks])
+        for key, title, unit, digits, factor in _LEAKAGE:
+            if key not in row["leakage"]:
+                continue
+            cells = [
+                _or_nothing(row["columns"][c][key], unit, digits, factor) for c in ("original", "obscured", "written")
+            ]
+            gap = row["leakage"][key]
+            if gap is None and row["columns"]["written"][key] is not None:
+                cells.append("from nothing")
+            else:
+                cells.append("–" if gap is None else f"{gap * factor:+.{digits}f}{' ' if unit == '%' else ''}{unit}")
+            table.add_row(label, title, *cells)
+            label = ""
+        table.add_section()
+    parts: list[RenderableType] = [table]
+    if document["identity"] is not None:
+        parts.append(_identity(document["identity"]))
+    looked, total = document["frames_looked_at"], document["frames"]
+    parts.append(Text(f"{looked} of {total} frames looked at. {document['note']}"))
+    return Group(*parts)
+
+
+def _identity(document: Mapping[str, Any]) -> RenderableType:
+    table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
+    for name in ("", "original", "obscured only", "obscured + attacked", "leakage"):
+        table.add_column(name, justify="left" if not name else "right")
+    titles = (
+        ("cosine", "cosine"),
+        ("rank1", f"rank-1 of {document['people'] + 1}"),
+        ("tar", f"TAR@FAR {document['far']:g}"),
+    )
+    for key, title in titles:
+        if not document["columns"] or document["columns"]["written"][key] is None:
+            continue
+        cells = [f"{document['columns'][column][key]:.3f}" for column in ("original", "obscured", "written")]
+        table.add_row(title, *cells, f"{document['leakage'][key]:+.3f}")
+    return table
+
+
+def _or_nothing(value: float | None, unit: str, digits: int, factor: float) -> str:
+    return "nothing" if value is None else _number(value * factor, unit, digits)
+
+
 def provider_names(providers: Mapping[str, Sequence[str]]) -> str:
     """Those that really ran, without repetition."""
     return ", ".join(sorted({name.removesuffix("ExecutionProvider") for used in providers.values() for name in used}))

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from drsf_cli.bars import bars
+from drsf_cli.fork_weights import ForkSettings, fork_weights
 from weights import store
 from weights.errors import UsageError, WeightsError
 
@@ -120,3 +122,34 @@ def verify() -> None:
 def path() -> None:
     """The folder that fetched weights live in (DRSF_WEIGHTS overrides it)."""
     typer.echo(store.weights_folder())
+
+
+@app.command(epilog="Example: drsf weights fork fan-compact --data faces -o ours.safetensors")
+def fork(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="fan-compact or gaze-compact.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of your own pictures or videos of faces.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.")],
+    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = ForkSettings.steps,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="As secret as the weights; drawn and forgotten by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no table.")] = False,
+) -> None:
+    """Train private weights of a compact victim: as accurate as the released ones, and not the same."""
+    with bars(quiet) as progress:
+        result = fork_weights(name, data, output, seed=seed, steps=steps, overwrite=overwrite, progress=progress)
+    if quiet:
+        return
+    table = Table(title="On faces kept out of training", title_justify="left")
+    for header in ("", "private weights read", "released weights read"):
+        table.add_column(header, justify="left" if not header else "right")
+
+    def row(title: str, private: float, released: float) -> None:
+        table.add_row(title, f"{private:.1f} {result.unit} off", f"{released:.1f} {result.unit} off")
+
+    row("untouched", result.accuracy, 0.0)
+    row("embedded for the private ones", result.private_own, result.private_public)
+    row("embedded for the released ones", result.public_private, result.public_own)
+    Console().print(table)
+    typer.echo(f"Wrote {output}. Use it as {name}@{output} with --allow-unknown-weights.")

@@ -93,6 +93,8 @@ class OnnxNetwork:
             ) from error
         self.input_names = tuple(node.name for node in self._session.get_inputs())
         self.output_names = tuple(node.name for node in self._session.get_outputs())
+        self.input_shapes = tuple(tuple(node.shape) for node in self._session.get_inputs())
+        """Whole numbers; a string or None for an axis that may have any length."""
 
     @property
     def providers(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from victims.camera import Camera
 from victims.face import Array, Detections
-from weights.errors import WeightsError
+from weights.errors import UsageError, WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -143,6 +143,12 @@ class Detector(Victim):
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
         of each frame stays as given."""
+
+    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        """Make the detector see no face in the windows of `frames`, which hide faces at `boxes` (B, 4): the vanishing
+        objective of TOG (Chow et al. 2020, arXiv 2004.04320). `Reading.error` is the score of the likeliest face, 0..1,
+        to be brought down; `Reading.output` is that face's box. Raises UsageError where a detector has none."""
+        raise UsageError(f"--repel {self.name}: this detector has no gradient to be repelled by; leave it out.")
 
 
 class Aligner(Victim):

@@ -230,6 +230,9 @@ class Mtcnn(Detector):
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> MtcnnObjective:
         return MtcnnObjective(self, frames, windows, boxes)
 
+    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> MtcnnRepelObjective:
+        return MtcnnRepelObjective(self, frames, windows, boxes)
+
     def export_specs(self) -> dict[str, ExportSpec]:
         text = "RGB 0..255, (x - 127.5) / 128, area-resampled; outputs are logits, softmax outside"
         batch = {0: "batch"}
@@ -417,19 +420,7 @@ class MtcnnObjective(Objective):
 
     def _later_stage(self, network, change, items, targets, proposals, decode):  # type: ignore[no-untyped-def]
         """Loss (B,) of a stage over the candidates it sees, and what it passes on."""
-        size = SIZES[network]
-        crops, boxes, counts = [], [], []
-        for row, (item, found) in enumerate(zip(items, proposals, strict=True)):
-            followed = found.boxes[: self.FOLLOWED]
-            own = np.concatenate([followed, self._added(item)])
-            whole = rectangles(own, self.height, self.width)
-            usable = (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1])
-            own, whole = own[usable], whole[usable]
-            crops.append(self._crops(change[row], item, whole, size))
-            boxes.append(own)
-            counts.append((len(own), int(usable[: len(followed)].sum())))
-        outputs = self.victim.networks[network](normalize(torch.cat(crops)))
-        shifts, logits = outputs[0], outputs[-1]
+        boxes, counts, shifts, logits = self._look(network, change, items, proposals)
         margin = logits[:, 1] - logits[:, 0]
         probabilities = probability(logits)
         numeric = shifts.detach().cpu().numpy().astype(np.float64)
@@ -456,6 +447,24 @@ class MtcnnObjective(Objective):
             passed.append(decode(own[:real], probabilities[followed], numeric[followed], threshold))
             start += total
         return torch.stack(losses), passed
+
+    def _look(
+        self, network: str, change: Tensor, items: Sequence[int], proposals: Sequence[_Proposals]
+    ) -> tuple[list[Array], list[tuple[int, int]], Tensor, Tensor]:
+        """What a later stage says of the candidates it sees, those added last: the boxes (k, 4) of each frame; k and
+        how many of them the cascade proposes; shifts and logits of all frames together."""
+        crops, boxes, counts = [], [], []
+        for row, (item, found) in enumerate(zip(items, proposals, strict=True)):
+            followed = found.boxes[: self.FOLLOWED]
+            own = np.concatenate([followed, self._added(item)])
+            whole = rectangles(own, self.height, self.width)
+            usable = (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1])
+            own, whole = own[usable], whole[usable]
+            crops.append(self._crops(change[row], item, whole, SIZES[network]))
+            boxes.append(own)
+            counts.append((len(own), int(usable[: len(followed)].sum())))
+        outputs = self.victim.networks[network](normalize(torch.cat(crops)))
+        return boxes, counts, outputs[0], outputs[-1]
 
     def _added(self, item: int) -> Array:
         """Candidates (k, 4) around the target that the cascade may not propose yet."""
@@ -486,6 +495,53 @@ class MtcnnObjective(Objective):
         # (k·size, h) @ (3, h, w), then each crop's own columns
         tall = (rows.reshape(1, count * size, -1) @ change).reshape(3, count, size, -1).permute(1, 0, 2, 3)
         return constant + tall @ columns.mT.unsqueeze(1)
+
+
+class MtcnnRepelObjective(MtcnnObjective):
+    """Make the cascade return nothing: R- and O-Net are to reject the candidates around the hidden face, those that
+    P-Net proposes now and those it may propose in the next frame. A cascade is blind once one stage rejects, and the
+    later ones look at few crops, so P-Net is left alone.
+
+    `error` is O-Net's probability for the best candidate that R-Net lets through, 0 where there is none.
+    """
+
+    LIMITS: ClassVar[dict[str, float]] = {"rnet": -0.5, "onet": -1.0}
+    """Differences of logits that candidates are held under; 0.85 is where they pass."""
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        """See Objective; no geometry is needed."""
+        index = torch.as_tensor(list(items), device=self.victim.device)
+        change = (pixels - self.base[index]) * 255.0
+        targets = torch.from_numpy(self.targets[list(items)]).float().to(self.victim.device)
+        with torch.no_grad():
+            _, proposals = self._first_stage(change, index, targets)
+        loss_r, proposals, _ = self._rejected("rnet", change, items, proposals)
+        loss_o, _, best = self._rejected("onet", change, items, proposals)
+        return Reading(
+            loss_r + loss_o,
+            torch.from_numpy(best[:, 4]).float().to(pixels.device),
+            torch.from_numpy(best[:, :4]).float().to(pixels.device),
+        )
+
+    def _rejected(
+        self, network: str, change: Tensor, items: Sequence[int], proposals: Sequence[_Proposals]
+    ) -> tuple[Tensor, list[_Proposals], Array]:
+        """Hinge loss (B,), what the stage lets through, and the best proposal of each frame: box and score (B, 5)."""
+        boxes, counts, shifts, logits = self._look(network, change, items, proposals)
+        excess = torch.relu(logits[:, 1] - logits[:, 0] - self.LIMITS[network])
+        probabilities, numeric = probability(logits), shifts.detach().cpu().numpy().astype(np.float64)
+        losses, passed, start = [], [], 0
+        best = np.concatenate([np.full((len(items), 4), np.nan), np.zeros((len(items), 1))], axis=1)
+        for row, (own, (total, real)) in enumerate(zip(boxes, counts, strict=True)):
+            part = excess[start : start + total]
+            losses.append(part.max() + part.sum() / (part > 0).sum().clamp_min(1))
+            followed = slice(start, start + real)
+            passed.append(_refine(own[:real], probabilities[followed], numeric[followed], THRESHOLDS[1]))
+            if real:
+                top = int(np.argmax(probabilities[followed]))
+                best[row] = [*own[top], probabilities[followed][top]]
+            start += total
+        return torch.stack(losses), passed, best
 
 
 def _distance(predicted: Tensor, target: Tensor) -> Tensor:

@@ -59,6 +59,12 @@ def resolve(text: str, role: Role) -> tuple[str, Path | None]:
     raise UsageError(f"{FLAGS[role]} {typed} is unknown: use one of {', '.join(names(role))}.")
 
 
+def role_of(text: str) -> Role | None:
+    """The role of the victim that `text`, `NAME` or `NAME@FILE`, names; None where it names none."""
+    wanted = text.partition("@")[0].strip().lower()
+    return next((e.role for name, e in VICTIMS.items() if wanted == name or wanted in e.aliases), None)
+
+
 def load(text: str, role: Role, allow_unknown: bool = False) -> Victim:
     """The victim of a role named `text` with its weights. Raises UsageError or WeightsError."""
     name, override = resolve(text, role)

@@ -132,11 +132,9 @@ class RetinaFace(Detector):
         """See Detector. `points` (B, 5, 2), from `detect_with_points` of the originals, adds the five-points term."""
         return RetinaFaceObjective(self, frames, windows, boxes, points)
 
-    def repel_objective(
-        self, frames: Sequence[Image], windows: Sequence[Window], threshold: float = THRESHOLD
-    ) -> RepelObjective:
-        """Make the detector return nothing in the windows."""
-        return RepelObjective(self, frames, windows, threshold)
+    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> RepelObjective:
+        """See Detector. Every prior of a window is asked, wherever the face is."""
+        return RepelObjective(self, frames, windows)
 
     def export_specs(self) -> dict[str, ExportSpec]:
         axes = {"pixels": {0: "batch", 2: "height", 3: "width"}}
@@ -342,11 +340,9 @@ class RepelObjective(_WindowObjective):
     SLACK = 3.0
     """The margins are held this far under the threshold."""
 
-    def __init__(
-        self, victim: RetinaFace, frames: Sequence[Image], windows: Sequence[Window], threshold: float
-    ) -> None:
+    def __init__(self, victim: RetinaFace, frames: Sequence[Image], windows: Sequence[Window]) -> None:
         super().__init__(victim, frames, windows)
-        self.limit = math.log(threshold / (1 - threshold)) - self.SLACK
+        self.limit = math.log(THRESHOLD / (1 - THRESHOLD)) - self.SLACK
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; no geometry is needed."""

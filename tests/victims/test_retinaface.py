@@ -299,7 +299,7 @@ def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
 
 
 def test_repelling_makes_the_face_vanish(official: RetinaFace, portrait: Image) -> None:
-    objective = official.repel_objective([portrait], [WINDOW])
+    objective = official.repel_objective([portrait], [WINDOW], BOX)
     base, mask = window_pixels(portrait), head_mask()
     before = objective.read(base, [0])
     assert float(before.error[0]) == pytest.approx(0.996, abs=0.01)
