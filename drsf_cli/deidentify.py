@@ -12,6 +12,7 @@ Output frames are built from obscured frames alone. Whatever goes wrong before `
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -42,7 +43,7 @@ from attacks.obscure import (
 )
 from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
-from drsf_cli.atomic import AtomicOutput
+from drsf_cli.atomic import AtomicOutput, publish_together
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
 from drsf_cli.models import Models, VictimNames
@@ -56,8 +57,7 @@ from victims.camera import Camera
 from victims.face import Array, Detections, FrameObservation
 from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, link, parse_region
-from weights.errors import AuditError, FidelityError, NoFaceError, UsageError
-from weights.files import write_atomically
+from weights.errors import AuditError, FidelityError, NoFaceError, OutputError, UsageError
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 
@@ -254,31 +254,30 @@ def deidentify(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
-    report_output = AtomicOutput(report, overwrite=settings.overwrite, inputs=[source, output])
+    beside: list[AtomicOutput] = []
     run: _Run | None = None
     page: AtomicOutput | None = None
     try:
+        # before any work: places that cannot be written are said at once
+        run = _Run(settings, plan, reader, models, camera, progress, output)
+        beside.extend(
+            AtomicOutput(path, overwrite=settings.overwrite, inputs=[source, output])
+            for path in (report, sheet_path(output))
+        )
         if settings.html:
             page = AtomicOutput(page_path(output), overwrite=settings.overwrite, inputs=[source, output, report])
-        run = _Run(settings, plan, reader, models, camera, progress, output)
         document = run.execute(began)
-        report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         # the output last: one that is there has its report and its sheet, whenever the process is killed
-        report_output.publish()
-        try:
-            write_atomically(sheet_path(output), run.sheet)
-            run.writer.publish()
-        except BaseException:
-            for path in (report, sheet_path(output)):
-                path.unlink(missing_ok=True)
-            raise
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        for one, content in zip(beside, (text.encode(), run.sheet), strict=True):
+            one.fill(content)
+        publish_together([*beside, run.writer])
         if page is not None:  # shows frames of the output, so it comes after it
-            page.temporary.write_text(render_html([(report, document)]), encoding="utf-8")
+            page.fill(render_html([(report, document)]).encode())
             page.publish()
     finally:
-        report_output.discard()
-        if page is not None:
-            page.discard()
+        for one in (*beside, *([] if page is None else [page])):
+            one.discard()
         if run is not None:
             run.close()
     return document
@@ -325,7 +324,6 @@ class _Run:
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
         self._writers: list[Writer] = []
-        # before any work: a place that cannot be written is said at once
         self.writer: Writer = self._open_writer()
 
     def close(self) -> None:
@@ -646,14 +644,17 @@ class ChangeStore:
     run."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="drsf-")  # noqa: SIM115
+        with self._failures():
+            self._file = tempfile.TemporaryFile(prefix="drsf-")  # noqa: SIM115
         self._places: dict[int, tuple[int, int]] = {}
 
     def put(self, embedded: Embedded) -> None:
         """Keep the pixels of one frame, replacing earlier ones."""
         packed = zlib.compress(np.ascontiguousarray(embedded.change).tobytes(), level=1)
-        start = self._file.seek(0, 2)
-        self._file.write(packed)
+        with self._failures():
+            start = self._file.seek(0, 2)
+            self._file.write(packed)
+            self._file.flush()
         self._places[embedded.index] = (start, len(packed))
 
     def get(self, embedded: Embedded) -> Embedded:
@@ -666,6 +667,16 @@ class ChangeStore:
 
     def close(self) -> None:
         self._file.close()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _failures() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{tempfile.gettempdir()} cannot hold this run's work ({error.strerror}); make room, or set TMPDIR."
+            ) from error
 
 
 def _chosen(found: Detections, point: tuple[float, float] | None) -> Detections:
