@@ -45,6 +45,7 @@ from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
 from drsf_cli.atomic import AtomicOutput, publish_together
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
+from drsf_cli.covering import see_all
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
 from drsf_cli.models import Models, VictimNames
 from drsf_cli.progress import Progress, Silent, runs
@@ -52,7 +53,7 @@ from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.versions import versions
 from drsf_cli.video import Frame, VideoInfo, VideoReader, Writer, encoder_settings, open_writer
 from export.session import Device
-from victims.base import Image
+from victims.base import Detector, Image
 from victims.camera import Camera
 from victims.face import Array, Detections, FrameObservation
 from victims.observe import Observer
@@ -61,8 +62,6 @@ from weights.errors import AuditError, FidelityError, NoFaceError, OutputError, 
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 
-COVER_THRESHOLD = 0.5
-"""Detections for covering count from this score on; those for embedding from the detector's own threshold on."""
 FLOOR_RUNS, FLOOR_LENGTH = 4, 8
 """The codec's noise floor is measured on this many runs of this many frames."""
 FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
@@ -106,6 +105,8 @@ class DeidSettings:
     on_no_face: OnNoFace = "refuse"
     regions: tuple[str, ...] = ()
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
+    cover_detectors: tuple[str, ...] = ()
+    """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = "largest"
     """Whose attributes are embedded: `largest`, or `x,y` px: the face nearest to that point."""
     keep_failed: bool = False
@@ -189,12 +190,14 @@ def survey_video(
     point: tuple[float, float] | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
+    companions: Sequence[Detector] = (),
 ) -> Survey:
-    """See every frame of the original. `point`: embed the face nearest to it instead of the largest."""
+    """See every frame of the original. `point`: embed the face nearest to it instead of the largest. `companions`:
+    detectors that cover too."""
     survey = Survey([], [], [])
     for frames in runs(reader, batch_size):
         images = [frame.image for frame in frames]
-        reported, covering = observer.detector.sweep(images, COVER_THRESHOLD)
+        reported, covering = see_all(observer.detector, companions, images)
         faces = observer.read_faces(images, [_chosen(found, point) for found in reported])
         for frame, own, found in zip(frames, faces, covering, strict=True):
             survey.observations.append(FrameObservation(frame.index, frame.pts, own))
@@ -320,6 +323,7 @@ class _Run:
         self.camera, self.progress, self.output = camera, progress, output
         self.info: VideoInfo = reader.info
         self.observer = models.reader("onnx", camera)
+        self.companions = models.covering(settings.cover_detectors, settings.allow_unknown_weights)
         self.store = ChangeStore()
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
@@ -353,7 +357,14 @@ class _Run:
     def execute(self, began: float) -> dict[str, Any]:
         whole = self.settings.start is None and self.settings.end is None
         self.progress.begin("Reading the original", self.info.frame_count if whole else None)
-        survey = survey_video(self.reader, self.observer, self.plan.point, self.settings.batch_size, self.progress)
+        survey = survey_video(
+            self.reader,
+            self.observer,
+            self.plan.point,
+            self.settings.batch_size,
+            self.progress,
+            self.companions,
+        )
         regions = plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
         embedded = self._embed(survey, regions)
         result = self._verify(survey)
@@ -505,7 +516,7 @@ class _Run:
             self.writer.temporary,
             regions,
             self.plan.obscuring,
-            finders_at_hand([self.observer.detector]),
+            finders_at_hand([self.observer.detector, *self.companions]),
             keep_audio=self.settings.keep_audio and self.info.has_audio,
             on_frame=self.progress.advance,
         )
@@ -610,6 +621,7 @@ class _Run:
                 "peak_memory_mb": peak_memory_mb(),
             },
             "covering": {
+                "detectors": [one.name for one in (self.observer.detector, *self.companions)],
                 "frames_with_face": sum(len(found) > 0 for found in survey.seen),
                 "frames_covered": sum(bool(own) for own in regions),
                 "frames_filled_in": sum(

@@ -292,6 +292,15 @@ def deid(
     embed: Annotated[
         str, typer.Option("--embed", help="largest, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL)
     ] = DeidSettings.embed,
+    cover_detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cover-detector",
+            metavar="NAME",
+            help="Covers beside -d; default: mtcnn and retinaface, where they are here.",
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
@@ -354,6 +363,7 @@ def deid(
         max_gap=max_gap,
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
+        cover_detectors=tuple(cover_detector or ()),
         embed=embed,
         keep_failed=keep_failed,
         max_error=max_error,

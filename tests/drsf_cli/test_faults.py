@@ -48,6 +48,7 @@ class Told(Detector):
     """A detector that sees what it is told, frame after frame; in the written file it sees nothing."""
 
     name = "told"
+    cover_threshold = 0.5
 
     def __init__(self, boxes: Sequence[Sequence[Array]]) -> None:
         super().__init__({}, {})
@@ -72,7 +73,7 @@ class Told(Detector):
 
 def models_of(boxes: Sequence[Sequence[Array]]) -> Models:
     chain = Observer(Told(boxes))
-    return Models(chain, "cpu", chain)
+    return Models(chain, "cpu", companions={(): []}, _onnx=chain)
 
 
 def face_boxes(paths: Sequence[Path4], count: int = COUNT) -> list[list[Array]]:
