@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -690,6 +692,9 @@ def _print_error(error: DrsfError | str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, which the console script exits with."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments == ["--version"]:
         out.print(versions()["drsf"])
         return 0

@@ -195,8 +195,8 @@ def cover_boxes(
       unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
-    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be by now
-    had it gone on moving is covered as well.
+    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be
+    by now had it gone on moving is covered as well.
     """
     clock = np.asarray(times, dtype=np.float64)
     covers: list[list[CoverBox]] = [[] for _ in times]

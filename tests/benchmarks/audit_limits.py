@@ -4,7 +4,7 @@
 
 Heads of the shared clips, every Nth frame (60), hidden in several ways and seen through JPEG:
 
-* to pass: alone; with the strongest noise eps 24/255 allows; with another person's face drawn into it at 24 grey levels;
+* to pass: alone; with the strongest noise eps 24/255 allows; with another person's face drawn in at 24 grey levels;
 * to be found: left open, compressed hard or softened; open in a square of a sixth, a quarter or the left quarter of the
   region; hidden by finer blocks than was asked for; and undone as far as 24 grey levels go.
 """
