@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from weights.errors import OutputError
 
@@ -51,6 +52,24 @@ def leftovers(final: Path) -> list[Path]:
     own = rf"\.{re.escape(_stem(final))}\.[0-9a-f]{{8}}\.part{re.escape(final.suffix)}"
     whole = rf"\.{re.escape(final.name)}\.[0-9a-f]{{8}}\.part"
     return sorted(path for path in final.parent.iterdir() if re.fullmatch(f"{own}|{whole}", path.name))
+
+
+class Publishable(Protocol):
+    """What `publish_together` takes."""
+
+    def publish(self) -> Path:
+        """Put the output under its final name, which is returned."""
+
+
+def publish_together(outputs: Iterable[Publishable]) -> None:
+    """Publish all or, where one fails, none: those before it are removed again."""
+    published: list[Path] = []
+    try:
+        published.extend(output.publish() for output in outputs)
+    except BaseException:
+        for path in published:
+            path.unlink(missing_ok=True)
+        raise
 
 
 class AtomicOutput:
@@ -100,6 +119,15 @@ class AtomicOutput:
             raise OutputError(f"{self.final} exists already; pass --overwrite to replace it.")
         if self._is_folder and any(entry.suffix.lower() not in self._folder_of for entry in self.final.iterdir()):
             raise OutputError(f"{self.final} holds other files too, so it is not replaced; choose another folder.")
+
+    def fill(self, content: bytes) -> None:
+        """Write the whole temporary file. Raises OutputError."""
+        try:
+            self.temporary.write_bytes(content)
+        except OSError as error:
+            raise OutputError(
+                f"{self.final} could not be written ({error.strerror}); check the space on the disk."
+            ) from error
 
     def publish(self) -> Path:
         """Flush to the disk and rename to the final name; returns that."""

@@ -12,6 +12,7 @@ Output frames are built from obscured frames alone. Whatever goes wrong before `
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -43,8 +44,9 @@ from attacks.obscure import (
 from attacks.perturb import AttackSettings
 from attacks.repel import Repeller
 from attacks.steps import find_method, parse_options
-from drsf_cli.atomic import AtomicOutput
+from drsf_cli.atomic import AtomicOutput, publish_together
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
+from drsf_cli.covering import see_all
 from drsf_cli.evaluate import Evaluation, FrameErrors, evaluate
 from drsf_cli.identity import IdentityMeter, find_recogniser
 from drsf_cli.leakage import Covered, measure
@@ -55,18 +57,15 @@ from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.versions import versions
 from drsf_cli.video import Frame, VideoInfo, VideoReader, Writer, encoder_settings, open_writer
 from export.session import Device
-from victims.base import Image
+from victims.base import Detector, Image
 from victims.camera import Camera
 from victims.face import Array, Detections, FrameObservation
 from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, link, parse_region
-from weights.errors import AuditError, FidelityError, NoFaceError, UsageError
-from weights.files import write_atomically
+from weights.errors import AuditError, FidelityError, NoFaceError, OutputError, UsageError
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 
-COVER_THRESHOLD = 0.5
-"""Detections for covering count from this score on; those for embedding from the detector's own threshold on."""
 FLOOR_RUNS, FLOOR_LENGTH = 4, 8
 """The codec's noise floor is measured on this many runs of this many frames."""
 FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
@@ -110,6 +109,8 @@ class DeidSettings:
     on_no_face: OnNoFace = "refuse"
     regions: tuple[str, ...] = ()
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
+    cover_detectors: tuple[str, ...] = ()
+    """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = "largest"
     """Whose attributes are embedded: `largest`, or `x,y` px: the face nearest to that point."""
     keep_failed: bool = False
@@ -200,12 +201,14 @@ def survey_video(
     point: tuple[float, float] | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
+    companions: Sequence[Detector] = (),
 ) -> Survey:
-    """See every frame of the original. `point`: embed the face nearest to it instead of the largest."""
+    """See every frame of the original. `point`: embed the face nearest to it instead of the largest. `companions`:
+    detectors that cover too."""
     survey = Survey([], [], [])
     for frames in runs(reader, batch_size):
         images = [frame.image for frame in frames]
-        reported, covering = observer.detector.sweep(images, COVER_THRESHOLD)
+        reported, covering = see_all(observer.detector, companions, images)
         faces = observer.read_faces(images, [_chosen(found, point) for found in reported])
         for frame, own, found in zip(frames, faces, covering, strict=True):
             survey.observations.append(FrameObservation(frame.index, frame.pts, own))
@@ -265,31 +268,30 @@ def deidentify(
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
-    report_output = AtomicOutput(report, overwrite=settings.overwrite, inputs=[source, output])
+    beside: list[AtomicOutput] = []
     run: _Run | None = None
     page: AtomicOutput | None = None
     try:
+        # before any work: places that cannot be written are said at once
+        run = _Run(settings, plan, reader, models, camera, progress, output)
+        beside.extend(
+            AtomicOutput(path, overwrite=settings.overwrite, inputs=[source, output])
+            for path in (report, sheet_path(output))
+        )
         if settings.html:
             page = AtomicOutput(page_path(output), overwrite=settings.overwrite, inputs=[source, output, report])
-        run = _Run(settings, plan, reader, models, camera, progress, output)
         document = run.execute(began)
-        report_output.temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         # the output last: one that is there has its report and its sheet, whenever the process is killed
-        report_output.publish()
-        try:
-            write_atomically(sheet_path(output), run.sheet)
-            run.writer.publish()
-        except BaseException:
-            for path in (report, sheet_path(output)):
-                path.unlink(missing_ok=True)
-            raise
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        for one, content in zip(beside, (text.encode(), run.sheet), strict=True):
+            one.fill(content)
+        publish_together([*beside, run.writer])
         if page is not None:  # shows frames of the output, so it comes after it
-            page.temporary.write_text(render_html([(report, document)]), encoding="utf-8")
+            page.fill(render_html([(report, document)]).encode())
             page.publish()
     finally:
-        report_output.discard()
-        if page is not None:
-            page.discard()
+        for one in (*beside, *([] if page is None else [page])):
+            one.discard()
         if run is not None:
             run.close()
     return document
@@ -334,11 +336,11 @@ class _Run:
         self.observer = models.reader("onnx", camera)
         self.repelled = repelled_victims(settings.repel if plan.attack else (), models, settings.allow_unknown_weights)
         self.repel = Repeller(self.repelled, camera).stages if self.repelled else None
+        self.companions = models.covering(settings.cover_detectors, settings.allow_unknown_weights)
         self.store = ChangeStore()
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
         self._writers: list[Writer] = []
-        # before any work: a place that cannot be written is said at once
         self.writer: Writer = self._open_writer()
 
     def close(self) -> None:
@@ -368,7 +370,14 @@ class _Run:
     def execute(self, began: float) -> dict[str, Any]:
         whole = self.settings.start is None and self.settings.end is None
         self.progress.begin("Reading the original", self.info.frame_count if whole else None)
-        survey = survey_video(self.reader, self.observer, self.plan.point, self.settings.batch_size, self.progress)
+        survey = survey_video(
+            self.reader,
+            self.observer,
+            self.plan.point,
+            self.settings.batch_size,
+            self.progress,
+            self.companions,
+        )
         regions = plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
         embedded = self._embed(survey, regions)
         result = self._verify(survey)
@@ -523,7 +532,7 @@ class _Run:
             self.writer.temporary,
             regions,
             self.plan.obscuring,
-            finders_at_hand([self.observer.detector]),
+            finders_at_hand([self.observer.detector, *self.companions]),
             keep_audio=self.settings.keep_audio and self.info.has_audio,
             on_frame=self.progress.advance,
         )
@@ -655,6 +664,7 @@ class _Run:
                 "peak_memory_mb": peak_memory_mb(),
             },
             "covering": {
+                "detectors": [one.name for one in (self.observer.detector, *self.companions)],
                 "frames_with_face": sum(len(found) > 0 for found in survey.seen),
                 "frames_covered": sum(bool(own) for own in regions),
                 "frames_filled_in": sum(
@@ -689,14 +699,17 @@ class ChangeStore:
     run."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="drsf-")  # noqa: SIM115
+        with self._failures():
+            self._file = tempfile.TemporaryFile(prefix="drsf-")  # noqa: SIM115
         self._places: dict[int, tuple[int, int]] = {}
 
     def put(self, embedded: Embedded) -> None:
         """Keep the pixels of one frame, replacing earlier ones."""
         packed = zlib.compress(np.ascontiguousarray(embedded.change).tobytes(), level=1)
-        start = self._file.seek(0, 2)
-        self._file.write(packed)
+        with self._failures():
+            start = self._file.seek(0, 2)
+            self._file.write(packed)
+            self._file.flush()
         self._places[embedded.index] = (start, len(packed))
 
     def get(self, embedded: Embedded) -> Embedded:
@@ -709,6 +722,16 @@ class ChangeStore:
 
     def close(self) -> None:
         self._file.close()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _failures() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{tempfile.gettempdir()} cannot hold this run's work ({error.strerror}); make room, or set TMPDIR."
+            ) from error
 
 
 def _chosen(found: Detections, point: tuple[float, float] | None) -> Detections:

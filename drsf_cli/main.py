@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -235,6 +237,15 @@ def deid(
     embed: Annotated[
         str, typer.Option("--embed", help="largest, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL)
     ] = DeidSettings.embed,
+    cover_detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cover-detector",
+            metavar="NAME",
+            help="Covers beside -d; default: mtcnn and retinaface, where they are here.",
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
@@ -310,6 +321,7 @@ def deid(
         max_gap=max_gap,
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
+        cover_detectors=tuple(cover_detector or ()),
         embed=embed,
         keep_failed=keep_failed,
         max_error=max_error,
@@ -640,6 +652,9 @@ def _print_error(error: DrsfError | str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, which the console script exits with."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments == ["--version"]:
         out.print(versions()["drsf"])
         return 0

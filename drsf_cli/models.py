@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from drsf_cli.covering import load_companions
 from export.session import Device, OnnxNetwork, authorised, cuda_problem
 from victims import registry
+from victims.base import Detector
 from victims.camera import Camera
 from victims.observe import Observer
 from weights.errors import DeviceError
@@ -33,6 +35,8 @@ class Models:
     device: Device
     threads: int | None = None
     """Of each ONNX Runtime session on the CPU; None: the usable cores."""
+    companions: dict[tuple[str, ...], list[Detector]] = field(default_factory=dict, repr=False)
+    """Detectors that cover beside the chain's own, by the names they were asked for with."""
     _onnx: Observer | None = field(default=None, repr=False)
 
     @classmethod
@@ -51,6 +55,13 @@ class Models:
         for victim in chain.victims.values():
             victim.to(where)
         return cls(chain, device, threads)
+
+    def covering(self, names: tuple[str, ...] = (), allow_unknown: bool = False) -> list[Detector]:
+        """The detectors that cover beside the chain's own, loaded once; see `covering.load_companions`."""
+        if names not in self.companions:
+            own = self.torch_chain.detector
+            self.companions[names] = load_companions(names, own, self.device, allow_unknown, self.threads)
+        return self.companions[names]
 
     def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
         """An observer of whole frames: through ONNX Runtime, or through torch."""

@@ -129,6 +129,8 @@ class Victim(ABC):
 
 class Detector(Victim):
     role: Role = "detector"
+    cover_threshold: float
+    """Detections count for covering from this score on: lower than the detector's own threshold, for reading."""
 
     @abstractmethod
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:

@@ -162,6 +162,7 @@ class Mtcnn(Detector):
     """`facenet_pytorch.MTCNN.detect` with its default settings, and a differentiable loss through all three stages."""
 
     name = "mtcnn"
+    cover_threshold = 0.5
 
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
         """Faces of each image (all of one size), best score first.

@@ -81,6 +81,8 @@ def suppress(boxes: Tensor, scores: Tensor) -> Tensor:
 class RetinaFace(Detector):
     """`retinaface` or `retinaface-resnet50`."""
 
+    cover_threshold = 0.3
+
     def __init__(self, name: str, network: RetinaFaceNetwork, weights: dict[str, str]) -> None:
         super().__init__({"retinaface": network}, weights)
         self.name = name

@@ -56,6 +56,7 @@ _SAME_FACE_IOU = 0.6
 _SIZE_RATIO = 2.0
 _REACH = 0.8  # centre distance to the predicted box, in box sizes, at which a link is still believed ...
 _REACH_RATE = 1.5  # ... and what a second without a sighting adds to it
+_REACH_UNKNOWN = 0.6  # ... and what is added while a track was seen once, and its motion is unknown
 _LOST_IOU = 0.2  # with its last box, for a track that is lost for longer than the gap to be taken up again
 _LOST_COST = 3.0  # a track within the gap wins over one that is longer lost
 _MOTION_S = 0.3  # the time over which a velocity is measured
@@ -194,8 +195,8 @@ def cover_boxes(
       unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
-    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a certain track would be by now
-    had it gone on moving is covered as well.
+    after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be
+    by now had it gone on moving is covered as well.
     """
     clock = np.asarray(times, dtype=np.float64)
     covers: list[list[CoverBox]] = [[] for _ in times]
@@ -223,7 +224,7 @@ def cover_boxes(
                     passed = float(abs(clock[index] - clock[edge]))
                     if (inner and sure) or passed <= reach:
                         covers[index].append(held)
-                    if sure and passed <= min(max_gap_s, reach):
+                    if velocity.any() and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
                         covers[index].append(CoverBox(track.id, on, largest))
     return covers
@@ -268,7 +269,8 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
     size_a, size_b = _size(predicted)[:, None], _size(boxes)[None, :]
     centre_a, centre_b = (predicted[:, :2] + predicted[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
     distance = np.linalg.norm(centre_a[:, None] - centre_b[None], axis=-1) / np.maximum(np.minimum(size_a, size_b), 1.0)
-    reach = _REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s)[:, None]
+    alone = np.array([len(track.boxes) == 1 for track in tracks])
+    reach = (_REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s) + _REACH_UNKNOWN * alone)[:, None]
     ratio = np.abs(np.log(size_a / size_b))
     cost = distance / reach + 0.5 * (1.0 - _iou(predicted, boxes)) + 0.5 * ratio
     lost = (elapsed > max_gap_s)[:, None]

@@ -16,7 +16,15 @@ from skimage.data import astronaut
 from skimage.metrics import structural_similarity
 
 from attacks.obscure import Blur, Obscuring, Pixelate, Region, Solid, obscure
-from drsf_cli.audit import OPEN_SHARE, AuditReport, _ssim_map, audit_file, compare_region, finders_at_hand
+from drsf_cli.audit import (
+    RETURNED_LIMIT,
+    AuditReport,
+    _ssim_map,
+    audit_file,
+    compare_region,
+    finders_at_hand,
+    returned_share,
+)
 from drsf_cli.video import VideoReader
 from victims.base import Image
 from victims.face import Detections
@@ -81,11 +89,39 @@ class TestHidden:
         assert detail > 0.9
         assert share > 0.3
 
-    def test_a_slip_of_the_mask_is_found(self, portrait: Image) -> None:
-        """Only the mouth and the chin are left open."""
+    @pytest.mark.parametrize("obscuring", [Pixelate(5), Pixelate(8), Blur(14), Solid()])
+    def test_what_came_back(self, portrait: Image, obscuring: Obscuring) -> None:
+        """1 - (1 - t)² where the picture is t of the way back, by definition."""
+        hidden = obscure(portrait, [HEAD], obscuring)
+        for share in (0.0, 0.5, 0.8, 1.0):
+            written = np.rint(hidden + share * (portrait.astype(float) - hidden)).astype(np.uint8)
+            found = returned_share(portrait, hidden, written, HEAD.rect)
+            assert found == pytest.approx(1 - (1 - share) ** 2, abs=0.02)
+
+    @pytest.mark.parametrize("obscuring", [Pixelate(5), Pixelate(8), Blur(14), Solid()])
+    def test_noise_at_the_limit_of_the_attack_is_not_the_source(self, portrait: Image, obscuring: Obscuring) -> None:
+        hidden = obscure(portrait, [HEAD], obscuring)
+        noise = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, portrait.shape), (0, 0), 2.0)
+        written = np.clip(hidden + np.clip(24 * noise / noise.std(), -24, 24), 0, 255).astype(np.uint8)
+        assert returned_share(portrait, hidden, written, HEAD.rect) < RETURNED_LIMIT - 0.15
+
+    @pytest.mark.parametrize("spot", [(150, 210, 180, 280), (120, 150, 175, 225), (10, 230, 120, 150)])
+    @pytest.mark.parametrize("obscuring", [Pixelate(5), Pixelate(8), Blur(14), Solid()])
+    def test_a_slip_of_the_mask_is_found(
+        self, portrait: Image, obscuring: Obscuring, spot: tuple[int, int, int, int]
+    ) -> None:
+        """The mouth and the chin, one eye, a strip along one side: seen through JPEG."""
+        hidden = obscure(portrait, [HEAD], obscuring)
+        y1, y2, x1, x2 = spot
+        slipped = hidden.copy()
+        slipped[y1:y2, x1:x2] = portrait[y1:y2, x1:x2]
+        coded = cv2.imdecode(cv2.imencode(".jpg", slipped, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
+        assert returned_share(portrait, hidden, np.asarray(coded, np.uint8), HEAD.rect) > RETURNED_LIMIT + 0.08
+
+    def test_a_finer_grid_than_was_asked_for_is_found(self, portrait: Image) -> None:
         hidden = obscure(portrait, [HEAD], Pixelate(5))
-        hidden[150:210, 180:280] = portrait[150:210, 180:280]
-        assert compare_region(portrait, hidden, HEAD, Pixelate(5))[2] > OPEN_SHARE
+        fine = obscure(portrait, [Region(HEAD.rect, 10, (120, 10))], Pixelate(5))
+        assert returned_share(portrait, hidden, fine, HEAD.rect) > RETURNED_LIMIT
 
     def test_flat_regions_say_nothing(self) -> None:
         flat = np.full((100, 100, 3), 90, dtype=np.uint8)
@@ -130,6 +166,23 @@ class TestFile:
         assert not report.passed
         assert [check.frame for check in report.open_regions] == [6]
         assert "Frame 6" in report.problems[0]
+
+    def test_a_slip_in_one_frame_is_found(self, source: Path, portrait: Image, tmp_path: Path) -> None:
+        """An eye, in an encoded file."""
+        images = [obscure(portrait, [HEAD], Pixelate(5)) for _ in range(COUNT)]
+        images[4][120:155, 170:230] = portrait[120:155, 170:230]
+        report = audit(source, encode(tmp_path / "slip.mp4", images))
+        assert [check.frame for check in report.open_regions] == [4]
+        assert report.open_regions[0].returned > RETURNED_LIMIT
+
+    def test_obscuring_that_does_nothing_is_found(
+        self, source: Path, portrait: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The source's likeness does not rest on the code that obscures."""
+        monkeypatch.setattr("drsf_cli.audit.obscure", lambda image, *_: image.copy())
+        report = audit(source, encode(tmp_path / "open.mp4", [portrait] * COUNT))
+        assert report.worst_returned == 0.0
+        assert [check.frame for check in report.open_regions] == list(range(COUNT))
 
     def test_a_face_outside_the_regions_is_found(self, source: Path, portrait: Image, tmp_path: Path) -> None:
         elsewhere = Region((300, 300, 400, 400), 20)

@@ -113,6 +113,12 @@ class TestMissed:
         truth = faces([still()], 200)
         assert worst(truth, covered(truth, lambda frame, _: frame != 100)) == 1.0
 
+    def test_a_fast_face_seen_twice_is_covered_before_and_between(self) -> None:
+        """A passer-by near the camera, twelve of its sizes a second, as on the shared street clip."""
+        truth = faces([lambda t: (300 + 1000 * t, 200, 80)], 8)
+        covers = covered(truth, lambda frame, _: frame not in (1, 4))
+        assert min(share(truth[frame][0], covers[frame]) for frame in range(7)) == 1.0
+
     @pytest.mark.parametrize("seed", range(5))
     def test_flicker(self, seed: int) -> None:
         truth = faces([swaying], 250)

@@ -1,0 +1,62 @@
+"""The detectors that decide what is covered: the one whose boxes are embedded, and others beside it.
+
+Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand.
+None of the others is embedded for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from export.session import Device, authorised
+from victims import registry
+from victims.base import Detector, Image
+from victims.face import Detections
+from victims.track import CONFIRM_SCORE, merge_detections
+from weights.errors import WeightsError
+
+COMPANIONS = ("mtcnn", "retinaface")
+"""Taken where their weights are here, unless detectors are named. ResNet-50's RetinaFace is too slow on a CPU."""
+
+
+def load_companions(
+    names: Sequence[str],
+    own: Detector,
+    device: Device = "auto",
+    allow_unknown: bool = False,
+    threads: int | None = None,
+) -> list[Detector]:
+    """The detectors that cover beside `own`, which is always one, through ONNX Runtime.
+
+    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Raises UsageError,
+    WeightsError.
+    """
+    found: list[Detector] = []
+    known = [(own.name, own.weights)]
+    for name in names or COMPANIONS:
+        try:
+            one = registry.load_detector(name, allow_unknown)
+        except WeightsError:
+            if names:
+                raise
+            continue
+        if (one.name, one.weights) not in known:
+            known.append((one.name, one.weights))
+            found.append(authorised(one, device, threads=threads))
+    return found
+
+
+def see_all(
+    own: Detector, companions: Sequence[Detector], images: Sequence[Image]
+) -> tuple[list[Detections], list[Detections]]:
+    """Of each image: what `own` reports, and what must be covered.
+
+    What must be covered is what `own` reports, which counts as certain however low its score, and what it and the
+    companions see at their lower thresholds for covering.
+    """
+    reported, low = own.sweep(images, own.cover_threshold)
+    others = [one.detect(images, one.cover_threshold) for one in companions]
+    certain = [Detections(found.boxes, np.maximum(found.scores, CONFIRM_SCORE)) for found in reported]
+    return reported, [merge_detections(seen) for seen in zip(certain, low, *others, strict=True)]
