@@ -61,12 +61,11 @@ err = Console(stderr=True)
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL, MANY_PANEL = (
+VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = (
     "Victims",
     "Attack",
     "Covering",
     "Input and output",
-    "Many inputs",
 )
 
 Detector = Annotated[
@@ -150,20 +149,24 @@ def deid(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=MANY_PANEL),
+        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=FILE_PANEL),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=MANY_PANEL)
+        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
     ] = False,
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="A share; or slurm.", rich_help_panel=MANY_PANEL)
+        str | None, typer.Option("--shard", metavar="I/N", help="A share; or slurm.", rich_help_panel=FILE_PANEL)
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="local or ray.", rich_help_panel=MANY_PANEL)] = "local",
+    engine: Annotated[
+        str, typer.Option("--engine", help="local or ray.", hidden=True, rich_help_panel=FILE_PANEL)
+    ] = "local",
     address: Annotated[
         str | None,
-        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", rich_help_panel=MANY_PANEL),
+        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", hidden=True, rich_help_panel=FILE_PANEL),
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Ray workers.", rich_help_panel=MANY_PANEL)] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Ray workers.", hidden=True, rich_help_panel=FILE_PANEL)
+    ] = None,
     detector: Detector = "mtcnn",
     aligner: AlignerOption = "fan-compact",
     gaze: Gaze = "gaze-compact",
@@ -194,7 +197,8 @@ def deid(
         str, typer.Option("--eps", help="Largest change of a pixel.", rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.eps,
     max_iter: Annotated[
-        int | None, typer.Option("--max-iter", help="Steps for the first frame.", rich_help_panel=ATTACK_PANEL)
+        int | None,
+        typer.Option("--max-iter", help="Steps for the first frame.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
     warm_iter: Annotated[
         int, typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL)
@@ -242,7 +246,7 @@ def deid(
         typer.Option(
             "--cover-detector",
             metavar="NAME",
-            help="Covers beside -d; default: mtcnn and retinaface, where they are here.",
+            help="Covers beside -d; default: all at hand.",
             rich_help_panel=COVER_PANEL,
         ),
     ] = None,
@@ -276,7 +280,7 @@ def deid(
     ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Cores of one worker.", rich_help_panel=RUN_PANEL)
+        int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
     ] = None,
     report: Annotated[
         Path | None,
