@@ -121,6 +121,9 @@ class Embedder:
     """Limit of steps for a frame that starts from its neighbour's perturbation."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
+    robust: bool = False
+    """Take every second gradient through another delivery (`DETOURS`), and twice the warm steps: what is embedded then
+    outlives a transcoding better."""
     _last: _Last | None = field(default=None, repr=False)
 
     @property
@@ -139,7 +142,8 @@ class Embedder:
         # Only a codec needs to see frames together; without one each starts from the frame just before it.
         size = 1 if self.codec is None else max(1, len(targets))
         for begin in range(0, len(targets), size):
-            done += self._run(targets[begin : begin + size], min(self.warm_steps, self.settings.steps), None)
+            warm = self.warm_steps * (2 if self.robust else 1)
+            done += self._run(targets[begin : begin + size], min(warm, self.settings.steps), None)
         return done
 
     def improve(
@@ -163,9 +167,12 @@ class Embedder:
             .to(self.device),
             self.settings.eps,
         )
+        others: list[Channel] = []
         if written is None:
             start = torch.stack([self._carried(target, window) for target in targets]).to(self.device)
-            channel = self._codec_channel([target.focus for target in targets], window)
+            focus = [target.focus for target in targets]
+            channel = None if self.codec is None else self._codec_channel(self.codec, focus, window)
+            others = self._detours(focus, window)
         else:
             embedded, decoded = written
             start = torch.stack([moved(_change(e), e.window, window) for e in embedded]).to(self.device)
@@ -178,7 +185,7 @@ class Embedder:
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
         settings = replace(self.settings, steps=steps)
-        outcome = perturb(budget, start, self.stages(targets, window), settings, channel)
+        outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:
             last, image = targets[-1], results[-1].apply(targets[-1].covered)
@@ -213,10 +220,20 @@ class Embedder:
             return torch.zeros(3, window.height, window.width)
         return carried(last.delta, last.window, window, last.landmarks, _landmarks(target.face))
 
-    def _codec_channel(self, focus: Sequence[Rect], window: Window) -> Channel | None:
-        codec, last = self.codec, self._last
-        if codec is None:
-            return None
+    def _detours(self, focus: Sequence[Rect], window: Window) -> list[Channel]:
+        """Other ways in which frames may reach a reader."""
+        if not self.robust:
+            return []
+        channels: list[Channel] = [partial(each_frame, change=change) for change in DETOURS]
+        if self.codec is not None:
+            own = self.codec.settings
+            for offset in (5, -5):
+                codec = DeliveryCodec(replace(own, crf=min(max(own.crf + offset, 0), 51)))
+                channels.insert(0, self._codec_channel(codec, focus, window))
+        return channels
+
+    def _codec_channel(self, codec: DeliveryCodec, focus: Sequence[Rect], window: Window) -> Channel:
+        last = self._last
         rects = [[_within(rect, window)] for rect in ([] if last is None else [last.focus]) + list(focus)]
 
         def through(pixels: Tensor) -> Tensor:
@@ -226,6 +243,34 @@ class Embedder:
             return _stack(list(decoded[len(before) :]), pixels.device)
 
         return through
+
+
+def each_frame(pixels: Tensor, change: Callable[[Image], Image]) -> Tensor:
+    """A channel (see attacks/perturb.py) that changes frames one by one."""
+    frames = (pixels.detach() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return _stack([change(np.ascontiguousarray(frame)) for frame in frames], pixels.device)
+
+
+def as_jpeg(image: Image, quality: int) -> Image:
+    """(H, W, 3) RGB through JPEG, as MJPEG video has it."""
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]).astype(np.uint8)
+
+
+def rescaled(image: Image, scale: float) -> Image:
+    """(H, W, 3) resized by `scale` and back."""
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    there = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    back = cv2.INTER_CUBIC if scale < 1 else cv2.INTER_AREA
+    return cv2.resize(there, (width, height), interpolation=back).astype(np.uint8)
+
+
+DETOURS: tuple[Callable[[Image], Image], ...] = (
+    partial(as_jpeg, quality=60),
+    partial(rescaled, scale=0.75),
+    partial(rescaled, scale=1.25),
+)
 
 
 def common_window(masks: Sequence[NDArray[np.bool_]]) -> Window:

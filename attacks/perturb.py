@@ -78,8 +78,12 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
+    others: Sequence[Channel] = (),
 ) -> Outcome:
-    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
+    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out.
+
+    Every second gradient is taken through one of `others` in turn, which are not what the result is judged by.
+    """
     count = len(start)
     method = METHODS[settings.method]
     eps = budget.eps
@@ -99,13 +103,15 @@ def perturb(
 
     for taken in range(settings.steps + 1):
         probe = rule.look_ahead(delta[active] / eps, active) * eps
-        pixels = delivered(budget, delta, probe, active, channel)
         last = taken == settings.steps
+        detour = bool(others) and taken % 2 == 1 and not last
+        through = others[taken // 2 % len(others)] if detour else channel
+        pixels = delivered(budget, delta, probe, active, through)
         reading = _read(pixels, active, stages, with_gradient=not last)
         passes[active] += len(reading.pulls)
         checks[active] += len(stages) - len(reading.pulls)
 
-        better = [row for row, item in enumerate(active) if reading.score[row] < best_score[item]]
+        better = [row for row, item in enumerate(active) if not detour and reading.score[row] < best_score[item]]
         for row in better:
             item = active[row]
             best_score[item] = reading.score[row]
@@ -114,9 +120,11 @@ def perturb(
                 errors[name][item] = error[row]
                 # the first reading is of all frames
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
-        short = [row for row in range(len(active)) if reading.score[row] > 1.0]
+        short = [row for row in range(len(active)) if detour or reading.score[row] > 1.0]
         if last or not short:
             break
+        if not reading.pulls:  # on a detour all may be well
+            continue
         items = [active[row] for row in short]
         pulls = [pull.of(short) for pull in reading.pulls]
         gradient = unit(smoothed(direction(pulls), settings.smoothing) * budget.mask[items])

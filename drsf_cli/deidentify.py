@@ -86,6 +86,8 @@ class DeidSettings:
     """Limit of steps for the first frame; None: the method's own."""
     warm_iter: int = 3
     """Limit of steps for every other frame."""
+    robust: bool = False
+    """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
     batch_size: int = 2
@@ -409,7 +411,12 @@ class _Run:
             if not CODECS[self.settings.codec].lossless and self.info.kind == "video":
                 codec = self._delivery_codec()
             embedder = Embedder(
-                self.models.attacker(self.camera), self.plan.attack, codec, self.settings.warm_iter, self.repel
+                self.models.attacker(self.camera),
+                self.plan.attack,
+                codec,
+                self.settings.warm_iter,
+                self.repel,
+                self.settings.robust,
             )
         done: dict[int, Embedded] = {}
         self.progress.begin("Obscuring and embedding", len(survey.times))

@@ -203,6 +203,10 @@ def deid(
     warm_iter: Annotated[
         int, typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.warm_iter,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = DeidSettings.robust,
     refine: Annotated[
         int,
         typer.Option(
@@ -310,6 +314,7 @@ def deid(
         eps=eps,
         max_iter=max_iter,
         warm_iter=warm_iter,
+        robust=robust,
         refine=refine,
         batch_size=batch_size,
         codec=codec,

@@ -139,3 +139,30 @@ def test_the_channel_is_what_the_victim_sees():
     inside = budget.mask.expand_as(outcome.delta)
     assert (outcome.errors["detector"] <= 0.2).all()
     assert float(outcome.delta[inside].mean()) > 0.01
+
+
+def test_every_second_gradient_takes_a_detour_and_none_is_judged_by_it():
+    budget, weights, now = make(1)
+    objective = Projection(weights, now + 0.6)
+    seen = []
+
+    def delivery(pixels):
+        seen.append("delivery")
+        return pixels
+
+    def darker(pixels):
+        seen.append("darker")
+        return pixels * 0.9
+
+    def brighter(pixels):
+        seen.append("brighter")
+        return pixels * 1.1
+
+    settings = AttackSettings("i-fgsm", EPS, 40, smoothing=0.0)
+    start = torch.zeros_like(budget.base)
+    outcome = perturb(budget, start, [Stage("detector", objective, 0.01)], settings, delivery, [darker, brighter])
+    assert seen[:6] == ["delivery", "darker", "delivery", "brighter", "delivery", "darker"]
+    assert seen[-1] == "delivery"
+    with torch.no_grad():
+        own = objective.read(budget.base + outcome.delta, [0]).error
+    assert outcome.errors["detector"] == pytest.approx(own, abs=0.05)  # up to rounding to whole levels

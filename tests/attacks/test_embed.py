@@ -1,0 +1,91 @@
+"""How perturbations are carried from frame to frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.embed import _within, carried, moved, similarity
+from victims.base import Window
+from victims.face import Array
+from victims.face_model import FACE_MODEL_68
+
+WINDOW = Window(64, 32, 256, 224)
+
+
+def landmarks() -> Array:
+    """The template seen from the front: a face of about 110 px in the middle of the window, frame px."""
+    return FACE_MODEL_68[:, :2] * 800.0 + np.array([64 + 128, 32 + 100])
+
+
+def blobs(points: Array, window: Window = WINDOW) -> Tensor:
+    """A Gaussian of 2 px around each point of the frame, one a channel, (3, h, w)."""
+    ys, xs = np.mgrid[0 : window.height, 0 : window.width]
+    at = points - [window.x, window.y]
+    return torch.from_numpy(
+        np.stack([np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / 8.0) for x, y in at]).astype(np.float32)
+    )
+
+
+def centres(delta: Tensor, window: Window = WINDOW) -> Array:
+    """Where each channel's mass lies, frame px."""
+    picture = delta.numpy().astype(np.float64)
+    ys, xs = np.mgrid[0 : window.height, 0 : window.width]
+    mass = picture.sum(axis=(1, 2))
+    return np.stack([(picture * xs).sum(axis=(1, 2)), (picture * ys).sum(axis=(1, 2))], axis=1) / mass[:, None] + [
+        window.x,
+        window.y,
+    ]
+
+
+@pytest.mark.parametrize("angle", [0.0, 10.0, -25.0])
+def test_a_rigid_movement_is_followed_exactly(angle: float) -> None:
+    before = landmarks()
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn, shift = 1.1 * np.array([[cos, -sin], [sin, cos]]), np.array([7.0, -4.0])
+    middle = before.mean(axis=0)
+
+    def move(points: Array) -> Array:
+        return (points - middle) @ turn.T + middle + shift
+
+    points = before[[30, 36, 48]]
+    other = Window(32, 0, 320, 288)
+    drawn = carried(blobs(points), WINDOW, other, before, move(before))
+    assert drawn.shape == (3, other.height, other.width)
+    assert centres(drawn, other) == pytest.approx(move(points), abs=0.1)
+
+
+def test_what_is_drawn_at_a_landmark_follows_it_alone() -> None:
+    """A mouth that opens takes the lower lip along, and leaves nose and brow where they are."""
+    before = landmarks()
+    after = before.copy()
+    mouth = np.r_[5:12, 55:60, 65:68]
+    after[mouth, 1] += 5.0
+    fit = similarity(before, after)
+    points = before[[57, 30, 19]]
+    drawn = centres(carried(blobs(points), WINDOW, WINDOW, before, after))
+    assert drawn[0] == pytest.approx(after[57], abs=1.0)
+    assert drawn[1] == pytest.approx(after[30], abs=0.5)
+    assert drawn[2] == pytest.approx(after[19], abs=0.5)
+    rigid = points @ fit[:, :2].T + fit[:, 2]  # what a similarity alone would make of it
+    assert abs(rigid[0, 1] - after[57, 1]) > 2.0
+
+
+def test_nothing_moves_where_no_landmark_does() -> None:
+    points = landmarks()
+    delta = torch.randn(3, WINDOW.height, WINDOW.width)
+    assert torch.allclose(carried(delta, WINDOW, WINDOW, points, points), delta, atol=1e-3)
+
+
+def test_moved_is_a_shift_by_whole_pixels() -> None:
+    delta = torch.randn(3, 64, 96)
+    source, target = Window(32, 64, 96, 64), Window(64, 32, 96, 96)
+    result = moved(delta, source, target)
+    assert torch.equal(result[:, 32:96, :64], delta[:, :, 32:])
+    assert float(result[:, :32].abs().sum()) == float(result[:, :, 64:].abs().sum()) == 0.0
+
+
+def test_a_focus_is_clipped_to_the_window() -> None:
+    assert _within((10, 40, 400, 90), Window(32, 32, 64, 64)) == (0, 8, 64, 58)
