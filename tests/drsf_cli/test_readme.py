@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     for name in ("drive", "monday", "tuesday"):
         demo_clip.make_demo_clip(folder / f"{name}.mp4", seconds=FRAMES / 25, size=(320, 240))
+    (folder / "study").mkdir()
+    shutil.copy(folder / "drive.mp4", folder / "study")
     (folder / "study.toml").write_text(of("toml"))
     return folder
 
@@ -78,7 +81,9 @@ def test_every_command_works(folder: Path, short_demo: None, monkeypatch: pytest
             if command.startswith("drsf "):
                 assert main(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
                 ran += 1
-    assert ran >= 11
+    assert ran >= 13
+    assert json.loads((folder / "deid" / "drsf-summary.json").read_text())
+    assert (folder / "deid" / "drive_deid.mp4").is_file()
     assert main(["doctor"]) == 0
     # what the README says there is then
     demo = {"driver.mp4", "driver_deid.mp4", "driver_deid.mp4.report.json", "driver.json", "driver_deid.json"}
