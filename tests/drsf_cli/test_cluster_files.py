@@ -89,7 +89,7 @@ def test_the_page_names_only_what_is_there(capsys, monkeypatch):
     page = (ROOT / "docs" / "cluster.md").read_text()
     for link in re.findall(r"\]\((cluster/[^)]+)\)", page):
         assert (ROOT / "docs" / link).is_file(), link
-    assert main(["deid", "--help"]) == 0
+    assert main(["deid", "--help-all"]) == 0
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     commands = re.findall(r"^drsf deid .*$", page, re.MULTILINE)
     assert len(commands) >= 5

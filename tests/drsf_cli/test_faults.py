@@ -382,7 +382,7 @@ def test_an_exception_while_embedding_leaves_nothing(
 
     def embeds(self: object, targets: Sequence[Target]) -> list[Embedded]:
         window = Window(0, 0, 32, 32)
-        return [Embedded(t.index, window, np.zeros((32, 32, 3), np.int8), {}, 1, 1, 1) for t in targets]
+        return [Embedded(t.index, window, t.focus, np.zeros((32, 32, 3), np.int8), {}, 1, 1, 1) for t in targets]
 
     monkeypatch.setattr(pipeline.Embedder, "embed", embeds)
     monkeypatch.setattr(*stage, fails)

@@ -221,12 +221,12 @@ def test_a_csv_manifest(tmp_path):
 def test_a_jsonl_manifest(tmp_path):
     tree(tmp_path, "a.mp4", "b.mp4")
     text = (
-        '{"input": "a.mp4", "attack-opt": ["mu=0.9"], "crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
+        '{"input": "a.mp4", "attack-opt": ["momentum=0.9"], "crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
         '{"input": "b.mp4", "max_error": 3, "detector": null}\n'
     )
     a, b = jobs(tmp_path, "list.jsonl", text)
     assert (a.settings.crf, a.settings.camera, a.settings.on_no_face) == (18, tmp_path / "cam.yml", "solid")
-    assert a.settings.attack_options == ("mu=0.9",)
+    assert a.settings.attack_options == ("momentum=0.9",)
     assert b.settings.max_error == 3.0
 
 

@@ -194,7 +194,7 @@ def test_architectures_answer_as_ptgazes() -> None:
         (face,) = fill(GAZE_MODELS["mpiifacegaze"].network())(wave_input(2, 3, 224, 224))
         eye_input = (wave_input(2, 1, 36, 60), torch.tensor([[0.1, -0.2], [0.0, 0.3]]))
         (eye,) = fill(GAZE_MODELS["mpiigaze"].network())(*eye_input)
-    np.testing.assert_allclose(face, [[1.622576, 0.658713], [3.214904, 2.975242]], atol=2e-5)
+    np.testing.assert_allclose(face, [[1.622576, 0.658713], [3.214904, 2.975242]], atol=2e-4)
     np.testing.assert_allclose(eye, [[0.015537, -0.233913], [-0.134582, -0.289228]], atol=2e-5)
 
 
