@@ -52,7 +52,9 @@ def clear_leftovers(job: Job) -> None:
         document = _read(job.report)
         place = document.get("output") if document is not None else None
         if isinstance(place, dict) and Path(str(place.get("path"))).name == job.output.name:
-            job.report.unlink(missing_ok=True)
+            # what is published before the output, too
+            for path in job.files:
+                path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
