@@ -127,7 +127,11 @@ def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path
     output = tmp_path / "out.mkv"
     assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())
-    assert {k: v for k, v in covered(report).items() if k != "detectors"} == {"frames_with_face": 7, "frames_covered": 8, "frames_filled_in": 1}
+    assert {k: v for k, v in covered(report).items() if k != "detectors"} == {
+        "frames_with_face": 7,
+        "frames_covered": 8,
+        "frames_filled_in": 1,
+    }
     original, hidden = (list(VideoReader(path))[3].image for path in (clip, output))
     assert (original[80:140, 130:180] != hidden[80:140, 130:180]).any(axis=-1).mean() > 0.9
 
