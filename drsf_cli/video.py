@@ -66,8 +66,9 @@ _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # Containers whose index can be trusted to find the key frame at or before a time
 _INDEXED = ("mov", "matroska")
 
-# Codecs in which each sample of such a container is one frame to be displayed
+# Codecs and containers in which each sample is one frame to be displayed
 _SAMPLE_IS_FRAME = ("h264", "hevc")
+_SAMPLES_APART = (*_INDEXED, "avi")
 
 # matrix -> primaries and transfer that go with it, for sources that name none
 _COMPANIONS = {BT709: (1, 1), BT601: (6, 6), 5: (5, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
@@ -253,7 +254,7 @@ def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole
                 raise InputError(f"{path} is damaged at frame {given}; repair or re-encode it.")
             given += 1
             yield frame
-    countable = context.name in _SAMPLE_IS_FRAME and _is_indexed(container)
+    countable = context.name in _SAMPLE_IS_FRAME and _is_one_of(container, _SAMPLES_APART)
     if whole and countable and given < shown:
         raise InputError(f"{path} gives only {given} of its {shown} frames; repair or re-encode it.")
 
@@ -275,8 +276,8 @@ def _logged_errors() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(before)
 
 
-def _is_indexed(container: InputContainer) -> bool:
-    return any(name in _INDEXED for name in container.format.name.split(","))
+def _is_one_of(container: InputContainer, formats: Sequence[str]) -> bool:
+    return any(name in formats for name in container.format.name.split(","))
 
 
 class VideoReader:
@@ -480,7 +481,7 @@ class VideoReader:
             time_base = self.info.time_base
             origin = math.floor(_origin(container) / time_base)
             step = max(1, round(1 / (self.info.average_rate * time_base)))
-            whole = seconds is None or not _is_indexed(container)
+            whole = seconds is None or not _is_one_of(container, _INDEXED)
             if not whole:
                 try:
                     container.seek(math.floor(cast(Fraction, seconds) / time_base), stream=stream)
