@@ -227,8 +227,8 @@ def compare(
         print(
             f"  {clip}: {difference.frames} frames, {difference.faces} faces; largest difference box "
             f"{difference.box:.2g} px, landmarks {difference.landmarks:.2g} px, gaze {difference.gaze:.2g} deg"
-            f"{undecided}{f'; ANOTHER NUMBER OF FACES in {difference.unlike}' if difference.unlike else ''}; whole reading "
-            f"ONNX / torch {difference.seconds['onnx'] / difference.seconds['torch']:.2f}"
+            f"{undecided}{f'; ANOTHER NUMBER OF FACES in {difference.unlike}' if difference.unlike else ''}; "
+            f"whole reading ONNX / torch {difference.seconds['onnx'] / difference.seconds['torch']:.2f}"
         )
         rows = ratios(observers)
         for key, (wall, cpu, calls, milliseconds) in rows.items():
