@@ -1,7 +1,8 @@
 """The detectors that decide what is covered: the one whose boxes are embedded, and others beside it.
 
 Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand.
-None of the others is embedded for.
+None of the others is embedded for. What only they see is covered where they see it and for a second around, but not
+held for longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from export.session import Device, authorised
 from victims import registry
 from victims.base import Detector, Image
 from victims.face import Detections
-from victims.track import CONFIRM_SCORE, merge_detections
+from victims.track import CERTAIN_SCORE, merge_detections
 from weights.errors import WeightsError
 
 COMPANIONS = ("mtcnn", "retinaface")
@@ -53,10 +54,13 @@ def see_all(
 ) -> tuple[list[Detections], list[Detections]]:
     """Of each image: what `own` reports, and what must be covered.
 
-    What must be covered is what `own` reports, which counts as certain however low its score, and what it and the
-    companions see at their lower thresholds for covering.
+    What must be covered is what `own` reports, whose scores are lifted to `CERTAIN_SCORE`, and what it and the
+    companions see at their lower thresholds for covering; the companions' scores are kept below `CERTAIN_SCORE`.
     """
     reported, low = own.sweep(images, own.cover_threshold)
-    others = [one.detect(images, one.cover_threshold) for one in companions]
-    certain = [Detections(found.boxes, np.maximum(found.scores, CONFIRM_SCORE)) for found in reported]
+    certain = [Detections(found.boxes, np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
+    others = [
+        [Detections(found.boxes, np.minimum(found.scores, CERTAIN_SCORE - 0.01)) for found in seen]
+        for seen in (one.detect(images, one.cover_threshold) for one in companions)
+    ]
     return reported, [merge_detections(seen) for seen in zip(certain, low, *others, strict=True)]

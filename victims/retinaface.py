@@ -81,7 +81,7 @@ def suppress(boxes: Tensor, scores: Tensor) -> Tensor:
 class RetinaFace(Detector):
     """`retinaface` or `retinaface-resnet50`."""
 
-    cover_threshold = 0.3
+    cover_threshold = 0.4
 
     def __init__(self, name: str, network: RetinaFaceNetwork, weights: dict[str, str]) -> None:
         super().__init__({"retinaface": network}, weights)

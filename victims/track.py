@@ -25,12 +25,14 @@ from weights.errors import UsageError
 
 Times = Sequence[float] | Array  # s, one a frame
 
-CONFIRM_SCORE = 0.7
-"""One detection with this score is a face. It is no higher than the threshold at which a detector's output is read,
-so everything that can be read is covered."""
+CONFIRM_SCORE = 0.65
+"""One detection with this score is a face."""
+
+CERTAIN_SCORE = 0.7
+"""A score that is no higher than the threshold at which a detector's output is read."""
 
 SUSTAINED_HITS = 3
-"""So many detections of any score within a second are a face too. So many that reach `CONFIRM_SCORE` make it certain:
+"""So many detections of any score within a second are a face too. So many that reach `CERTAIN_SCORE` make it certain:
 only such a track is held beyond the gap, since false alarms come alone or weak."""
 
 RADIUS_S = 0.1
@@ -191,7 +193,7 @@ def cover_boxes(
     * In a longer gap: the last box before it and the first after it, both, all through the gap.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
       the clip: a head that is no longer detected has most likely only turned away). Uncertain tracks, with
-      fewer than `SUSTAINED_HITS` detections of `CONFIRM_SCORE` within a second, are covered for `extend_s` only,
+      fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for `extend_s` only,
       unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
@@ -200,7 +202,7 @@ def cover_boxes(
     """
     clock = np.asarray(times, dtype=np.float64)
     covers: list[list[CoverBox]] = [[] for _ in times]
-    certain = [is_sustained(track, times, CONFIRM_SCORE) for track in tracks]
+    certain = [is_sustained(track, times, CERTAIN_SCORE) for track in tracks]
     if not any(certain):
         certain = [True] * len(tracks)
     for track, sure in zip(tracks, certain, strict=True):

@@ -30,7 +30,7 @@ from tests.conftest import ROOT
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn
 from victims.retinaface import load_retinaface
-from victims.track import CONFIRM_SCORE, cover_boxes, is_sustained, link
+from victims.track import CERTAIN_SCORE, cover_boxes, is_sustained, link
 
 CLIPS = ("talking_720p.mp4", "street_1080p_audio.mp4")
 SEEDS = 3
@@ -110,7 +110,7 @@ def faults(seen: list[Detections], times: Array, seed: int) -> dict[str, list[De
 def measure(clip: Path, retinaface: Path | None) -> bool:
     read, seen, times, (height, width) = detections_of(clip, retinaface)
     truth = [(k, box) for k, one in enumerate(read) for box in one.boxes]
-    steady = [track for track in link(seen, times, confirm_score=0.0) if is_sustained(track, times, CONFIRM_SCORE)]
+    steady = [track for track in link(seen, times, confirm_score=0.0) if is_sustained(track, times, CERTAIN_SCORE)]
     print(f"\n{clip.name}: {len(times)} frames, {len(truth)} faces read, {width}x{height}")
     print(f"{'removed':18}{'faces':>8}{'worst share':>13}{'< 99 %':>8}{'unknowable':>12}{'frame covered':>15}")
     results: dict[str, list[tuple[list[float], int, float]]] = {}

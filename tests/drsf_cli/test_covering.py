@@ -61,6 +61,18 @@ def test_what_is_reported_once_with_a_low_score_is_covered() -> None:
     assert all(covers)
 
 
+def test_what_only_a_companion_sees_is_not_held_to_the_end() -> None:
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0))
+    seen = [see_all(Sees((A, 0.9)), [Sees((B, 0.99))], [IMAGE])[1][0]] * 4 + [nothing] * 96
+    times = np.arange(100) / 25
+    covers = cover_boxes(link(seen, times), times)
+    right = [any(cover.box[0] > 120 for cover in frame) for frame in covers]
+    left = [any(cover.box[0] < 120 for cover in frame) for frame in covers]
+    assert all(left)
+    assert all(right[:29])  # the four frames and a second
+    assert not any(right[29:])
+
+
 def test_below_every_threshold_nothing_is_covered() -> None:
     assert not len(see_all(Sees((A, 0.2)), [Sees((B, 0.2))], [IMAGE])[1][0])
 
