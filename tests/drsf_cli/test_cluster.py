@@ -22,7 +22,8 @@ pytestmark = pytest.mark.timeout(900)  # each worker that starts imports torch, 
 def cluster():
     """The address of a cluster of two nodes."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # 15 by default: beside other tests they would hardly start
+    # 15 by default: beside other tests they would hardly start
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
