@@ -75,8 +75,10 @@ def test_weights_that_read_worse_are_not_written(faces, tmp_path, capsys, monkey
     from victims.compact.fork import fork
 
     def ruined(*arguments):
-        state = fork(*arguments)
-        return {k: v + v.std() * torch.randn(v.shape) if v.ndim > 1 else v for k, v in state.items()}
+        state, random = fork(*arguments), torch.Generator().manual_seed(0)
+        return {
+            k: v + 3 * v.std() * torch.randn(v.shape, generator=random) if v.ndim > 1 else v for k, v in state.items()
+        }
 
     monkeypatch.setattr(fork_weights, "fork", ruined)
     output = tmp_path / "ours.safetensors"
