@@ -14,14 +14,15 @@ try it on. All raise DrsfError, one sentence (weights/errors.py has the tree). d
 
 from __future__ import annotations
 
-from drsf_cli.deidentify import DeidSettings, deidentify
+from drsf_cli.deidentify import deidentify
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.evaluate import Evaluation, evaluate
 from drsf_cli.infer import infer
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
 from drsf_cli.panels import compare
 from drsf_cli.records import read_observations, write_observations
 from drsf_cli.report import write_html
+from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import DrsfError
 
 __all__ = [

@@ -13,13 +13,13 @@ from rich.markup import escape
 
 from drsf_cli import tables
 from drsf_cli.bars import bars
-from drsf_cli.deidentify import DeidSettings
 from drsf_cli.identity import IdentityMeter, find_recogniser, read_gallery
 from drsf_cli.leakage_audit import Run, read_run
 from drsf_cli.leakage_audit import audit as measure_audit
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
 from drsf_cli.options import ConfigOption
 from drsf_cli.outsiders import named_outsiders
+from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import OutputError, UsageError
 from weights.files import write_atomically
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from drsf_cli.batch import ModelShelf, Result, Watch, process
-from drsf_cli.deidentify import DeidSettings
 from drsf_cli.outputs import Job
 from drsf_cli.resume import clear_leftovers
+from drsf_cli.settings import DeidSettings
 from export.session import usable_cpus
 from weights.errors import DrsfError, InputError, UsageError
 

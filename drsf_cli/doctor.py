@@ -13,7 +13,8 @@ import torch
 
 from attacks.codec import CODECS
 from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
+from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
 from export.session import cuda_problem
 from victims import registry

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from attacks.codec import CODECS, DeliveryCodec
-from drsf_cli.deidentify import DeidSettings, check, digest, plan_cover, report_path, survey_video
+from drsf_cli.files import digest, report_path
 from drsf_cli.identity import IdentityMeter
 from drsf_cli.leakage import Covered, measure
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
 from drsf_cli.outsiders import Outsider
+from drsf_cli.plan import check
 from drsf_cli.progress import Progress, Silent
+from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.video import VideoReader, encoder_settings
 from victims.camera import Camera
 from weights.errors import InputError

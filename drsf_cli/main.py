@@ -21,7 +21,7 @@ from attacks.steps import METHODS
 from drsf_cli import audit_command, tables
 from drsf_cli.bars import FileBars, bars, shown
 from drsf_cli.batch import Batch, Engine, Local, plan_batch, run_batch
-from drsf_cli.deidentify import DeidSettings, check, deidentify, page_path, report_path
+from drsf_cli.deidentify import deidentify
 from drsf_cli.dry_run import dry_run_of
 from drsf_cli.evaluate import (
     FolderEvaluation,
@@ -31,12 +31,15 @@ from drsf_cli.evaluate import (
     plot_errors,
     write_csv,
 )
+from drsf_cli.files import page_path, report_path
 from drsf_cli.infer import infer as infer_video
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
 from drsf_cli.options import RUN_PANEL, ConfigOption, HelpAllOption
 from drsf_cli.outputs import Job
+from drsf_cli.plan import check
 from drsf_cli.records import read_observations, write_observations
 from drsf_cli.resume import clear_leftovers, finished
+from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.shards import Shard, parse_shard
 from drsf_cli.versions import versions
 from drsf_cli.weights_command import app as weights_app

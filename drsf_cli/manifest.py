@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.deidentify import DeidSettings, check
 from drsf_cli.inputs import expand
 from drsf_cli.outputs import Wish
+from drsf_cli.plan import check
+from drsf_cli.settings import DeidSettings
 from victims.base import Role
 from victims.registry import resolve
 from weights.errors import InputError, UsageError

@@ -9,21 +9,13 @@ from typing import Any
 import torch
 
 from drsf_cli.covering import load_companions
+from drsf_cli.settings import VictimNames
 from export.session import Device, OnnxNetwork, authorised, cuda_problem
 from victims import registry
 from victims.base import Detector
 from victims.camera import Camera
 from victims.observe import Observer
 from weights.errors import DeviceError
-
-
-@dataclass(frozen=True)
-class VictimNames:
-    """What is named on the command line: `NAME` or `NAME@FILE`."""
-
-    detector: str = "mtcnn"
-    aligner: str | None = "fan-compact"
-    gaze: str | None = "gaze-compact"
 
 
 @dataclass

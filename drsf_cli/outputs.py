@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drsf_cli.deidentify import DeidSettings, report_path, sheet_path
+from drsf_cli.files import report_path, sheet_path
 from drsf_cli.images import is_image
 from drsf_cli.inputs import Input
+from drsf_cli.settings import DeidSettings
 from drsf_cli.video import video_suffix
 from weights.errors import UsageError
 

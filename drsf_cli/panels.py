@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from attacks.obscure import Region, obscure, parse_obscuring
-from drsf_cli.deidentify import DeidSettings, plan_cover, report_path, survey_video
+from drsf_cli.files import report_path
 from drsf_cli.infer import infer
 from drsf_cli.models import Models
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report import read_report
+from drsf_cli.settings import DeidSettings
+from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.video import VideoReader
 from drsf_cli.visualize import Panel, visualize
 from victims.base import Image

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from drsf_cli.atomic import leftovers
-from drsf_cli.deidentify import DeidSettings, digest, settings_to_dict
+from drsf_cli.files import digest
 from drsf_cli.outputs import Job
+from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
 from victims.base import Role
 from victims.registry import resolve

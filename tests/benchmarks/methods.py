@@ -20,9 +20,12 @@ import torch
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import obscure
-from drsf_cli.deidentify import DeidSettings, check, deidentify, plan_cover, survey_video
+from drsf_cli.deidentify import deidentify
 from drsf_cli.evaluate import Evaluation, evaluate
 from drsf_cli.models import Models
+from drsf_cli.plan import check
+from drsf_cli.settings import DeidSettings
+from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.video import Frame, VideoReader, encoder_settings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Window

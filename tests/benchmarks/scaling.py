@@ -24,9 +24,10 @@ import torch
 
 from drsf_cli.batch import Engine, Local, Result, run_batch
 from drsf_cli.cluster import RayEngine
-from drsf_cli.deidentify import DeidSettings, report_path
 from drsf_cli.demo_clip import make_demo_clip
+from drsf_cli.files import report_path
 from drsf_cli.outputs import Job
+from drsf_cli.settings import DeidSettings
 
 
 @dataclass

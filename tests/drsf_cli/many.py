@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.deidentify import DeidSettings, report_path
 from drsf_cli.demo_clip import make_demo_clip
+from drsf_cli.files import report_path
 from drsf_cli.outputs import Job
+from drsf_cli.settings import DeidSettings
 
 COUNT = 20
 FLAGS = ["--attack", "none", "--quiet"]

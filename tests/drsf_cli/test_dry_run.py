@@ -8,12 +8,13 @@ import re
 import numpy as np
 import pytest
 
-from drsf_cli.deidentify import FLOOR_STEP, SHOWN_STEP, DeidSettings
+from drsf_cli.baselines import FLOOR_STEP, SHOWN_STEP
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.dry_run import Stopwatch, dry_run_of
 from drsf_cli.main import main
 from drsf_cli.models import Models
 from drsf_cli.progress import Silent
+from drsf_cli.settings import DeidSettings
 from tests.clips import make_clip
 
 

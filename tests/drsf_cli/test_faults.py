@@ -28,9 +28,11 @@ from scipy.ndimage import binary_erosion
 
 from attacks.embed import Embedded, Target
 from attacks.obscure import GREY
-from drsf_cli import atomic, video
-from drsf_cli.deidentify import DeidSettings, deidentify
+from drsf_cli import atomic, clip, document, survey, video
+from drsf_cli.changes import ChangeStore
+from drsf_cli.deidentify import deidentify
 from drsf_cli.models import Models
+from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
 from tests import clips
 from victims.base import Detector, ExportSpec, Image, Objective, Window
@@ -335,18 +337,18 @@ def test_corrupt_packets_stop_the_run(container: str, share: float, tmp_path: Pa
 
 
 STAGES = [
-    (pipeline, "link"), (pipeline, "cover_boxes"), (pipeline, "plan_regions"), (pipeline, "obscure"),
-    (pipeline, "digest"), (pipeline, "survey_video"), (pipeline, "plan_cover"), (pipeline, "audit_file"),
+    (survey, "link"), (survey, "cover_boxes"), (survey, "plan_regions"), (clip, "obscure"),
+    (document, "digest"), (pipeline, "survey_video"), (pipeline, "plan_cover"), (pipeline, "audit_file"),
     (pipeline._Run, "_embed"), (pipeline._Run, "_verify"),
-    (pipeline._Run, "_report"), (pipeline._Run, "_audit"), (pipeline._Run, "_judge"), (pipeline, "see_all"),
+    (pipeline._Run, "_report"), (pipeline._Run, "_audit"), (pipeline._Run, "_judge"), (survey, "see_all"),
     (pipeline.AtomicOutput, "publish"), (pipeline.AtomicOutput, "fill"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
     (video.VideoWriter, "write"), (video.VideoWriter, "finish"), (video.VideoWriter, "publish"),
 ]  # fmt: skip
 
 ATTACKED = [
-    (pipeline.Embedder, "embed"), (pipeline.ChangeStore, "put"), (pipeline, "DeliveryCodec"),
-    (pipeline._Run, "_refined"), (pipeline._Run, "_noise_floor"),
+    (pipeline.Embedder, "embed"), (ChangeStore, "put"), (pipeline, "_delivery"),
+    (pipeline._Run, "_refined"), (pipeline, "noise_floor"),
 ]  # fmt: skip
 """Stages that `--attack none` leaves out."""
 
@@ -418,14 +420,14 @@ def test_publishing_that_fails_late_leaves_nothing(
 def test_obscuring_that_fails_late_leaves_nothing(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = face_boxes([sway], 12)
     source = lossless(tmp_path / "in.mkv", scene(boxes))
-    real, calls = pipeline.obscure, itertools.count()
+    real, calls = clip.obscure, itertools.count()
 
     def fails(*args: Any) -> Any:
         if next(calls) == after:
             raise RuntimeError("planted")
         return real(*args)
 
-    monkeypatch.setattr(pipeline, "obscure", fails)
+    monkeypatch.setattr(clip, "obscure", fails)
     with pytest.raises(RuntimeError, match="planted"):
         run(source, boxes, tmp_path)
     assert nothing_left(tmp_path)
@@ -543,7 +545,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_no_room_for_the_work_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(OutputError, match="TMPDIR"):
-        pipeline.ChangeStore()
+        ChangeStore()
 
 
 def test_fuzzed_containers(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from drsf_cli.batch import plan_batch
-from drsf_cli.deidentify import DeidSettings
 from drsf_cli.inputs import expand
+from drsf_cli.settings import DeidSettings
 from drsf_cli.shards import Shard, parse_shard
 from weights.errors import InputError, UsageError
 

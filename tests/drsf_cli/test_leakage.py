@@ -17,8 +17,9 @@ from attacks.obscure import Pixelate, Region
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.leakage import Covered, measure
 from drsf_cli.main import main
-from drsf_cli.models import Models, VictimNames
+from drsf_cli.models import Models
 from drsf_cli.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
+from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
 from tests.clips import make_clip
 from victims.base import GazeEstimator

@@ -1,0 +1,63 @@
+"""A clip after the first pass: its frames once more, each with what must be hidden and what is to be embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from attacks.embed import Target
+from attacks.obscure import Obscuring, Region, obscure, region_mask
+from drsf_cli.survey import Survey
+from drsf_cli.video import Frame, VideoReader
+from victims.base import Image
+from victims.face import Array
+from weights.errors import AuditError
+
+
+@dataclass(frozen=True)
+class SurveyedClip:
+    """The original, what was seen in it and what must be hidden because of that."""
+
+    reader: VideoReader
+    survey: Survey
+    regions: Sequence[tuple[Region, ...]]
+    """Of each frame."""
+    obscuring: Obscuring
+
+    def __len__(self) -> int:
+        """Frames."""
+        return len(self.survey.times)
+
+    def frames(self) -> Iterator[Frame]:
+        """The source once more. Raises AuditError unless it is what it was in the survey."""
+        count = 0
+        for frame in self.reader:
+            if count >= len(self) or frame.pts != self.survey.times[count]:
+                raise self._changed()
+            count += 1
+            yield frame
+        if count != len(self):
+            raise self._changed()
+
+    def _changed(self) -> AuditError:
+        return AuditError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
+
+    def covered(self, frame: Frame) -> Image:
+        """The frame (H, W, 3) uint8 RGB with every head obscured."""
+        return obscure(frame.image, self.regions[frame.index], self.obscuring)
+
+    def target(self, frame: Frame, covered: Image) -> Target | None:
+        """What to embed in this frame: nothing where no face was seen."""
+        face = self.survey.observations[frame.index].largest
+        if face is None:
+            return None
+        mask = region_mask(_touching(self.regions[frame.index], face.box), *frame.image.shape[:2])
+        if not mask.any():
+            return None
+        return Target(frame.index, covered, mask, frame.image, face)
+
+
+def _touching(regions: Sequence[Region], box: Array) -> list[Region]:
+    """Regions that overlap the face's box: where its perturbation may be."""
+    x1, y1, x2, y2 = box
+    return [r for r in regions if r.rect[0] < x2 and r.rect[2] > x1 and r.rect[1] < y2 and r.rect[3] > y1]

@@ -1,0 +1,39 @@
+"""The files of a run: what those beside an output are called, and what identifies a file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def report_path(output: Path) -> Path:
+    """Where the report of an output goes unless told otherwise."""
+    return output.with_name(output.name + ".report.json")
+
+
+def page_path(output: Path) -> Path:
+    """Where the page of an output's report goes."""
+    return output.with_name(output.name + ".report.html")
+
+
+def sheet_path(output: Path) -> Path:
+    """Where the audit's contact sheet of an output goes: the frames nearest to failing, as written."""
+    return output.with_name(output.name + ".audit.png")
+
+
+def digest(path: Path) -> str:
+    """Hex sha256 of a file, or of the files of a folder by name."""
+    state = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            state.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    return state.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
