@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from attacks.embed import Embedded
 from weights.errors import OutputError
 
+Places = Mapping[int, tuple[int, int]]
+"""Frame -> where its packed pixels begin in a store's file, and how many bytes they are."""
+
 
 class ChangeStore:
-    """Perturbations of a clip, packed, in an unnamed temporary file: memory stays flat, and nothing outlives the
-    run."""
+    """Perturbations of a clip, packed, in a file: memory stays flat.
 
-    def __init__(self) -> None:
+    The file is an unnamed temporary one, so that nothing outlives the run, or a new one at `path`, for another process
+    to `adopt`. Raises OutputError where there is no room.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._folder = tempfile.gettempdir() if path is None else str(path.parent)
+        self._advice = "make room, or set TMPDIR" if path is None else "make room"
         with self._failures():
-            self._file = tempfile.TemporaryFile(prefix="drsf-")  # noqa: SIM115
-        self._places: dict[int, tuple[int, int]] = {}
+            # of a file with a name nothing may be there already
+            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="drsf-") if path is None else path.open("xb+")  # noqa: SIM115
+        self._others: list[IO[bytes]] = []
+        self._places: dict[int, tuple[IO[bytes], int, int]] = {}
+
+    @property
+    def places(self) -> Places:
+        """What of the own file is to be told to whoever adopts it."""
+        return {index: (start, size) for index, (file, start, size) in self._places.items() if file is self._file}
 
     def put(self, embedded: Embedded) -> None:
         """Keep the pixels of one frame, replacing earlier ones."""
@@ -29,25 +47,36 @@ class ChangeStore:
             start = self._file.seek(0, 2)
             self._file.write(packed)
             self._file.flush()
-        self._places[embedded.index] = (start, len(packed))
+        self._places[embedded.index] = (self._file, start, len(packed))
 
     def get(self, embedded: Embedded) -> Embedded:
         """`embedded` with its pixels."""
-        start, length = self._places[embedded.index]
-        self._file.seek(start)
+        file, start, size = self._places[embedded.index]
+        file.seek(start)
         window = embedded.window
-        change = np.frombuffer(zlib.decompress(self._file.read(length)), dtype=np.int8)
+        change = np.frombuffer(zlib.decompress(file.read(size)), dtype=np.int8)
         return embedded.with_pixels(change.reshape(window.height, window.width, 3))
 
-    def close(self) -> None:
-        self._file.close()
+    def adopt(self, path: Path, places: Places, first: int) -> None:
+        """Take in what another store has in its file at `path`; its frame 0 is frame `first` here."""
+        self._others.append(path.open("rb"))
+        for index, (start, size) in places.items():
+            self._places[first + index] = (self._others[-1], start, size)
 
-    @staticmethod
+    def synchronise(self) -> None:
+        """Have the file on the disk, for readers on other machines."""
+        with self._failures():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        for file in (self._file, *self._others):
+            file.close()
+
     @contextlib.contextmanager
-    def _failures() -> Iterator[None]:
+    def _failures(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise OutputError(
-                f"{tempfile.gettempdir()} cannot hold this run's work ({error.strerror}); make room, or set TMPDIR."
+                f"{self._folder} cannot hold this run's work ({error.strerror}); {self._advice}."
             ) from error

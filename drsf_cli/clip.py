@@ -14,9 +14,13 @@ from victims.face import Array
 from weights.errors import AuditError
 
 
+class SourceChangedError(AuditError):
+    """The frames are not those of the survey."""
+
+
 @dataclass(frozen=True)
 class SurveyedClip:
-    """The original, what was seen in it and what must be hidden because of that."""
+    """The original or a part of it, what was seen in it and what must be hidden because of that."""
 
     reader: VideoReader
     survey: Survey
@@ -29,7 +33,7 @@ class SurveyedClip:
         return len(self.survey.times)
 
     def frames(self) -> Iterator[Frame]:
-        """The source once more. Raises AuditError unless it is what it was in the survey."""
+        """The source once more. Raises SourceChangedError unless it is what it was in the survey."""
         count = 0
         for frame in self.reader:
             if count >= len(self) or frame.pts != self.survey.times[count]:
@@ -39,8 +43,8 @@ class SurveyedClip:
         if count != len(self):
             raise self._changed()
 
-    def _changed(self) -> AuditError:
-        return AuditError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
+    def _changed(self) -> SourceChangedError:
+        return SourceChangedError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
 
     def covered(self, frame: Frame) -> Image:
         """The frame (H, W, 3) uint8 RGB with every head obscured."""

@@ -12,17 +12,15 @@ Output frames are built from obscured frames alone. Whatever goes wrong before `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from attacks.codec import CODECS, DeliveryCodec
 from attacks.embed import TOLERANCES, Embedded, Embedder
-from attacks.repel import Repeller
 from drsf_cli.atomic import AtomicOutput, publish_together
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.baselines import noise_floor, obscured_only
@@ -35,16 +33,14 @@ from drsf_cli.files import page_path, report_path, sheet_path
 from drsf_cli.identity import IdentityMeter, find_recogniser
 from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models
-from drsf_cli.outsiders import Outsider, outsiders_at_hand, repelled_victims
-from drsf_cli.plan import Plan, check
+from drsf_cli.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.settings import DeidSettings, settings_to_dict
-from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.versions import versions
-from drsf_cli.video import Frame, VideoInfo, VideoReader, Writer, encoder_settings, open_writer
+from drsf_cli.video import Frame, VideoReader, Writer, open_writer
+from drsf_cli.work import Work
 from victims.base import Image
-from victims.camera import Camera
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -66,88 +62,71 @@ def deidentify(
     Returns the report as the file has it: a dict whose form drsf_cli/report.py tells. Raises a DrsfError
     (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
     """
-    settings = settings or DeidSettings()
-    progress = progress or Silent()
     began = time.monotonic()
-    plan = check(settings)
-    source, output = Path(source), Path(output)
+    output = Path(output)
     report = Path(report) if report is not None else report_path(output)
-    reader = VideoReader(source, settings.start, settings.end)
-    info = reader.info
-    camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
-    models = models or Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    work = Work.on(Path(source), settings or DeidSettings(), models)
+    with opened(work, output, report, progress or Silent()) as run:
+        embedded = run.embed(run.survey())
+        return run.complete(embedded, began)
 
-    beside: list[AtomicOutput] = []
-    run: _Run | None = None
-    page: AtomicOutput | None = None
+
+@contextlib.contextmanager
+def opened(work: Work, output: Path, report: Path, progress: Progress) -> Iterator[Run]:
+    """A run whose places are held: those that cannot be written are said before any work. What it has not published
+    is removed at the end."""
+    s, source = work.settings, work.reader.path
+    run = Run(work, progress, output, report)
     try:
-        # before any work: places that cannot be written are said at once
-        run = _Run(settings, plan, reader, models, camera, progress, output)
-        beside.extend(
-            AtomicOutput(path, overwrite=settings.overwrite, inputs=[source, output])
-            for path in (report, sheet_path(output))
+        run.beside.extend(
+            AtomicOutput(path, overwrite=s.overwrite, inputs=[source, output]) for path in (report, sheet_path(output))
         )
-        if settings.html:
-            page = AtomicOutput(page_path(output), overwrite=settings.overwrite, inputs=[source, output, report])
-        document = run.execute(began)
-        # the output last: one that is there has its report and its sheet, whenever the process is killed
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        for one, content in zip(beside, (text.encode(), run.sheet), strict=True):
-            one.fill(content)
-        publish_together([*beside, run.writer])
-        if page is not None:  # shows frames of the output, so it comes after it
-            page.fill(render_html([(report, document)]).encode())
-            page.publish()
+        if s.html:
+            run.page = AtomicOutput(page_path(output), overwrite=s.overwrite, inputs=[source, output, report])
+        yield run
     finally:
-        for one in (*beside, *([] if page is None else [page])):
-            one.discard()
-        if run is not None:
-            run.close()
-    return document
+        run.close()
 
 
-class _Run:
+@dataclass(frozen=True)
+class Written:
+    """What is in the temporary file."""
+
+    clip: SurveyedClip
+    embedded: Mapping[int, Embedded]
+    """By frame, without its pixels, which the run's store has."""
+
+
+class Run:
     """One video on its way."""
 
-    def __init__(
-        self,
-        settings: DeidSettings,
-        plan: Plan,
-        reader: VideoReader,
-        models: Models,
-        camera: Camera | None,
-        progress: Progress,
-        output: Path,
-    ) -> None:
-        self.settings, self.plan, self.reader, self.models = settings, plan, reader, models
-        self.camera, self.progress, self.output = camera, progress, output
-        self.info: VideoInfo = reader.info
-        self.observer = models.reader("onnx", camera)
-        self.repelled = repelled_victims(settings.repel if plan.attack else (), models, settings.allow_unknown_weights)
-        self.repel = Repeller(self.repelled, camera).stages if self.repelled else None
-        self.companions = models.covering(settings.cover_detectors, settings.allow_unknown_weights)
+    def __init__(self, work: Work, progress: Progress, output: Path, report: Path) -> None:
+        self.work, self.progress, self.output, self.report = work, progress, output, report
+        self.settings, self.plan, self.reader = work.settings, work.plan, work.reader
+        self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
         self.store = ChangeStore()
+        self.beside: list[AtomicOutput] = []
+        """The report and the contact sheet."""
+        self.page: AtomicOutput | None = None
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
-        lossy = not CODECS[settings.codec].lossless and reader.info.kind == "video"
-        self.delivery = _delivery(reader.info, settings) if lossy else None
         self._writers: list[Writer] = []
         self.writer: Writer = self._open_writer()
 
     def close(self) -> None:
         """Remove what was not published."""
+        for one in (*self.beside, *([] if self.page is None else [self.page])):
+            one.discard()
         self.store.close()
         for writer in self._writers:  # a refined run has two
             writer.__exit__(None, None, None)
 
     def _open_writer(self) -> Writer:
-        s = self.settings
-        keep = self.reader.path if s.keep_audio and self.info.has_audio else None
+        s, info = self.settings, self.reader.info
+        keep = self.reader.path if s.keep_audio and info.has_audio else None
         writer = open_writer(
             self.output,
-            self.info,
+            info,
             codec=s.codec,
             crf=s.crf,
             preset=s.preset,
@@ -160,23 +139,40 @@ class _Run:
         self._writers.append(writer)
         return writer
 
-    def execute(self, began: float) -> dict[str, Any]:
-        whole = self.settings.start is None and self.settings.end is None
-        self.progress.begin("Reading the original", self.info.frame_count if whole else None)
-        survey = survey_video(
-            self.reader,
-            self.observer,
-            self.plan.point,
-            self.settings.batch_size,
-            self.progress,
-            self.companions,
-        )
-        regions = plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
-        clip = SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
-        embedded = self._embed(clip)
+    # -- the passes -------------------------------------------------------------------------------------------------
+
+    def survey(self) -> SurveyedClip:
+        """See every frame, and plan what to hide."""
+        survey = self.work.survey(self.progress)
+        return self.work.clip(survey, self.work.cover(survey))
+
+    def embed(self, clip: SurveyedClip) -> Written:
+        """Obscure, perturb and write every frame."""
+        done: dict[int, Embedded] = {}
+        for frame, hidden, one in self.work.embed(clip, self.progress):
+            _write(self.writer, frame, hidden, one)
+            if one is not None:
+                self.store.put(one)
+                done[one.index] = one.without_pixels()
+        self.writer.finish()
+        return Written(clip, done)
+
+    def write(self, clip: SurveyedClip, embedded: Mapping[int, Embedded], title: str) -> Written:
+        """Obscure and write every frame, with what the store has of it. `embedded`: without its pixels."""
+        self.progress.begin(title, len(clip))
+        for frame in clip.frames():
+            one = embedded.get(frame.index)
+            _write(self.writer, frame, clip.covered(frame), None if one is None else self.store.get(one))
+            self.progress.advance()
+        self.writer.finish()
+        return Written(clip, embedded)
+
+    def complete(self, written: Written, began: float) -> dict[str, Any]:
+        """Read back, improve, audit and publish what was written. Returns the report."""
+        clip, embedded = written.clip, written.embedded
         result = self._verify(clip)
         # without losses the loop has seen what was written already
-        for _ in range(self.settings.refine if self.plan.attack and self.delivery is not None else 0):
+        for _ in range(self.settings.refine if self.plan.attack and self.work.delivery is not None else 0):
             short = falling_short(result)
             if not short:
                 break
@@ -186,48 +182,14 @@ class _Run:
             embedded, result = better
         audit = self._audit(clip)
         floor = None
-        if self.plan.attack is not None and self.delivery is not None:
-            floor = noise_floor(clip, self.observer, self.delivery, embedded, self.progress)
+        if self.plan.attack is not None and self.work.delivery is not None:
+            floor = noise_floor(clip, self.observer, self.work.delivery, embedded, self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
         document["leakage"] = self._leakage(clip)
         self._judge(document, result)
+        self._publish(document)
         return document
-
-    # -- pass two -------------------------------------------------------------------------------------------------
-
-    def _embed(self, clip: SurveyedClip) -> dict[int, Embedded]:
-        """Obscure, perturb and write every frame. Returns what was embedded, without its pixels."""
-        embedder = None
-        if self.plan.attack is not None:
-            embedder = Embedder(
-                self.models.attacker(self.camera),
-                self.plan.attack,
-                self.delivery,
-                self.settings.warm_iter,
-                self.repel,
-                self.settings.robust,
-            )
-        done: dict[int, Embedded] = {}
-        self.progress.begin("Obscuring and embedding", len(clip))
-        writer = self.writer
-        for frames in runs(clip.frames(), self.settings.batch_size):
-            covered = [clip.covered(frame) for frame in frames]
-            targets = [
-                target
-                for frame, hidden in zip(frames, covered, strict=True)
-                if (target := clip.target(frame, hidden)) is not None
-            ]
-            embedded = {} if embedder is None else {one.index: one for one in embedder.embed(targets)}
-            for frame, hidden in zip(frames, covered, strict=True):
-                one = embedded.get(frame.index)
-                _write(writer, frame, hidden, one)
-            for one in embedded.values():
-                self.store.put(one)
-                done[one.index] = one.without_pixels()
-            self.progress.advance(len(frames))
-        writer.finish()
-        return done
 
     # -- reading back -----------------------------------------------------------------------------------------------
 
@@ -252,10 +214,11 @@ class _Run:
         embedded: Mapping[int, Embedded],
         result: Evaluation,
         short: Sequence[int],
-    ) -> tuple[dict[int, Embedded], Evaluation] | None:
+    ) -> tuple[Mapping[int, Embedded], Evaluation] | None:
         """Send frames `short` back for more steps and write the file again. None when that made nothing better."""
         assert self.plan.attack is not None
-        embedder = Embedder(self.models.attacker(self.camera), self.plan.attack, extra_stages=self.repel)
+        chain = self.work.models.attacker(self.work.camera)
+        embedder = Embedder(chain, self.plan.attack, extra_stages=self.work.extra_stages)
         wanted = {index for index in short if index in embedded}
         changes = dict(embedded)
         self.progress.begin("Improving frames that fall short", len(wanted))
@@ -270,12 +233,7 @@ class _Run:
             self.progress.advance(len(group))
         first = self.writer
         self.writer = self._open_writer()
-        self.progress.begin("Writing again", len(clip))
-        for frame in clip.frames():
-            one = changes.get(frame.index)
-            _write(self.writer, frame, clip.covered(frame), None if one is None else self.store.get(one))
-            self.progress.advance(1)
-        self.writer.finish()
+        self.write(clip, changes, "Writing again")
         kept = self.recovered
         again = self._verify(clip)
         if badness(again) < badness(result):
@@ -294,7 +252,7 @@ class _Run:
             clip.regions,
             self.plan.obscuring,
             finders_at_hand([self.observer.detector, *self.companions]),
-            keep_audio=self.settings.keep_audio and self.info.has_audio,
+            keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:
@@ -307,7 +265,7 @@ class _Run:
     def _leakage(self, clip: SurveyedClip) -> dict[str, Any] | None:
         """What models that were not authorised read from the temporary file: all at hand where that was asked for,
         else those that were repelled."""
-        outsiders = outsiders_at_hand(self.models) if self.settings.audit == "full" else {}
+        outsiders = outsiders_at_hand(self.work.models) if self.settings.audit == "full" else {}
         outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
         if not outsiders:
             return None
@@ -315,7 +273,7 @@ class _Run:
         return measure(
             self.reader,
             self.writer.temporary,
-            Covered(clip.survey.observations, clip.regions, self.plan.obscuring, self.delivery),
+            Covered(clip.survey.observations, clip.regions, self.plan.obscuring, self.work.delivery),
             self.observer,
             outsiders,
             device=self.settings.device,
@@ -347,9 +305,9 @@ class _Run:
             "input": input_section(clip, self.settings.camera),
             "output": output_section(self.output, self.writer.temporary),
             "settings": settings_to_dict(self.settings),
-            "victims": self.models.describe(),
+            "victims": self.work.models.describe(),
             "repelled": repelled_section(self.repelled),
-            "providers": self.models.providers(),
+            "providers": self.work.models.providers(),
             "versions": versions(),
             "fidelity": {
                 "recovered": summary(result),
@@ -363,6 +321,16 @@ class _Run:
             "covering": covering_section(clip, [self.observer.detector, *self.companions]),
         }
 
+    def _publish(self, document: Mapping[str, Any]) -> None:
+        # the output last: one that is there has its report and its sheet, whenever the process is killed
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        for one, content in zip(self.beside, (text.encode(), self.sheet), strict=True):
+            one.fill(content)
+        publish_together([*self.beside, self.writer])
+        if self.page is not None:  # shows frames of the output, so it comes after it
+            self.page.fill(render_html([(self.report, document)]).encode())
+            self.page.publish()
+
     def _judge(self, document: Mapping[str, Any], result: Evaluation) -> None:
         limit = self.settings.max_error
         if limit is None:
@@ -374,11 +342,6 @@ class _Run:
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
             )
-
-
-def _delivery(info: VideoInfo, settings: DeidSettings) -> DeliveryCodec:
-    s = settings
-    return DeliveryCodec(encoder_settings(info, s.codec, s.crf, s.preset, s.head_qp))
 
 
 def _write(writer: Writer, frame: Frame, covered: Image, embedded: Embedded | None) -> None:

@@ -210,6 +210,12 @@ def deid(
         bool,
         typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = DeidSettings.robust,
+    segment: Annotated[
+        float,
+        typer.Option(
+            "--segment", help="Seconds after which it starts anew.", hidden=True, rich_help_panel=ATTACK_PANEL
+        ),
+    ] = DeidSettings.segment,
     refine: Annotated[
         int,
         typer.Option(
@@ -318,6 +324,7 @@ def deid(
         max_iter=max_iter,
         warm_iter=warm_iter,
         robust=robust,
+        segment=segment,
         refine=refine,
         batch_size=batch_size,
         codec=codec,

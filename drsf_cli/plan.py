@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from attacks.budget import parse_eps
@@ -38,6 +39,8 @@ def check(settings: DeidSettings) -> Plan:
             raise UsageError(f"{flag} {value} is too small; it takes {low} or more.")
     if not settings.max_gap >= 0:
         raise UsageError(f"--max-gap {settings.max_gap} is not a time; give seconds from 0 on.")
+    if not 0 < settings.segment < math.inf:
+        raise UsageError(f"--segment {settings.segment} is not a time; give seconds above 0.")
     if settings.max_error is not None and not settings.max_error > 0:
         raise UsageError(f"--max-error {settings.max_error} is not a number above 0.")
     if not 0 <= settings.crf <= 51:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from attacks.obscure import Obscuring, Region, plan_regions, whole_frame
 from drsf_cli.covering import see_all
 from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.segments import in_segments
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
 from victims.base import Detector
@@ -29,6 +31,17 @@ class Survey:
     """Every face of each frame, for covering."""
     times: list[float]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Survey]) -> Survey:
+        """The survey of a clip from those of its parts, each of which counts its frames from 0."""
+        whole = cls([], [], [])
+        for part in parts:
+            first = len(whole.times)
+            whole.observations += [replace(one, index=first + one.index) for one in part.observations]
+            whole.seen += part.seen
+            whole.times += part.times
+        return whole
+
     @property
     def any_face(self) -> bool:
         return any(len(found) for found in self.seen)
@@ -41,11 +54,13 @@ def survey_video(
     batch_size: int = 8,
     progress: Progress | None = None,
     companions: Sequence[Detector] = (),
+    segment: float = DeidSettings.segment,
 ) -> Survey:
     """See every frame of the original. `point`: embed the face nearest to it instead of the largest. `companions`:
-    detectors that cover too."""
+    detectors that cover too. `segment`: seconds after which a batch of frames ends in any case."""
     survey = Survey([], [], [])
-    for frames in runs(reader, batch_size):
+    segments = in_segments(reader, segment, reader.info.time_base)
+    for frames in itertools.chain.from_iterable(runs(one, batch_size) for one in segments):
         images = [frame.image for frame in frames]
         reported, covering = see_all(observer.detector, companions, images)
         faces = observer.read_faces(images, [_chosen(found, point) for found in reported])

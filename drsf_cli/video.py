@@ -12,6 +12,7 @@ index lists and the decoder does not give, a size that changes half-way.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 import os
@@ -81,6 +82,8 @@ _PLAYLISTS = ("concat", "hls", "dash", "imf", "sdp", "webm_dash_manifest")
 
 _SEEK_WORTHWHILE = 1.0  # seconds
 
+Seconds = float | Fraction
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -140,7 +143,7 @@ class Frame:
     "how long it is shown, 0 if the file does not say"
 
 
-def _decimal(seconds: float | None) -> Fraction | None:
+def _decimal(seconds: Seconds | None) -> Fraction | None:
     """0.2 as the fifth that is meant, not as the binary number beside it."""
     return None if seconds is None else Fraction(str(seconds))
 
@@ -293,7 +296,7 @@ class VideoReader:
     anything that cannot be read whole, at once or while iterating.
     """
 
-    def __init__(self, path: str | Path, start: float | None = None, end: float | None = None) -> None:
+    def __init__(self, path: str | Path, start: Seconds | None = None, end: Seconds | None = None) -> None:
         self.path = Path(path)
         for flag, value in (("--start", start), ("--end", end)):
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -302,7 +305,15 @@ class VideoReader:
             raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
         self.start, self.end = _decimal(start), _decimal(end)
         self._open: set[InputContainer] = set()
+        self._may_be_empty = False
         self.info = self._probe()
+
+    def part(self, start: Fraction | None, end: Fraction | None) -> Self:
+        """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
+        first; to get there costs decoding from the key frame before, or, without an index, from the file's start."""
+        part = copy.copy(self)
+        part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
+        return part
 
     def __enter__(self) -> Self:
         return self
@@ -325,7 +336,7 @@ class VideoReader:
                 )
             yield frame
             count += 1
-        if not count:
+        if not count and not self._may_be_empty:
             raise InputError(f"{self.path} has no frame between --start and --end; choose other times.")
 
     # -- what is there ------------------------------------------------------------------------------------------

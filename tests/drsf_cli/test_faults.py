@@ -28,7 +28,7 @@ from scipy.ndimage import binary_erosion
 
 from attacks.embed import Embedded, Target
 from attacks.obscure import GREY
-from drsf_cli import atomic, clip, document, survey, video
+from drsf_cli import atomic, clip, document, survey, video, work
 from drsf_cli.changes import ChangeStore
 from drsf_cli.deidentify import deidentify
 from drsf_cli.models import Models
@@ -338,17 +338,17 @@ def test_corrupt_packets_stop_the_run(container: str, share: float, tmp_path: Pa
 
 STAGES = [
     (survey, "link"), (survey, "cover_boxes"), (survey, "plan_regions"), (clip, "obscure"),
-    (document, "digest"), (pipeline, "survey_video"), (pipeline, "plan_cover"), (pipeline, "audit_file"),
-    (pipeline._Run, "_embed"), (pipeline._Run, "_verify"),
-    (pipeline._Run, "_report"), (pipeline._Run, "_audit"), (pipeline._Run, "_judge"), (survey, "see_all"),
+    (document, "digest"), (work, "survey_video"), (work, "plan_cover"), (pipeline, "audit_file"),
+    (pipeline.Run, "embed"), (pipeline.Run, "_verify"),
+    (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey, "see_all"),
     (pipeline.AtomicOutput, "publish"), (pipeline.AtomicOutput, "fill"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
     (video.VideoWriter, "write"), (video.VideoWriter, "finish"), (video.VideoWriter, "publish"),
 ]  # fmt: skip
 
 ATTACKED = [
-    (pipeline.Embedder, "embed"), (ChangeStore, "put"), (pipeline, "_delivery"),
-    (pipeline._Run, "_refined"), (pipeline, "noise_floor"),
+    (pipeline.Embedder, "embed"), (ChangeStore, "put"), (work, "DeliveryCodec"),
+    (pipeline.Run, "_refined"), (pipeline, "noise_floor"),
 ]  # fmt: skip
 """Stages that `--attack none` leaves out."""
 

@@ -1,0 +1,136 @@
+"""One clip with its settings, and the models in the places that these give them: the passes over its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from attacks.codec import CODECS, DeliveryCodec
+from attacks.embed import Embedded, Embedder, Target
+from attacks.obscure import Region
+from attacks.perturb import Stage
+from attacks.repel import Repeller
+from drsf_cli.clip import SurveyedClip
+from drsf_cli.models import Models
+from drsf_cli.outsiders import repelled_victims
+from drsf_cli.plan import Plan, check
+from drsf_cli.progress import Progress, runs
+from drsf_cli.segments import Part, in_segments
+from drsf_cli.settings import DeidSettings
+from drsf_cli.survey import Survey, plan_cover, survey_video
+from drsf_cli.video import Frame, VideoReader, encoder_settings
+from victims.base import Detector, Image, Victim, Window
+from victims.camera import Camera
+from victims.observe import Observer
+
+SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
+
+
+@dataclass
+class Work:
+    """Ready to go over the frames of `reader`: all of a clip, or a part of it."""
+
+    settings: DeidSettings
+    plan: Plan
+    reader: VideoReader
+    models: Models
+    camera: Camera | None
+
+    @classmethod
+    def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
+        """Open what `source` and `settings` name. Raises a DrsfError."""
+        plan = check(settings)
+        reader = VideoReader(source, settings.start, settings.end)
+        camera = None
+        if settings.camera is not None:
+            camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
+        key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+        models = models or Models.load(*key)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        return cls(settings, plan, reader, models, camera)
+
+    def part(self, part: Part) -> Work:
+        """The same for a part of what is read."""
+        return replace(self, reader=self.reader.part(part.start, part.end))
+
+    @cached_property
+    def observer(self) -> Observer:
+        """How an authorised reader reads."""
+        return self.models.reader("onnx", self.camera)
+
+    @cached_property
+    def companions(self) -> Sequence[Detector]:
+        return self.models.covering(self.settings.cover_detectors, self.settings.allow_unknown_weights)
+
+    @cached_property
+    def repelled(self) -> dict[str, Victim]:
+        wanted = self.settings.repel if self.plan.attack else ()
+        return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
+
+    @cached_property
+    def delivery(self) -> DeliveryCodec | None:
+        """What the output goes through; None where that is lossless."""
+        s, info = self.settings, self.reader.info
+        if CODECS[s.codec].lossless or info.kind != "video":
+            return None
+        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, s.preset, s.head_qp))
+
+    @cached_property
+    def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:
+        """What keeps the repelled models from reading."""
+        return Repeller(self.repelled, self.camera).stages if self.repelled else None
+
+    def survey(self, progress: Progress) -> Survey:
+        """See every frame."""
+        reader, s = self.reader, self.settings
+        whole = reader.start is None and reader.end is None
+        progress.begin(SURVEY_STEP, reader.info.frame_count if whole else None)
+        return survey_video(
+            reader,
+            self.observer,
+            self.plan.point,
+            s.batch_size,
+            progress,
+            self.companions,
+            s.segment,
+        )
+
+    def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
+        """What each frame must hide; `survey` is of the whole clip. Raises NoFaceError."""
+        return plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
+
+    def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
+        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
+
+    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, Embedded | None]]:
+        """Each frame, what is seen of it once it is obscured, and what is to be embedded there; each segment by
+        itself."""
+        s, time_base = self.settings, self.reader.info.time_base
+        progress.begin(EMBED_STEP, len(clip))
+        for segment in in_segments(clip.frames(), s.segment, time_base):
+            embedder = None
+            if self.plan.attack is not None:
+                embedder = Embedder(
+                    self.models.attacker(self.camera),
+                    self.plan.attack,
+                    self.delivery,
+                    s.warm_iter,
+                    self.extra_stages,
+                    s.robust,
+                )
+            for frames in runs(segment, s.batch_size):
+                covered = [clip.covered(frame) for frame in frames]
+                targets = [
+                    target
+                    for frame, hidden in zip(frames, covered, strict=True)
+                    if (target := clip.target(frame, hidden)) is not None
+                ]
+                embedded = {} if embedder is None else {one.index: one for one in embedder.embed(targets)}
+                for frame, hidden in zip(frames, covered, strict=True):
+                    yield frame, hidden, embedded.get(frame.index)
+                progress.advance(len(frames))
