@@ -54,6 +54,11 @@ def leftovers(final: Path) -> list[Path]:
     return sorted(path for path in final.parent.iterdir() if re.fullmatch(f"{own}|{whole}", path.name))
 
 
+def hidden_beside(final: Path) -> Path:
+    """A name for a temporary file of the work on `final`, in its folder; `leftovers` knows it."""
+    return final.with_name(f".{_stem(final)}.{secrets.token_hex(4)}.part{final.suffix}")
+
+
 class Publishable(Protocol):
     """What `publish_together` takes."""
 
@@ -97,7 +102,7 @@ class AtomicOutput:
             if same_place(self.final, path):
                 raise OutputError(f"{self.final} is the input itself; choose another output.")
         self._refuse_existing()
-        self.temporary = self.final.parent / f".{_stem(self.final)}.{secrets.token_hex(4)}.part{self.final.suffix}"
+        self.temporary = hidden_beside(self.final)
         try:
             if self._is_folder:
                 self.temporary.mkdir()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -95,8 +95,20 @@ class ModelShelf:
 
 
 def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worker: str = "") -> Result:
-    """Do one job. Whatever goes wrong with it becomes a result, so that it stops nothing else; only KeyboardInterrupt
-    and its like pass."""
+    """Do one job."""
+
+    def work() -> dict[str, Any]:
+        models = shelf.get(job.settings)
+        return deidentify(job.source, job.output, job.settings, models=models, report=job.report, progress=progress)
+
+    return attempted(job, resume, work, worker)
+
+
+def attempted(
+    job: Job, resume: bool, work: Callable[[], dict[str, Any]], worker: str = "", keep: Collection[Path] = ()
+) -> Result:
+    """Have `work` do a job and return its report. Whatever goes wrong becomes a result, so that it stops nothing else;
+    only KeyboardInterrupt and its like pass. `keep`: files that are no leftovers."""
     began = time.monotonic()
 
     def failed(message: str, code: int, trace: str | None = None) -> Result:
@@ -108,16 +120,9 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
             document = finished(job)
             if document is not None:
                 return Result(job, "skipped", time.monotonic() - began, worker, figures=figures(document))
-            clear_leftovers(job)
-        _make_folder(job.output.parent)
-        document = deidentify(
-            job.source,
-            job.output,
-            job.settings,
-            models=shelf.get(job.settings),
-            report=job.report,
-            progress=progress,
-        )
+            clear_leftovers(job, keep)
+        make_folder(job.output.parent)
+        document = work()
     except DrsfError as error:
         return failed(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001  # a fault of the program in one file must not cost the night's others
@@ -129,7 +134,8 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
     return Result(job, "done", time.monotonic() - began, worker, figures=figures(document))
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -218,7 +224,7 @@ def run_batch(
     """
     results: list[Result] = []
     if summary is not None:
-        _make_folder(summary.parent)
+        make_folder(summary.parent)
         _write_summary(summary, jobs, results, shard)
     for result in engine.run(jobs, resume, watch):
         results.append(result)

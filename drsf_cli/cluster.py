@@ -1,31 +1,36 @@
 """Many inputs on the workers of a Ray cluster (extra `drsf[ray]`).
 
-Each worker is an actor that keeps the models loaded and does one job at a time with `process`, as one process would. A
-job whose worker is lost is given to another, once. All nodes must see the inputs and the outputs under the same paths.
+Each worker (drsf_cli/cluster_worker.py) is an actor that keeps the models loaded and does one thing at a time: a whole
+job, as one process would, or a step of one that is longer than a segment. What is lost with a worker is given to
+another, once. All nodes must see the inputs and the outputs under the same paths.
+
+Of a long job the driver holds references only; perturbations go through hidden files beside the output.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from drsf_cli.batch import ModelShelf, Result, Watch, process
+from drsf_cli.atomic import hidden_beside
+from drsf_cli.batch import ModelShelf, Result, Watch
+from drsf_cli.cluster_worker import Board, Worker
 from drsf_cli.outputs import Job
 from drsf_cli.resume import clear_leftovers
-from drsf_cli.settings import DeidSettings
+from drsf_cli.segments import Part
 from export.session import usable_cpus
-from weights.errors import DrsfError, InputError, UsageError
+from weights.errors import DrsfError, UsageError
 
 POLL_S = 0.25
-"""How often workers tell, and the driver looks, how far they are."""
+"""How often the driver looks how far the workers are."""
 START_S = 300.0
 """How long the driver waits for a worker while there is none."""
 ATTEMPTS = 2
@@ -33,78 +38,119 @@ ATTEMPTS = 2
 _STORE_BYTES = 100 * 1024**2  # only results pass through the object store
 
 
-class Worker:
-    """Does jobs, one at a time. Runs on a node of the cluster."""
+@dataclass(eq=False)
+class _Long:
+    """A job that is done in parts: what there is of it, as references to what the workers hold."""
 
-    def __init__(self, folder: str, threads: int, board: Any) -> None:
-        import ray
+    job: Job
+    parts: list[Part]
+    began: float
+    surveys: dict[int, Any] = field(default_factory=dict)
+    regions: list[Any] = field(default_factory=list)
+    embedded: dict[int, Any] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    """Every file that an attempt may have made."""
+    seconds: float = 0.0
+    attempts: int = 1
+    """Most of any step."""
+    running: int = 0
+    instead: _Task | Result | None = None
+    """What comes once nothing is running, where it cannot be done in parts or is given up."""
 
-        # host, node of the cluster, process
-        node = ray.get_runtime_context().get_node_id()
-        self.name = f"{socket.gethostname()}-{node[:6]}/{os.getpid()}"
-        self._folder, self._threads, self._board = folder, threads, board
-        self._shelf = ModelShelf()
-
-    def start(self, settings: DeidSettings | None) -> DrsfError | None:
-        """Get ready, with the models of `settings` loaded. Returns what is in the way."""
-        try:
-            os.chdir(self._folder)
-        except OSError as error:
-            return InputError(
-                f"{self._folder} is not there on {self.name} ({error.strerror}); every node must see the same folders."
-            )
-        torch.set_num_threads(self._threads)
-        try:
-            if settings is not None:
-                self._shelf.get(settings)
-        except DrsfError as error:
-            return error
-        return None
-
-    def process(self, job: Job, resume: bool) -> Result:
-        return process(job, self._shelf, resume, _Posting(self._board, self.name, job.source.name), self.name)
-
-
-class _Posting:
-    """A job's progress, told to the board, but not more often than it is read."""
-
-    def __init__(self, board: Any, worker: str, name: str) -> None:
-        self._board, self._worker, self._name = board, worker, name
-        self._title, self._total, self._done, self._told = "", None, 0, 0.0
-
-    def begin(self, title: str, total: int | None) -> None:
-        self._title, self._total, self._done = title, total, 0  # type: ignore[assignment]
-        self._tell()
-
-    def advance(self, parts: int = 1) -> None:
-        self._done += parts
-        if time.monotonic() - self._told >= POLL_S:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        self._board.post.remote(self._worker, self._name, self._title, self._done, self._total)
-
-
-class Board:
-    """Where workers say how far they are. Runs on the driver's node."""
-
-    def __init__(self) -> None:
-        self._steps: dict[str, tuple[str, str, int, int | None]] = {}
-
-    def post(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
-        self._steps[worker] = (name, title, done, total)
-
-    def take(self) -> dict[str, tuple[str, str, int, int | None]]:
-        """What is new since the last time."""
-        steps, self._steps = self._steps, {}
-        return steps
+    def clear(self) -> None:
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+        clear_leftovers(self.job)
 
 
 @dataclass
 class _Task:
+    """One step of a job for one worker: all of it, or of a long one the survey or the embedding of a part, the
+    planning or the rest."""
+
     job: Job
     attempt: int = 1
+    step: Literal["whole", "survey", "plan", "embed", "complete"] = "whole"
+    long: _Long | None = None
+    part: int = 0
+    may_split: bool = True
+    made: tuple[Any, ...] = ()
+    """References to what comes out, beside the one to how it went."""
+
+    def begin(self, worker: Any, resume: bool) -> Any:
+        """Returns the reference to how it went."""
+        # whoever had it before may have left something, or have been lost only after it was done
+        again = resume or self.attempt > 1
+        long = self.long
+        if long is None:
+            return worker.process.remote(self.job, again, self.may_split)
+        long.running += 1
+        long.attempts = max(long.attempts, self.attempt)
+        count, part = len(long.parts), long.parts[self.part]
+        which = f", part {self.part + 1} of {count}"
+        surveys = [long.surveys[number] for number in range(count)] if self.step != "survey" else []
+        if self.step == "survey":
+            status, *made = worker.survey.options(num_returns=2).remote(self.job, part, which)
+        elif self.step == "plan":
+            status, *made = worker.plan.options(num_returns=1 + count).remote(self.job, *surveys)
+        elif self.step == "embed":
+            long.paths.append(hidden_beside(self.job.output))
+            given = (which, surveys[self.part], long.regions[self.part], long.paths[-1])
+            status, *made = worker.embed.options(num_returns=2).remote(self.job, part, *given)
+        else:
+            all_parts = (*surveys, *long.regions, *(long.embedded[number] for number in range(count)))
+            status, made = worker.complete.remote(self.job, again, long.seconds, long.paths, *all_parts), []
+        self.made = tuple(made)
+        return status
+
+    def ended(self, value: Any) -> list[_Task] | Result:
+        """What comes next, or what became of the job."""
+        long = self.long
+        if long is None:
+            if isinstance(value, Result):
+                return replace(value, attempts=self.attempt)
+            long = _Long(self.job, value, time.monotonic())
+            return [_Task(self.job, 1, "survey", long, number) for number in range(len(value))]
+        long.running -= 1
+        if isinstance(value, Result):
+            long.clear()
+            return replace(value, attempts=long.attempts, seconds=time.monotonic() - long.began)
+        if value is None and long.instead is None:
+            long.instead = _Task(self.job, long.attempts, may_split=False)
+        if long.instead is not None:
+            return self._instead()
+        long.seconds += value
+        if self.step == "survey":
+            long.surveys[self.part] = self.made[0]
+            return [_Task(self.job, 1, "plan", long)] if len(long.surveys) == len(long.parts) else []
+        if self.step == "plan":
+            long.regions = list(self.made)
+            return [_Task(self.job, 1, "embed", long, number) for number in range(len(long.parts))]
+        long.embedded[self.part] = self.made[0]
+        return [_Task(self.job, 1, "complete", long)] if len(long.embedded) == len(long.parts) else []
+
+    def lost(self, error: Exception, data_lost: bool) -> list[_Task] | Result:
+        """What comes next after its worker was lost, or what it needs (`data_lost`)."""
+        long = self.long
+        if long is not None:
+            long.running -= 1
+        if self.attempt < ATTEMPTS and not (data_lost and long is not None) and (long is None or not long.instead):
+            return [replace(self, attempt=self.attempt + 1, made=())]
+        if long is None:
+            clear_leftovers(self.job)
+            return _lost(self, error)
+        if long.instead is None:
+            whole = _Task(self.job, ATTEMPTS, may_split=False)
+            long.instead = whole if data_lost else _lost(self, error)
+        return self._instead()
+
+    def _instead(self) -> list[_Task] | Result:
+        long = self.long
+        assert long is not None
+        if long.running or long.instead is None:
+            return []
+        long.clear()
+        return long.instead if isinstance(long.instead, Result) else [long.instead]
 
 
 class RayEngine:
@@ -194,24 +240,32 @@ class _Pool:
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, _Task]] = {}
-        for _ in range(min(workers or room, len(jobs))):
-            self._make()
+        self._waiting: deque[_Task] = deque()
+        self._most = workers or room
 
     def _make(self) -> None:
-        worker = self._remote.remote(os.getcwd(), self._threads, self._board)
-        self._starting[worker.start.remote(self._preload)] = worker
+        """Start workers for what is waiting, as many as have room."""
+        there = len(self._idle) + len(self._busy) + len(self._starting)
+        for _ in range(min(len(self._waiting) - len(self._idle) - len(self._starting), self._most - there)):
+            worker = self._remote.remote(os.getcwd(), self._threads, self._board)
+            self._starting[worker.start.remote(self._preload)] = worker
 
     def results(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
         import ray
 
-        waiting = deque(_Task(job) for job in jobs)
+        waiting = self._waiting
+        waiting.extend(_Task(job, may_split=self._most > 1) for job in jobs)
         last_sign = time.monotonic()
         while waiting or self._busy:
             while waiting and self._idle:
                 worker, task = self._idle.pop(0), waiting.popleft()
-                # whoever had it before may have left something, or have been lost only after it was done
-                again = resume or task.attempt > 1
-                self._busy[worker.process.remote(task.job, again)] = (worker, task)
+                if task.long is not None and task.long.instead is not None:
+                    self._idle.insert(0, worker)  # given up meanwhile
+                    continue
+                self._busy[task.begin(worker, resume)] = (worker, task)
+            if not (waiting or self._busy):
+                return
+            self._make()
             ready, _ = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=POLL_S)
             self._pass_on(watch)
             for ref in ready:
@@ -220,20 +274,17 @@ class _Pool:
                     continue
                 worker, task = self._busy.pop(ref)
                 try:
-                    result: Result = ray.get(ref)
+                    value = ray.get(ref)
                 except ray.exceptions.RayError as error:
                     ray.kill(worker)
-                    self._make()
-                    if task.attempt < ATTEMPTS:
-                        waiting.appendleft(_Task(task.job, task.attempt + 1))
-                    else:
-                        clear_leftovers(task.job)
-                        yield _lost(task, error)
-                    continue
-                self._idle.append(worker)
-                if result.state == "skipped" and not resume:
-                    result = replace(result, state="done")
-                yield replace(result, attempts=task.attempt)
+                    outcome = task.lost(error, isinstance(error, ray.exceptions.ObjectLostError))
+                else:
+                    self._idle.append(worker)
+                    outcome = task.ended(value)
+                if isinstance(outcome, Result):
+                    yield replace(outcome, state="done") if outcome.state == "skipped" and not resume else outcome
+                else:
+                    waiting.extendleft(reversed(outcome))
             if self._busy or self._idle or ready:
                 last_sign = time.monotonic()
             elif time.monotonic() - last_sign > START_S:
@@ -252,6 +303,7 @@ class _Pool:
             self._idle.append(worker)
             return
         ray.kill(worker)
+        self._most -= 1
         if not (self._idle or self._busy or self._starting):
             raise problem
 
@@ -272,10 +324,15 @@ class _Pool:
         for worker in [*self._idle, *self._starting.values(), *(worker for worker, _ in self._busy.values())]:
             ray.kill(worker)
         ray.kill(self._board)
+        gone: list[Any] = []
         if self._busy:
             gone, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=20 * POLL_S)
-            for ref in gone:
-                clear_leftovers(self._busy[ref][1].job)
+        at_work = [self._busy[ref][1] for ref in gone]
+        for task in at_work:
+            clear_leftovers(task.job)
+        for task in (*at_work, *self._waiting):
+            if task.long is not None:
+                task.long.clear()
 
 
 def _room(threads: int, device: str) -> tuple[bool, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ def finished(job: Job) -> dict[str, Any] | None:
     return document if same else None
 
 
-def clear_leftovers(job: Job) -> None:
-    """Remove what a process that was killed at this job left: hidden temporary files, and a report whose output never
-    came. Nobody else may be at the same job."""
+def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:
+    """Remove what a process that was killed at this job left: hidden temporary files other than `keep`, and a report
+    whose output never came. Nobody else may be at the same job."""
     for final in job.files:
         for path in leftovers(final):
+            if path in keep:
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from drsf_cli.batch import Local, run_batch
 from drsf_cli.cluster import RayEngine
+from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.main import main
+from tests.clips import make_clip
 from tests.drsf_cli.many import contents, job_of, make_clips
 from weights.errors import UsageError
 
@@ -48,15 +52,21 @@ def clips(tmp_path_factory):
     return make_clips(tmp_path_factory.mktemp("clips") / "in", 4, seconds=0.2)
 
 
-class Watching:
-    """Keeps what it is told, and kills the workers of some inputs."""
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """14 frames in three segments of 1 s."""
+    return make_demo_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=2.8, fps=5, size=(160, 120))
 
-    def __init__(self, deaths=()):
-        self.steps, self.results, self.deaths = [], [], dict(deaths)
+
+class Watching:
+    """Keeps what it is told, and kills the workers of some inputs; with `at` only at steps with that in their title."""
+
+    def __init__(self, deaths=(), at=""):
+        self.steps, self.results, self.deaths, self.at = [], [], dict(deaths), at
 
     def step(self, worker, name, title, done, total):
         self.steps.append((worker, name, title, done, total))
-        if self.deaths.get(name) and worker not in self.killed:
+        if self.deaths.get(name) and self.at in title and worker not in self.killed:
             self.deaths[name] -= 1
             self.killed.add(worker)
             os.kill(int(worker.rpartition("/")[2]), signal.SIGKILL)
@@ -115,6 +125,53 @@ def test_a_lost_worker(cluster, clips, tmp_path):
     assert all(told.values())
     assert any(done for *_, done, _ in watch.steps)
     assert json.loads((tmp_path / "summary.json").read_text())["failed"] == 1
+
+
+@pytest.fixture(scope="module")
+def long_alone(long_clip, tmp_path_factory):
+    """What one process makes of the long clip."""
+    folder = tmp_path_factory.mktemp("alone")
+    run_batch([job_of(long_clip, folder / "out.mp4", **ATTACK, segment=1.0)], Local(), Watching())
+    return folder
+
+
+def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alone, tmp_path):
+    """Both workers embed; one is killed at the second segment, which another does again. The output and every error
+    are those of one process."""
+    watch = Watching({"long.mp4": 1}, at="Obscuring and embedding, part 2 of 3")
+    job = job_of(long_clip, tmp_path / "out.mp4", **ATTACK, segment=1.0)
+    (result,) = run_batch([job], RayEngine(cluster), watch)
+    assert (result.state, result.attempts, len(watch.killed)) == ("done", 2, 1)
+    assert contents(tmp_path) == contents(long_alone)
+    titles = {title for _, _, title, *_ in watch.steps}
+    for step in ("Reading the original", "Obscuring and embedding"):
+        assert {f"{step}, part {number} of 3" for number in (1, 2, 3)} <= titles
+    embedding = {worker for worker, _, title, *_ in watch.steps if title.startswith("Obscuring and embedding")}
+    assert len({worker.rpartition("/")[0] for worker in embedding}) == 2
+
+
+def test_a_segment_that_is_lost_twice(cluster, long_clip, tmp_path):
+    watch = Watching({"long.mp4": 2}, at="Obscuring and embedding, part 3 of 3")
+    job = job_of(long_clip, tmp_path / "out.mp4", **ATTACK, segment=1.0)
+    (result,) = run_batch([job], RayEngine(cluster), watch)
+    assert (result.state, result.attempts) == ("failed", 2)
+    assert "lost 2 times" in result.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_done_in_parts_is_done_as_a_whole(cluster, long_clip, tmp_path):
+    """Nobody is seen: one sentence, as from one process. An output that is there is not touched."""
+    grey = make_clip(tmp_path / "grey.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 15, rate=Fraction(5))
+    there = tmp_path / "there.mp4"
+    there.write_bytes(b"precious")
+    jobs = [job_of(grey, tmp_path / "out.mp4", threads=1, segment=1.0)]
+    jobs.append(job_of(long_clip, there, threads=1, segment=1.0))
+    found = {result.job.source.name: result for result in run_batch(jobs, RayEngine(cluster), Watching())}
+    assert [(result.state, result.attempts) for result in found.values()] == [("failed", 1)] * 2
+    assert found["grey.mp4"].exit_code == 6
+    assert found["long.mp4"].exit_code == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"grey.mp4", "there.mp4"}
+    assert there.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(
