@@ -144,8 +144,7 @@ def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alo
     assert (result.state, result.attempts, len(watch.killed)) == ("done", 2, 1)
     assert contents(tmp_path) == contents(long_alone)
     titles = {title for _, _, title, *_ in watch.steps}
-    for step in ("Reading the original", "Obscuring and embedding"):
-        assert {f"{step}, part {number} of 3" for number in (1, 2, 3)} <= titles
+    assert {f"Obscuring and embedding, part {number} of 3" for number in (1, 2, 3)} <= titles
     embedding = {worker for worker, _, title, *_ in watch.steps if title.startswith("Obscuring and embedding")}
     assert len({worker.rpartition("/")[0] for worker in embedding}) == 2
 
