@@ -10,20 +10,43 @@ The Python interface: load models once, use them for many videos.
 `infer` reads a video, `evaluate` compares two readings, `compare` draws the three panels, `write_html` makes the page
 of reports; `read_observations` and `write_observations` are the JSON list between them, and `make_demo_clip` a clip to
 try it on. All raise DrsfError, one sentence (weights/errors.py has the tree). docs/demo.ipynb shows them at work.
+
+Each name is imported when it is asked for: the command line lives in this package too, and its help needs none.
 """
 
 from __future__ import annotations
 
-from drsf_cli.deidentify import deidentify
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.evaluate import Evaluation, evaluate
-from drsf_cli.infer import infer
-from drsf_cli.models import Models
-from drsf_cli.panels import compare
-from drsf_cli.records import read_observations, write_observations
-from drsf_cli.report import write_html
-from drsf_cli.settings import DeidSettings, VictimNames
-from weights.errors import DrsfError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drsf_cli.demo_clip import make_demo_clip
+    from drsf_cli.evaluation import Evaluation, evaluate
+    from drsf_cli.models import Models
+    from drsf_cli.panels import compare
+    from drsf_cli.pipeline import deidentify
+    from drsf_cli.reading import infer
+    from drsf_cli.records import read_observations, write_observations
+    from drsf_cli.report import write_html
+    from drsf_cli.settings import DeidSettings, VictimNames
+    from weights.errors import DrsfError
+
+_HOMES = {
+    "DeidSettings": "drsf_cli.settings",
+    "DrsfError": "weights.errors",
+    "Evaluation": "drsf_cli.evaluation",
+    "Models": "drsf_cli.models",
+    "VictimNames": "drsf_cli.settings",
+    "compare": "drsf_cli.panels",
+    "deidentify": "drsf_cli.pipeline",
+    "evaluate": "drsf_cli.evaluation",
+    "infer": "drsf_cli.reading",
+    "make_demo_clip": "drsf_cli.demo_clip",
+    "read_observations": "drsf_cli.records",
+    "write_html": "drsf_cli.report",
+    "write_observations": "drsf_cli.records",
+}
+"""No module of this package may have one of these names: it would stand in its place once it is imported."""
 
 __all__ = [
     "DeidSettings",
@@ -40,3 +63,13 @@ __all__ = [
     "write_html",
     "write_observations",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -11,14 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from drsf_cli import tables
 from drsf_cli.bars import bars
-from drsf_cli.identity import IdentityMeter, find_recogniser, read_gallery
-from drsf_cli.leakage_audit import Run, read_run
-from drsf_cli.leakage_audit import audit as measure_audit
-from drsf_cli.models import Models
 from drsf_cli.options import ConfigOption
-from drsf_cli.outsiders import named_outsiders
 from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import OutputError, UsageError
 from weights.files import write_atomically
@@ -62,6 +56,13 @@ def audit(
     config: ConfigOption = None,
 ) -> None:
     """Measure what models that were not authorised read from a de-identified video."""
+    from drsf_cli import tables
+    from drsf_cli.identity import IdentityMeter, find_recogniser, read_gallery
+    from drsf_cli.leakage_audit import Run, read_run
+    from drsf_cli.leakage_audit import audit as measure_audit
+    from drsf_cli.models import Models
+    from drsf_cli.outsiders import named_outsiders
+
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device} is unknown; it takes auto, cpu or cuda.")
     if every is not None and every < 1:

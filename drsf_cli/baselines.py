@@ -13,7 +13,7 @@ import numpy as np
 from attacks.codec import DeliveryCodec
 from attacks.embed import Embedded
 from drsf_cli.clip import SurveyedClip
-from drsf_cli.evaluate import Evaluation, evaluate
+from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.progress import Progress
 from drsf_cli.video import Frame
 from victims.face import FrameObservation

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from drsf_cli.deidentify import deidentify
 from drsf_cli.inputs import expand
 from drsf_cli.manifest import manifest_wishes
 from drsf_cli.models import Models
 from drsf_cli.outputs import Job, Wish, plan_jobs
+from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress
 from drsf_cli.resume import clear_leftovers, finished
 from drsf_cli.settings import DeidSettings

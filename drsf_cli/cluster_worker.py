@@ -13,9 +13,9 @@ import torch
 
 from drsf_cli.batch import ModelShelf, Result, attempted, make_folder, process
 from drsf_cli.clip import SourceChangedError
-from drsf_cli.deidentify import deidentify, opened
 from drsf_cli.outputs import Job
 from drsf_cli.parts import EmbeddedPart, Regions, complete, embed_part, plan_parts
+from drsf_cli.pipeline import deidentify, opened
 from drsf_cli.progress import Silent
 from drsf_cli.resume import finished
 from drsf_cli.segments import Part, parts_of

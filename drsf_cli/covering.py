@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.session import Device, authorised
+from export.device import Device
+from export.session import authorised
 from victims import registry
 from victims.base import Detector, Image
 from victims.face import Detections

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from drsf_cli.baselines import FLOOR_STEP, SHOWN_STEP, floor_frames
-from drsf_cli.deidentify import deidentify
 from drsf_cli.files import page_path, report_path
 from drsf_cli.models import Models
+from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report import SAMPLES
 from drsf_cli.settings import DeidSettings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attacks.embed import TOLERANCES, Embedded
-from drsf_cli.evaluate import Evaluation, FrameErrors
+from drsf_cli.evaluation import Evaluation, FrameErrors
 
 _COLUMNS: Mapping[str, tuple[str, float]] = {
     "iou": ("detector", 1.0),

@@ -19,7 +19,8 @@ from drsf_cli.video import VideoReader
 from victims import registry
 from victims.base import Image
 from victims.camera import NORMALIZATIONS, Camera, normalize_view, solve_head_pose
-from victims.compact.fork import FAMILIES, Family, ForkSettings, Measured, clone, fork, measure
+from victims.compact.fork import FAMILIES, Family, Measured, clone, fork, measure
+from victims.compact.fork_settings import ForkSettings
 from victims.compact.landmark_net import windows_of_boxes
 from victims.face import Array
 from victims.warp import crop_squares

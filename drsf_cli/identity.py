@@ -19,7 +19,8 @@ import torch
 
 from attacks.embed import similarity
 from drsf_cli.images import is_image, read_image
-from export.session import Device, OnnxNetwork
+from export.device import Device
+from export.session import OnnxNetwork
 from victims.base import Image, load_strict
 from victims.face import Array, Face
 from victims.observe import Observer

@@ -29,12 +29,12 @@ import numpy as np
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import Obscuring, Region, obscure
-from drsf_cli.evaluate import box_iou, evaluate
+from drsf_cli.evaluation import box_iou, evaluate
 from drsf_cli.identity import IdentityMeter
 from drsf_cli.outsiders import Outsider
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.video import Frame, VideoReader
-from export.session import Device
+from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
 from victims.camera import Camera
 from victims.face import Face, FrameObservation
@@ -232,7 +232,7 @@ def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
 
 def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:
     """Means over the frames that `truth` has a face in. `iou` counts a missed face as 0 and `diff_score` charges it
-    (see drsf_cli.evaluate); `nme` (%) and `gaze_deg` are over the faces that were read."""
+    (see drsf_cli.evaluation); `nme` (%) and `gaze_deg` are over the faces that were read."""
     count = sum(bool(observation.faces) for observation in truth)
     figures: dict[str, Any] = {"frames": count, **dict.fromkeys(METRICS_OF[role])}
     if not count:

@@ -1,5 +1,8 @@
 """The command line: parses, calls, prints, exits. Logic raises its own errors; here each becomes one line and an exit
-code (weights/errors.py has the table)."""
+code (weights/errors.py has the table).
+
+Commands import what they work with when they are called, so that help and completion do not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,26 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from attacks.codec import CODECS
-from attacks.steps import METHODS
-from drsf_cli import audit_command, tables
+from drsf_cli import audit_command, choices
 from drsf_cli.bars import FileBars, bars, shown
-from drsf_cli.batch import Batch, Engine, Local, plan_batch, run_batch
-from drsf_cli.deidentify import deidentify
-from drsf_cli.dry_run import dry_run_of
-from drsf_cli.evaluate import (
-    FolderEvaluation,
-    evaluate_files,
-    evaluate_folders,
-    evaluation_to_dict,
-    plot_errors,
-    write_csv,
-)
 from drsf_cli.files import page_path, report_path
-from drsf_cli.infer import infer as infer_video
-from drsf_cli.models import Models
 from drsf_cli.options import RUN_PANEL, ConfigOption, HelpAllOption
-from drsf_cli.outputs import Job
-from drsf_cli.plan import check
-from drsf_cli.records import read_observations, write_observations
-from drsf_cli.resume import clear_leftovers, finished
 from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.shards import Shard, parse_shard
 from drsf_cli.versions import versions
 from drsf_cli.weights_command import app as weights_app
-from victims import registry
 from weights.errors import BatchError, DrsfError, InputError, UsageError
 from weights.files import write_atomically
+
+if TYPE_CHECKING:
+    from drsf_cli.batch import Batch, Engine
+    from drsf_cli.outputs import Job
 
 app = typer.Typer(
     name="drsf",
@@ -77,7 +64,7 @@ Detector = Annotated[
         "-d",
         "--detector",
         help="mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.",
-        autocompletion=lambda: registry.names("detector"),
+        autocompletion=lambda: choices.DETECTORS,
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
@@ -87,7 +74,7 @@ AlignerOption = Annotated[
         "-a",
         "--aligner",
         help="fan-compact, fan.",
-        autocompletion=lambda: registry.names("aligner"),
+        autocompletion=lambda: choices.ALIGNERS,
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
@@ -97,7 +84,7 @@ Gaze = Annotated[
         "-z",
         "--gaze",
         help="gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.",
-        autocompletion=lambda: registry.names("gaze"),
+        autocompletion=lambda: choices.GAZE_ESTIMATORS,
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
@@ -179,7 +166,7 @@ def deid(
             "-g",
             "--attack",
             help="Step rule, or none.",
-            autocompletion=lambda: ["none", *METHODS],
+            autocompletion=lambda: choices.ATTACKS,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.attack,
@@ -232,7 +219,7 @@ def deid(
         typer.Option(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
-            autocompletion=lambda: list(CODECS),
+            autocompletion=lambda: choices.CODECS,
             rich_help_panel=FILE_PANEL,
         ),
     ] = DeidSettings.codec,
@@ -313,6 +300,9 @@ def deid(
     help_all: HelpAllOption = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
+    from drsf_cli.batch import plan_batch
+    from drsf_cli.plan import check
+
     if on_no_face not in ("refuse", "solid", "copy"):
         raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
     settings = DeidSettings(
@@ -365,6 +355,10 @@ def deid(
 
 
 def _forecast(batch: Batch, quiet: bool) -> None:
+    from drsf_cli import tables
+    from drsf_cli.dry_run import dry_run_of
+    from drsf_cli.models import Models
+
     models: dict[VictimNames, Models] = {}
     for job in batch.jobs:
         s = job.settings
@@ -376,6 +370,11 @@ def _forecast(batch: Batch, quiet: bool) -> None:
 
 
 def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
+    from drsf_cli import tables
+    from drsf_cli.models import Models
+    from drsf_cli.pipeline import deidentify
+    from drsf_cli.resume import clear_leftovers, finished
+
     if resume:
         if finished(job) is not None:
             out.print(f"{job.output} is finished already.", soft_wrap=True)
@@ -396,6 +395,9 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
 
 
 def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
+    from drsf_cli import tables
+    from drsf_cli.batch import run_batch
+
     with shown(quiet) as board:
         watch = FileBars(board, len(batch.jobs), quiet)
         results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
@@ -412,6 +414,8 @@ def _engine(name: str, address: str | None, workers: int | None) -> Engine:
     if name == "local":
         if workers is not None or address is not None:
             raise UsageError("--workers and --address are for --engine ray; give that too.")
+        from drsf_cli.batch import Local
+
         return Local()
     if name != "ray":
         raise UsageError(f"--engine {name} is unknown; it takes local or ray.")
@@ -440,6 +444,11 @@ def infer(
     help_all: HelpAllOption = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
+    from drsf_cli import tables
+    from drsf_cli.models import Models
+    from drsf_cli.reading import infer as infer_video
+    from drsf_cli.records import write_observations
+
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     _refuse_existing(output, overwrite)
@@ -471,20 +480,30 @@ def evaluate(
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="JSON of the other, or a folder of them.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write per-frame errors as CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the error curves, PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
 ) -> None:
     """Compare two readings of one clip, or folders of them paired by name."""
-    for path in (json_file, csv_file, plot):
+    from drsf_cli import tables
+    from drsf_cli.evaluation import (
+        FolderEvaluation,
+        evaluate_files,
+        evaluate_folders,
+        evaluation_to_dict,
+        plot_paths,
+        write_csv,
+        write_plots,
+    )
+
+    for path in (json_file, csv_file):
         if path is not None:
             _refuse_existing(path, overwrite)
-    folders = gt.is_dir() or pred.is_dir()
-    if folders and plot is not None:
-        raise UsageError("--plot draws the curves of one clip; give two files.")
-    single = None if folders else evaluate_files(gt, pred)
-    result = single if single is not None else evaluate_folders(gt, pred)
+    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred)
+    for path in () if plot is None else plot_paths(result, plot):
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists already; give --overwrite or another --plot.")
     if not quiet:
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):
@@ -493,8 +512,8 @@ def evaluate(
         write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
     if csv_file is not None:
         write_csv(csv_file, result)
-    if plot is not None and single is not None:
-        plot_errors(single, plot)
+    if plot is not None:
+        write_plots(result, plot)
 
 
 @app.command(epilog=_examples("demo demo"))
@@ -507,7 +526,13 @@ def demo(
     config: ConfigOption = None,
 ) -> None:
     """Make a clip from a public-domain portrait, then deid, infer and eval it."""
+    from drsf_cli import tables
     from drsf_cli.demo_clip import make_demo_clip
+    from drsf_cli.evaluation import evaluate_files
+    from drsf_cli.models import Models
+    from drsf_cli.pipeline import deidentify
+    from drsf_cli.reading import infer as infer_video
+    from drsf_cli.records import write_observations
 
     folder.mkdir(parents=True, exist_ok=True)
     original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
@@ -545,6 +570,7 @@ def export(
     help_all: HelpAllOption = False,
 ) -> None:
     """Write victims as ONNX files, run them beside torch, and fail if they differ."""
+    from drsf_cli import tables
     from drsf_cli.export_victims import export_victims
 
     rows, left_out = export_victims(
@@ -591,8 +617,11 @@ def viz(
     help_all: HelpAllOption = False,
 ) -> None:
     """Draw box, landmarks, head pose and gaze on a video."""
+    from drsf_cli.models import Models
     from drsf_cli.panels import compare as compare_clips
     from drsf_cli.panels import single
+    from drsf_cli.reading import infer as infer_video
+    from drsf_cli.records import read_observations
 
     if compare is not None and json_file is not None:
         raise UsageError("--compare reads all its panels itself; leave --json out.")
@@ -638,6 +667,7 @@ def doctor() -> int:
 
     Exits with 1 if the defaults are not.
     """
+    from drsf_cli import tables
     from drsf_cli.doctor import examine, healthy
 
     checks = examine()

@@ -10,7 +10,8 @@ import torch
 
 from drsf_cli.covering import load_companions
 from drsf_cli.settings import VictimNames
-from export.session import Device, OnnxNetwork, authorised, cuda_problem
+from export.device import Device
+from export.session import OnnxNetwork, authorised, cuda_problem
 from victims import registry
 from victims.base import Detector
 from victims.camera import Camera

@@ -20,7 +20,8 @@ from torchvision.ops import nms
 
 from drsf_cli.audit import FaceFinder, finders_at_hand
 from drsf_cli.models import Models, torch_device
-from export.session import Device, OnnxNetwork, authorised
+from export.device import Device
+from export.session import OnnxNetwork, authorised
 from victims import registry
 from victims.base import Detector, ExportSpec, Image, Objective, Role, Victim, Window
 from victims.face import Array, Detections

@@ -8,9 +8,9 @@ from typing import Any
 
 from attacks.obscure import Region, obscure, parse_obscuring
 from drsf_cli.files import report_path
-from drsf_cli.infer import infer
 from drsf_cli.models import Models
 from drsf_cli.progress import Progress, Silent
+from drsf_cli.reading import infer
 from drsf_cli.report import read_report
 from drsf_cli.settings import DeidSettings
 from drsf_cli.survey import plan_cover, survey_video

@@ -16,8 +16,8 @@ from typing import Any
 from attacks.embed import Embedded
 from attacks.obscure import Region
 from drsf_cli.changes import ChangeStore, Places
-from drsf_cli.deidentify import opened
 from drsf_cli.outputs import Job
+from drsf_cli.pipeline import opened
 from drsf_cli.progress import Progress
 from drsf_cli.segments import Part
 from drsf_cli.survey import Survey

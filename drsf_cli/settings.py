@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from export.session import Device
+from export.device import Device
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from drsf_cli.batch import Result
-from drsf_cli.doctor import Check
-from drsf_cli.dry_run import Forecast
-from drsf_cli.evaluate import METRICS, Evaluation, FolderEvaluation
-from export.onnx import ExportedNetwork
+from drsf_cli.evaluation import METRICS, Evaluation, FolderEvaluation
+
+if TYPE_CHECKING:
+    from drsf_cli.batch import Result
+    from drsf_cli.doctor import Check
+    from drsf_cli.dry_run import Forecast
+    from export.onnx import ExportedNetwork
 
 _FIDELITY = (
     ("iou", "box IoU", "", 3),

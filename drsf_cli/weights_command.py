@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -12,9 +12,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from drsf_cli.bars import bars
-from drsf_cli.fork_weights import ForkSettings, fork_weights
-from weights import store
+from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from weights.store import FileStatus
 
 app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
 
@@ -24,6 +26,8 @@ _COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "r
 @app.command("list")
 def list_files() -> None:
     """Every known weight file and whether it is here; then the licences of each victim."""
+    from weights import store
+
     console = Console()
     files, licences = (
         Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
@@ -47,7 +51,7 @@ def list_files() -> None:
     console.print(licences)
 
 
-def _size(file: store.FileStatus) -> str:
+def _size(file: FileStatus) -> str:
     size = file.path.stat().st_size if file.path.is_file() else file.record.size
     if size is None:
         return "?"
@@ -61,6 +65,8 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
+    from weights import store
+
     default = store.default_store()
     wanted = list(names or [])
     if everything == bool(wanted):
@@ -97,6 +103,8 @@ def import_files(
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
 ) -> None:
     """Take weight files that came some other way into the user's cache; for machines without network."""
+    from weights import store
+
     if name is not None and len(files) > 1:
         raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
     default = store.default_store()
@@ -107,6 +115,8 @@ def import_files(
 @app.command()
 def verify() -> None:
     """Check the sha256 of every file that is here; exit 5 if one is damaged."""
+    from weights import store
+
     files = [file for file in store.default_store().verify() if file.path.is_file()]
     for file in files:
         typer.echo(f"{file.state:13}{file.record.name}  {file.path}")
@@ -121,6 +131,8 @@ def verify() -> None:
 @app.command()
 def path() -> None:
     """The folder that fetched weights live in (DRSF_WEIGHTS overrides it)."""
+    from weights import store
+
     typer.echo(store.weights_folder())
 
 
@@ -137,6 +149,8 @@ def fork(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no table.")] = False,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, and not the same."""
+    from drsf_cli.fork_weights import fork_weights
+
     with bars(quiet) as progress:
         result = fork_weights(name, data, output, seed=seed, steps=steps, overwrite=overwrite, progress=progress)
     if quiet:

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -27,12 +27,11 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from export.device import DEVICES, Device
 from victims.base import ExportSpec, Victim
 from weights.errors import DeviceError, DrsfError, InputError, OutputError
 from weights.files import write_atomically
 
-Device = Literal["auto", "cpu", "cuda"]
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 OPSET = 17
 """Opset of exported graphs unless another is asked for."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -9,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import drsf_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["attacks", "drsf_cli", "export", "victims", "weights"]
@@ -61,3 +66,58 @@ def test_requirements_name_versions_and_no_host():
         for mark in "<>=!~ ":
             name = name.split(mark)[0]
         assert name.lower() in locked, dependency
+
+
+HEAVY = {"torch", "onnxruntime", "ray", "cv2", "av", "scipy", "numpy", "matplotlib"}
+NUMBERS = {"cv2", "scipy", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], set()),
+        (["--version"], set()),
+        (["deid", "--help"], set()),
+        (["weights", "fork", "--help"], set()),
+        (["audit", "--help"], set()),
+        ([], set()),  # completion, by the environment below
+        (["eval", "READING", "READING"], NUMBERS),
+        (["eval", "READING", "READING", "--plot", "PLOT"], NUMBERS | {"matplotlib"}),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_torch_does_not_import_it(arguments, allowed, tmp_path):
+    reading = tmp_path / "reading.json"
+    reading.write_text(json.dumps([{"frame_id": 0, "bboxes": [0, 0, 9, 9], "score": 1.0}]))
+    arguments = [{"READING": str(reading), "PLOT": str(tmp_path / "plot.png")}.get(word, word) for word in arguments]
+    environment = dict(os.environ)
+    if not arguments:
+        environment |= {"_DRSF_COMPLETE": "complete_bash", "COMP_WORDS": "drsf deid --attack ", "COMP_CWORD": "3"}
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('IMPORTED', *({HEAVY!r} & set(sys.modules))))\n"
+        "from drsf_cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    *printed, imported = done.stdout.splitlines()
+    assert printed
+    assert imported.split()[0] == "IMPORTED"
+    assert set(imported.split()[1:]) <= allowed
+
+
+def test_the_package_is_a_command():
+    command = [sys.executable, "-m", "drsf_cli"]
+    done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert subprocess.run([*command, "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
+
+
+def test_public_names_are_there_and_no_module_stands_in_their_place():
+    assert sorted(drsf_cli._HOMES) == drsf_cli.__all__
+    assert not set(drsf_cli.__all__) & {module.name for module in pkgutil.iter_modules(drsf_cli.__path__)}
+    for name in drsf_cli.__all__:
+        assert getattr(drsf_cli, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        drsf_cli.nothing  # noqa: B018

@@ -20,9 +20,9 @@ import torch
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import obscure
-from drsf_cli.deidentify import deidentify
-from drsf_cli.evaluate import Evaluation, evaluate
+from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.models import Models
+from drsf_cli.pipeline import deidentify
 from drsf_cli.plan import check
 from drsf_cli.settings import DeidSettings
 from drsf_cli.survey import plan_cover, survey_video

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import av
 
-from drsf_cli.evaluate import Evaluation, evaluate
-from drsf_cli.infer import infer
+from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.models import Models
+from drsf_cli.reading import infer
 from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
 from tests.benchmarks.main_job import ROOT, SHARED

@@ -7,7 +7,6 @@ lossless, so that every pixel of every head can be compared with the source.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import os
@@ -28,10 +27,10 @@ from scipy.ndimage import binary_erosion
 
 from attacks.embed import Embedded, Target
 from attacks.obscure import GREY
-from drsf_cli import atomic, clip, document, survey, video, work
+from drsf_cli import atomic, clip, document, pipeline, survey, video, work
 from drsf_cli.changes import ChangeStore
-from drsf_cli.deidentify import deidentify
 from drsf_cli.models import Models
+from drsf_cli.pipeline import deidentify
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
 from tests import clips
@@ -39,8 +38,6 @@ from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
 from victims.observe import Observer
 from weights.errors import DrsfError, InputError, NoFaceError, OutputError, UsageError
-
-pipeline = importlib.import_module("drsf_cli.deidentify")  # the package gives its function by the same name
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, COUNT = 320, 240, 40

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from attacks.codec import CODECS
 from attacks.steps import METHODS
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.main import app, main
@@ -215,7 +216,9 @@ def test_completion_knows_commands_flags_and_values(complete):
     assert complete("drsf deid --ma") == ["--manifest", "--mask"]
     assert complete("drsf deid --attack ") == ["none", *METHODS]
     assert complete("drsf deid --attack ad") == [name for name in METHODS if name.startswith("ad")]
-    assert complete("drsf deid -z ") == registry.names("gaze")
+    for flag, role in (("-d", "detector"), ("-a", "aligner"), ("-z", "gaze")):
+        assert complete(f"drsf deid {flag} ") == registry.names(role)
+    assert complete("drsf deid --codec ") == list(CODECS)
     assert "pull" in complete("drsf weights ")
 
 

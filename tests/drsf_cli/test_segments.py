@@ -13,11 +13,11 @@ import pytest
 
 from drsf_cli import work as passes
 from drsf_cli.clip import SourceChangedError
-from drsf_cli.deidentify import deidentify
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.main import main
 from drsf_cli.models import Models
 from drsf_cli.parts import complete, embed_part, plan_parts
+from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Silent
 from drsf_cli.segments import Part, in_segments, parts_of
 from drsf_cli.settings import DeidSettings

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from victims.compact.fork_settings import ForkSettings
 from victims.compact.gaze_net import PATCH, GazeNet
 from victims.compact.landmark_net import CROP_SIZE, SOFTMAX_GAIN, LandmarkNet, decode_heatmaps
 from victims.compact.train_landmarks import MovingAverage
@@ -129,22 +130,6 @@ class Gaze(Family):
 
 FAMILIES: dict[str, Family] = {"fan-compact": Landmarks(), "gaze-compact": Gaze()}
 """Victims that can be forked."""
-
-
-@dataclass(frozen=True)
-class ForkSettings:
-    """How long and how hard."""
-
-    steps: int = 600
-    batch: int = 12
-    pool: int = 96
-    """Faces with perturbations of their own."""
-    pool_batch: int = 8
-    rate: float = 1e-3
-    noise: float = 0.0
-    """Of the weights to start from, in deviations of each layer's weights."""
-    refuse_weight: float = 1.0
-    private_weight: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from drsf_cli.evaluate import (
+from drsf_cli.evaluation import (
     evaluate,
     evaluate_files,
     evaluate_folders,
     evaluation_to_dict,
     plot_errors,
     write_csv,
+    write_plots,
 )
 from drsf_cli.main import main
 from drsf_cli.records import write_observations
@@ -191,10 +192,10 @@ def test_the_outputs(tmp_path: Path) -> None:
     assert picture is not None
     assert picture.std() > 5, "the picture is blank"
     with pytest.raises(OutputError, match=r"ends in \.png"):
-        plot_errors(result, tmp_path / "plot.jpg")
+        write_plots(result, tmp_path / "plot.jpg")
 
 
-def test_folders_are_read_to_the_bottom_and_each_pair_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def make_tree(tmp_path: Path) -> None:
     """A tree of readings, with a report of `drsf deid` beside one of them, which is no reading."""
     for folder, shift in (("gt", 0.0), ("pred", 10.0)):
         for name in ("a.json", "monday/b.json"):
@@ -202,8 +203,33 @@ def test_folders_are_read_to_the_bottom_and_each_pair_has_a_row(tmp_path: Path, 
             path.parent.mkdir(parents=True, exist_ok=True)
             write_observations(path, [frame(0, Face(np.array([shift, 0, 100 + shift, 100]), 1.0))])
         (tmp_path / folder / "a.mp4.report.json").write_text("{}")
+
+
+def test_folders_are_read_to_the_bottom_and_each_pair_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_tree(tmp_path)
     result = evaluate_folders(tmp_path / "gt", tmp_path / "pred")
     assert set(result.files) == {"a.json", "monday/b.json"}
     assert main(["eval", str(tmp_path / "gt"), str(tmp_path / "pred")]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if "0.818" in line]
     assert len(rows) == 3, "90 of 110: of all, and of each file"
+
+
+def test_each_pair_of_folders_has_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In a folder, placed as the pairs are; an older one is kept unless it may be replaced."""
+    make_tree(tmp_path)
+    plots = tmp_path / "plots"
+    command = ["eval", str(tmp_path / "gt"), str(tmp_path / "pred"), "--plot"]
+    assert main([*command, str(plots)]) == 0
+    found = sorted(path for path in plots.rglob("*") if path.is_file())
+    assert [path.relative_to(plots).as_posix() for path in found] == ["a.png", "monday/b.png"]
+    assert all(picture is not None and picture.std() > 5 for picture in map(cv2.imread, map(str, found)))
+    found[0].write_bytes(b"older")
+    found[1].unlink()
+    assert main([*command, str(plots)]) == 2
+    assert "a.png exists already" in capsys.readouterr().err
+    assert not found[1].exists()
+    assert main([*command, str(plots), "--overwrite"]) == 0
+    assert found[0].read_bytes().startswith(b"\x89PNG")
+    assert main([*command, str(tmp_path / "one.png")]) == 4
+    assert main([*command, str(tmp_path / "none" / "plots")]) == 4
+    assert not (tmp_path / "none").exists()

@@ -365,14 +365,35 @@ def _cells(frame: FrameErrors) -> list[str]:
     return cells
 
 
+def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
+    """Where the curves go: to `path`, a PNG; those of folders below the folder `path`, a PNG for each pair, named and
+    placed as that is. Raises OutputError for a name that does not fit, or a place that is not there."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder; make it first.")
+    if isinstance(evaluation, Evaluation):
+        if path.suffix.lower() != ".png":
+            raise OutputError(f"{path}: plots are PNG; give a name that ends in .png.")
+        return {path: evaluation}
+    if path.suffix.lower() == ".png" or path.is_file():
+        raise OutputError(f"{path}: each pair has a plot of its own; name a folder for them.")
+    return {path / Path(name).with_suffix(".png"): one for name, one in evaluation.files.items()}
+
+
+def write_plots(evaluation: Evaluation | FolderEvaluation, path: Path) -> None:
+    """Draw the error curves to the places of `plot_paths`, making folders below `path`. Raises OutputError."""
+    for place, one in plot_paths(evaluation, path).items():
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{place.parent} cannot be made ({error.strerror}); choose another --plot.") from error
+        plot_errors(one, place)
+
+
 def plot_errors(evaluation: Evaluation, path: str | Path) -> None:
     """IoU, NME, gaze and head pose over the frames, missed frames marked, as PNG. Raises OutputError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"{path}: plots are PNG; give a name that ends in .png.")
     shown = [m for m in METRICS if m.key in ("iou", "nme_percent", "gaze_degrees", "pose_degrees")]
     figure = Figure(figsize=(9, 2.1 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)

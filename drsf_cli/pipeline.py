@@ -27,7 +27,7 @@ from drsf_cli.baselines import noise_floor, obscured_only
 from drsf_cli.changes import ChangeStore
 from drsf_cli.clip import SurveyedClip
 from drsf_cli.document import cost_section, covering_section, input_section, output_section, repelled_section
-from drsf_cli.evaluate import Evaluation, evaluate
+from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.fidelity import MORE_STEPS, badness, falling_short, frame_row, score, summary
 from drsf_cli.files import page_path, report_path, sheet_path
 from drsf_cli.identity import IdentityMeter, find_recogniser

@@ -1,0 +1,9 @@
+"""`python -m drsf_cli`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from drsf_cli.main import main
+
+sys.exit(main())

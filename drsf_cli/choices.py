@@ -1,0 +1,27 @@
+"""What completion offers for a flag. Written out here, so that a shell need not wait for torch to be imported; a test
+holds these names against the tables that decide (victims/registry.py, attacks/steps.py, attacks/codec.py)."""
+
+from __future__ import annotations
+
+DETECTORS = ["mtcnn", "retinaface", "retinaface-resnet50"]
+ALIGNERS = ["fan-compact", "fan"]
+GAZE_ESTIMATORS = ["gaze-compact", "mpiigaze", "mpiifacegaze", "eth-xgaze"]
+ATTACKS = [
+    "none",
+    "i-fgsm",
+    "mi-fgsm",
+    "ni-fgsm",
+    "pgd",
+    "apgd",
+    "tanh-adam",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "adamax",
+    "adagrad",
+    "adadelta",
+    "asgd",
+    "rprop",
+    "sgd",
+]
+CODECS = ["h264", "h264-rgb", "ffv1"]
