@@ -1,11 +1,14 @@
 """What a second worker brings, what an engine costs a file, and what a worker holds in memory.
 
-    python -m tests.benchmarks.scaling [--files N] [--seconds S] [--rounds R] [--attack RULE]
+    python -m tests.benchmarks.scaling [--files N] [--seconds S] [--rounds R] [--attack RULE] [--segments N]
 
 Clips of the public-domain portrait, 320x240, one thread a worker. Each round does all files with one process, then
 with one and with two Ray workers, so that what else runs on the machine meets them alike; ratios are taken within a
 round, and their median is printed. The clock starts when the first file is begun: starting Ray and loading the models
-is printed by itself.
+is printed by itself. Then one longer file is done by one process and, in segments of 2 s, by two workers, with the
+default attack.
+
+The default sizes are small, so that it ends within minutes; longer clips weigh what is done once a file less.
 """
 
 from __future__ import annotations
@@ -42,15 +45,18 @@ class Run:
     "worker -> most memory it ever had, MB"
     own: dict[str, float]
     "worker -> memory that is its alone, at the end of its last file, MB"
+    late: float
+    "s from the begin of the first file to the first sign of the last worker"
 
 
 class Clock:
     def __init__(self) -> None:
         self.ends: list[tuple[float, Result]] = []
         self.own: dict[str, float] = {}
+        self.signs: dict[str, float] = {}
 
-    def step(self, *told: object) -> None:
-        pass
+    def step(self, worker: str, *told: object) -> None:
+        self.signs.setdefault(worker, time.monotonic())
 
     def result(self, result: Result) -> None:
         self.ends.append((time.monotonic(), result))
@@ -66,26 +72,34 @@ def measure(engine: Engine, clips: list[Path], folder: Path, settings: DeidSetti
     run_batch(jobs, engine, clock)
     first = min(end - result.seconds for end, result in clock.ends)
     last = max(end for end, _ in clock.ends)
-    gaps = [
-        end - before - result.seconds for (before, _), (end, result) in zip(clock.ends, clock.ends[1:], strict=False)
-    ]
+    gaps = (
+        [0.0]
+        if len(clips) == 1
+        else [
+            end - before - result.seconds
+            for (before, _), (end, result) in zip(clock.ends, clock.ends[1:], strict=False)
+        ]
+    )
     peaks: dict[str, float] = {}
     for _, result in clock.ends:
         peak = json.loads(result.job.report.read_text())["cost"]["peak_memory_mb"]
         name = result.worker or "this process"
         peaks[name] = max(peaks.get(name, 0.0), peak)
-    return Run(first - began, last - first, statistics.mean(gaps), peaks, clock.own)
+    return Run(first - began, last - first, statistics.mean(gaps), peaks, clock.own, max(clock.signs.values()) - first)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=0.8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=0.48)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--attack", default="none")
+    parser.add_argument("--segments", type=int, default=4)
     arguments = parser.parse_args()
     import ray
 
+    frames = round(arguments.seconds * 25)
+    print(f"{arguments.files} files of {frames} frames, --attack {arguments.attack}, {arguments.rounds} rounds")
     torch.set_num_threads(1)
     settings = DeidSettings(attack=arguments.attack, threads=1)
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -111,6 +125,17 @@ def main() -> None:
                     f"own {', '.join(f'{own:.0f}' for own in run.own.values())} MB",
                     flush=True,
                 )
+        long = Path(place) / "long.mp4"
+        make_demo_clip(long, seconds=2.0 * arguments.segments, fps=5, size=(320, 240))
+        whole = DeidSettings(threads=1, segment=2.0)
+        times: dict[str, float] = {}
+        late = 0.0
+        for name in ("one process", "2 workers"):
+            folder = Path(place) / f"long {name}"
+            folder.mkdir()
+            run = measure(engines[name], [long], folder, whole)
+            times[name], late = run.work, run.late
+        same = [(Path(place) / f"long {name}" / long.name).read_bytes() for name in times]
     one, single, double = runs.values()
 
     def ratio(above: list[Run], below: list[Run]) -> str:
@@ -121,6 +146,12 @@ def main() -> None:
     print(f"1 worker against one process: {ratio(single, one)} times the time")
     for name, found in (("one process", one), ("1 worker", single)):
         print(f"{name}: {1000 * statistics.median(run.between for run in found):.1f} ms a file between files")
+    print(
+        f"one file of {10 * arguments.segments} frames in {arguments.segments} segments, --attack {whole.attack}: "
+        + ", ".join(f"{seconds:.1f} s with {name}" for name, seconds in times.items())
+        + f" (the second was ready after {late:.1f} s); {times['one process'] / times['2 workers']:.2f} times as fast, "
+        + ("the same bytes" if same[0] == same[1] else "OTHER BYTES")
+    )
 
 
 if __name__ == "__main__":
