@@ -2,7 +2,7 @@
 
 The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
 would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (it starts
-cold), every other frame what a later one did.
+cold, as each segment does), every other frame what a later one did.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from drsf_cli.models import Models
 from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report import SAMPLES
+from drsf_cli.segments import parts_of
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
+from drsf_cli.work import EMBED_STEP
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
@@ -61,13 +63,13 @@ class Step:
     parts: int = 0
     ended: float = 0.0
 
-    def forecast(self, parts: float) -> float:
-        """Seconds that `parts` would take."""
+    def forecast(self, parts: float, starts: int = 1) -> float:
+        """Seconds that `parts` would take with so many cold starts."""
         if self.first is None:
             return self.ended
         after, count = self.first
         if self.parts > count:
-            return after + max(0.0, parts - count) * (self.ended - after) / (self.parts - count)
+            return starts * after + max(0.0, parts - starts * count) * (self.ended - after) / (self.parts - count)
         return max(self.ended, self.ended * parts / count)
 
 
@@ -98,12 +100,13 @@ class Stopwatch:
             self._current.ended = self.clock() - self._current.began
         self._current = None
 
-    def forecast(self, elapsed: float, tried: int, frames: int) -> float:
-        """Seconds for `frames`, of which `tried` took `elapsed`."""
+    def forecast(self, elapsed: float, tried: int, frames: int, segments: int) -> float:
+        """Seconds for `frames` in `segments`, of which `tried` frames of one took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             most = {FLOOR_STEP: floor_frames(frames), SHOWN_STEP: min(SAMPLES, frames)}.get(title)
-            seconds += step.forecast(most if most is not None else step.parts * frames / tried)
+            parts = most if most is not None else step.parts * frames / tried
+            seconds += step.forecast(parts, segments if title == EMBED_STEP else 1)
         return seconds
 
 
@@ -157,7 +160,7 @@ def dry_run_of(
         height=reader.info.height,
         fps=float(reader.info.average_rate),
         tried=tried,
-        seconds=watch.forecast(elapsed, tried, frames),
+        seconds=watch.forecast(elapsed, tried, frames, len(parts_of(reader, settings.segment))),
         settings=settings,
         trial=document,
         notes=tuple(notes),

@@ -42,8 +42,11 @@ def test_time_of_the_whole_from_time_of_the_parts():
     watch.stop()
     now[0] += 1.0
     # shown: 12 frames at 0.5 s; floor: three runs of eight frames at 3/8 s
-    assert watch.forecast(elapsed=22.0, tried=8, frames=100) == pytest.approx(10 + 48 + 25 + 6 + 9 + 1)
-    assert watch.forecast(elapsed=22.0, tried=8, frames=8) == pytest.approx(22)
+    others = 25 + 6 + 9 + 1
+    assert watch.forecast(elapsed=22.0, tried=8, frames=100, segments=1) == pytest.approx(10 + 48 + others)
+    assert watch.forecast(elapsed=22.0, tried=8, frames=8, segments=1) == pytest.approx(22)
+    # three segments: three times 10 s for four frames, and 2 s for each four of the other 88
+    assert watch.forecast(elapsed=22.0, tried=8, frames=100, segments=3) == pytest.approx(30 + 44 + others)
 
 
 def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, capsys):
