@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from drsf_cli.batch import Local, run_batch
-from drsf_cli.cluster import RayEngine, _Long, _Task
+from drsf_cli.cluster import RayEngine
+from drsf_cli.cluster_tasks import LongJob, Task
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.main import main
 from drsf_cli.segments import Part
@@ -219,8 +220,8 @@ def test_when_what_workers_held_is_lost_the_file_begins_again_as_a_whole(tmp_pat
     step that is under way has ended, and files in between are removed."""
     job = job_of(tmp_path / "in.mp4", tmp_path / "out.mp4")
     (tmp_path / "between").write_bytes(b"packed")
-    long = _Long(job, [Part(None, Fraction(1)), Part(Fraction(1), None)], 0.0, paths=[tmp_path / "between"])
-    one, other = (_Task(job, 1, "embed", long, number) for number in range(2))
+    long = LongJob(job, [Part(None, Fraction(1)), Part(Fraction(1), None)], 0.0, paths=[tmp_path / "between"])
+    one, other = (Task(job, 1, "embed", long, number) for number in range(2))
     long.running = 2
     assert one.lost(Exception("gone"), data_lost=True) == []
     assert (tmp_path / "between").exists()
@@ -231,12 +232,12 @@ def test_when_what_workers_held_is_lost_the_file_begins_again_as_a_whole(tmp_pat
 
 def test_a_worker_that_is_lost_costs_its_step_only(tmp_path):
     job = job_of(tmp_path / "in.mp4", tmp_path / "out.mp4")
-    long = _Long(job, [Part(None, Fraction(1)), Part(Fraction(1), None)], 0.0)
-    task = _Task(job, 1, "embed", long, 1)
+    long = LongJob(job, [Part(None, Fraction(1)), Part(Fraction(1), None)], 0.0)
+    task = Task(job, 1, "embed", long, 1)
     long.running = 2
     (again,) = task.lost(Exception("killed"), data_lost=False)
     assert (again.step, again.part, again.attempt, again.long) == ("embed", 1, 2, long)
     long.running = 2
     assert again.lost(Exception("killed"), data_lost=False) == []
-    result = _Task(job, 1, "embed", long, 0).ended(1.0)
+    result = Task(job, 1, "embed", long, 0).ended(1.0)
     assert (result.state, result.attempts, result.exit_code) == ("failed", 2, 1)

@@ -129,18 +129,19 @@ def test_parts_in_any_order_give_what_one_run_gives(clip: Path, models: Models, 
     deidentify(clip, alone / "out.mp4", job.settings, models=models)
     work = Work.on(clip, job.settings, models)
     parts = parts_of(work.reader, job.settings.segment)
-    assert len(parts) == 3
+    assert parts == [Part(None, F(1)), Part(F(1), F(2)), Part(F(2), None)]
+    parts[2:] = [Part(F(2), F(50)), Part(F(50), None)]  # a file may be shorter than it says
     surveys = [work.part(part).survey(Silent()) for part in reversed(parts)][::-1]
     regions = plan_parts(work, surveys)
-    assert [len(own) for own in regions] == [5, 5, 4]
+    assert [len(own) for own in regions] == [5, 5, 4, 0]
     embedded = [
-        embed_part(work, parts[k], surveys[k], regions[k], between / f"{k}", Silent()) for k in reversed(range(3))
+        embed_part(work, parts[k], surveys[k], regions[k], between / f"{k}", Silent()) for k in reversed(range(4))
     ][::-1]
     report = complete(job, work, surveys, regions, embedded, 1000.0, Silent())
     assert report["cost"]["seconds_per_frame"] > 1000 / 14
     assert all(row["steps"] > 0 for row in report["frames"])
     assert contents(apart) == contents(alone)
-    assert len(list(between.iterdir())) == 3
+    assert len(list(between.iterdir())) == 4
 
 
 def test_parts_that_do_not_make_up_the_clip_are_refused(clip: Path, models: Models, tmp_path: Path) -> None:
