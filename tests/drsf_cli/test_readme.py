@@ -58,11 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`drsf demo` makes its clip itself: a short one here."""
+    """`drsf demo` makes its clip itself: a short one here. `drsf doctor` makes some, too, and they stay as they are."""
     whole = demo_clip.make_demo_clip
 
     def short(path: Path, **given: object) -> Path:
-        return whole(path, **{**given, "seconds": FRAMES / 25, "size": (320, 240)})  # type: ignore[arg-type]
+        if path.name == "driver.mp4":
+            given |= {"seconds": FRAMES / 25, "size": (320, 240)}
+        return whole(path, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(demo_clip, "make_demo_clip", short)
 
