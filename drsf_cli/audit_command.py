@@ -39,7 +39,7 @@ def audit(
     gaze: Annotated[str | None, typer.Option("-z", "--gaze", help="Likewise.")] = None,
     mask: Annotated[str | None, typer.Option("-m", "--mask", help="How it was obscured; else the report's.")] = None,
     recogniser: Annotated[
-        Path | None, typer.Option("--recogniser", help="ONNX face recogniser; else facenet where it is here.")
+        Path | None, typer.Option("--recogniser", help="ONNX face recogniser, or dlib's .dat; else one at hand.")
     ] = None,
     gallery: Annotated[
         Path | None, typer.Option("--gallery", help="Pictures of other people, for rank-1 and TAR@FAR.")

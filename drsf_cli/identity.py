@@ -19,6 +19,7 @@ import torch
 
 from attacks.embed import similarity
 from drsf_cli.images import is_image, read_image
+from drsf_cli.installed import RECOGNISER_FILE, dlib_embedding, is_installed, model_file
 from export.device import Device
 from export.session import OnnxNetwork
 from victims.base import Image, load_strict
@@ -84,6 +85,20 @@ def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
         return output
 
     return Recogniser(path.name, {path.name: sha256_of(path)}, run, aligned_crop(size))
+
+
+def dlib_recogniser(path: Path) -> Recogniser:
+    """dlib's residual network, from its file. Raises InputError where that cannot be read, WeightsError where dlib is
+    not installed."""
+    if not is_installed("dlib"):
+        raise WeightsError(f"--recogniser {path} needs dlib; pip install 'drsf[others]', or give an ONNX file.")
+    if not path.is_file():
+        raise InputError(f"--recogniser {path}: there is no such file.")
+    try:
+        run, crop = dlib_embedding(path)
+    except RuntimeError as error:
+        raise InputError(f"{path} is no face recogniser of dlib's; get {RECOGNISER_FILE} again.") from error
+    return Recogniser("dlib", {path.name: sha256_of(path)}, run, crop)
 
 
 def box_crop(size: int) -> Callable[[Image, Face], Image]:
@@ -215,13 +230,15 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
-    """The user's ONNX file, else facenet where its weights are here; and, where there is none, why."""
+    """The user's file, else facenet where its weights are here, else dlib's where it is installed; and, where there is
+    none, why."""
     if path is not None:
-        return onnx_recogniser(path, device), ""
+        return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""
     try:
         return facenet(), ""
     except WeightsError as error:
-        return None, str(error)
+        own = model_file(RECOGNISER_FILE)
+        return (None, str(error)) if own is None else (dlib_recogniser(own), "")
 
 
 def _unit(vector: Array) -> Array:

@@ -53,7 +53,15 @@ def audit(
     observer = models.reader("onnx", camera)
     whole = settings.start is None and settings.end is None
     progress.begin("Planning what was obscured", info.frame_count if whole else None)
-    survey = survey_video(reader, observer, plan.point, settings.batch_size, progress, segment=settings.segment)
+    survey = survey_video(
+        reader,
+        observer,
+        plan.point,
+        settings.batch_size,
+        progress,
+        models.covering(settings.cover_detectors, settings.allow_unknown_weights),
+        settings.segment,
+    )
     codec = None
     if not CODECS[settings.codec].lossless and info.kind == "video":
         codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, settings.preset))

