@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from attacks.codec import DeliveryCodec
-from attacks.embed import Embedded
+from attacks.codec import DeliveryCodec, Rect
 from drsf_cli.clip import SurveyedClip
-from drsf_cli.evaluation import Evaluation, evaluate
+from drsf_cli.evaluation import Evaluation
+from drsf_cli.fidelity import fidelity
 from drsf_cli.progress import Progress
 from drsf_cli.video import Frame
 from victims.face import FrameObservation
@@ -31,10 +31,14 @@ def floor_frames(count: int) -> int:
 
 
 def noise_floor(
-    clip: SurveyedClip, observer: Observer, codec: DeliveryCodec, embedded: Mapping[int, Embedded], progress: Progress
+    clip: SurveyedClip,
+    observer: Observer,
+    codec: DeliveryCodec,
+    focus: Mapping[int, Sequence[Rect]],
+    progress: Progress,
 ) -> Evaluation | None:
     """What the codec alone costs: errors read from untouched frames that went through it, as finely coded as the
-    output."""
+    output, which is coded more finely at `focus`, by frame."""
     count = len(clip)
     runs_wanted = floor_frames(count) // FLOOR_LENGTH
     starts = {round((k + 0.5) * count / runs_wanted - FLOOR_LENGTH / 2) for k in range(runs_wanted)}
@@ -45,14 +49,14 @@ def noise_floor(
         if any(start <= frame.index < start + FLOOR_LENGTH for start in starts):
             group.append(frame)
         if group and (len(group) == FLOOR_LENGTH or frame.index == count - 1):
-            focus = [[embedded[one.index].focus] if one.index in embedded else [] for one in group]
-            decoded = codec.roundtrip(np.stack([one.image for one in group]), focus=focus)
+            rects = [list(focus.get(one.index, ())) for one in group]
+            decoded = codec.roundtrip(np.stack([one.image for one in group]), focus=rects)
             seen += observer.observe(
                 [Frame(f.index, f.pts, f.pts_ticks, image) for f, image in zip(group, decoded, strict=True)]
             )
             progress.advance(len(group))
             group = []
-    return evaluate(clip.survey.observations, seen) if seen else None
+    return fidelity(clip.survey, seen).frames if seen else None
 
 
 def obscured_only(

@@ -15,8 +15,11 @@ import numpy as np
 from attacks.embed import Embedded
 from weights.errors import OutputError
 
-Places = Mapping[int, tuple[int, int]]
-"""Frame -> where its packed pixels begin in a store's file, and how many bytes they are."""
+FaceKey = tuple[int, int]
+"""A frame's index, and the track of one of its faces (drsf_cli/survey.py)."""
+
+Places = Mapping[FaceKey, tuple[int, int]]
+"""Face -> where its packed pixels begin in a store's file, and how many bytes they are."""
 
 
 class ChangeStore:
@@ -33,35 +36,35 @@ class ChangeStore:
             # of a file with a name nothing may be there already
             self._file: IO[bytes] = tempfile.TemporaryFile(prefix="drsf-") if path is None else path.open("xb+")  # noqa: SIM115
         self._others: list[IO[bytes]] = []
-        self._places: dict[int, tuple[IO[bytes], int, int]] = {}
+        self._places: dict[FaceKey, tuple[IO[bytes], int, int]] = {}
 
     @property
     def places(self) -> Places:
         """What of the own file is to be told to whoever adopts it."""
-        return {index: (start, size) for index, (file, start, size) in self._places.items() if file is self._file}
+        return {key: (start, size) for key, (file, start, size) in self._places.items() if file is self._file}
 
-    def put(self, embedded: Embedded) -> None:
-        """Keep the pixels of one frame, replacing earlier ones."""
+    def put(self, key: FaceKey, embedded: Embedded) -> None:
+        """Keep the pixels of one face, replacing earlier ones."""
         packed = zlib.compress(np.ascontiguousarray(embedded.change).tobytes(), level=1)
         with self._failures():
             start = self._file.seek(0, 2)
             self._file.write(packed)
             self._file.flush()
-        self._places[embedded.index] = (self._file, start, len(packed))
+        self._places[key] = (self._file, start, len(packed))
 
-    def get(self, embedded: Embedded) -> Embedded:
+    def get(self, key: FaceKey, embedded: Embedded) -> Embedded:
         """`embedded` with its pixels."""
-        file, start, size = self._places[embedded.index]
+        file, start, size = self._places[key]
         file.seek(start)
         window = embedded.window
         change = np.frombuffer(zlib.decompress(file.read(size)), dtype=np.int8)
         return embedded.with_pixels(change.reshape(window.height, window.width, 3))
 
-    def adopt(self, path: Path, places: Places, first: int) -> None:
-        """Take in what another store has in its file at `path`; its frame 0 is frame `first` here."""
+    def adopt(self, path: Path, places: Places, first: FaceKey) -> None:
+        """Take in what another store has in its file at `path`; its frame 0 and track 0 are `first` here."""
         self._others.append(path.open("rb"))
-        for index, (start, size) in places.items():
-            self._places[first + index] = (self._others[-1], start, size)
+        for (index, track), (start, size) in places.items():
+            self._places[first[0] + index, first[1] + track] = (self._others[-1], start, size)
 
     def synchronise(self) -> None:
         """Have the file on the disk, for readers on other machines."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attacks.embed import Target
 from attacks.obscure import Obscuring, Region, obscure, region_mask
 from drsf_cli.survey import Survey
@@ -50,18 +53,34 @@ class SurveyedClip:
         """The frame (H, W, 3) uint8 RGB with every head obscured."""
         return obscure(frame.image, self.regions[frame.index], self.obscuring)
 
-    def target(self, frame: Frame, covered: Image) -> Target | None:
-        """What to embed in this frame: nothing where no face was seen."""
-        face = self.survey.observations[frame.index].largest
-        if face is None:
-            return None
-        mask = region_mask(_touching(self.regions[frame.index], face.box), *frame.image.shape[:2])
+    def tracks(self, frame: Frame) -> tuple[int, ...]:
+        """Whose attributes are to be embedded in this frame."""
+        return self.survey.tracks[frame.index]
+
+    def target(self, frame: Frame, covered: Image, track: int) -> Target | None:
+        """What to embed in this frame for one of its `tracks`, where nothing else is embedded: nothing where the face
+        is not covered. Each pixel belongs to one face."""
+        faces = self.survey.observations[frame.index].faces
+        own = self.tracks(frame).index(track)
+        mask = region_mask(_touching(self.regions[frame.index], faces[own].box), *frame.image.shape[:2])
+        if len(faces) > 1:
+            mask &= nearest_face([face.box for face in faces], *mask.shape) == own
         if not mask.any():
             return None
-        return Target(frame.index, covered, mask, frame.image, face)
+        return Target(frame.index, covered, mask, frame.image, faces[own])
 
 
 def _touching(regions: Sequence[Region], box: Array) -> list[Region]:
     """Regions that overlap the face's box: where its perturbation may be."""
     x1, y1, x2, y2 = box
     return [r for r in regions if r.rect[0] < x2 and r.rect[2] > x1 and r.rect[1] < y2 and r.rect[3] > y1]
+
+
+def nearest_face(boxes: Sequence[Array], height: int, width: int) -> NDArray[np.intp]:
+    """(height, width): which of the boxes (4,) each pixel is nearest to, in sizes of the boxes."""
+    ys, xs = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    distances = [
+        np.hypot((xs - (x1 + x2) / 2) / max(x2 - x1, 1.0), (ys - (y1 + y2) / 2) / max(y2 - y1, 1.0))
+        for x1, y1, x2, y2 in boxes
+    ]
+    return np.argmin(np.stack(distances), axis=0)

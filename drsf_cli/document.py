@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.embed import Embedded
+from drsf_cli.changes import FaceKey
 from drsf_cli.clip import SurveyedClip
 from drsf_cli.files import digest, size_of
 from victims.base import Detector, Victim
@@ -32,7 +33,7 @@ def output_section(output: Path, written: Path) -> dict[str, Any]:
     return {"path": str(output), "sha256": digest(written), "bytes": size_of(written)}
 
 
-def cost_section(embedded: Mapping[int, Embedded], count: int, seconds: float) -> dict[str, Any]:
+def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> dict[str, Any]:
     """Of `count` frames that took `seconds`."""
     return {
         "victim_passes_per_frame": sum(one.passes for one in embedded.values()) / count,

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from drsf_cli.records import read_observations
@@ -133,6 +134,18 @@ class Evaluation:
     other_face: tuple[int, ...]
     """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
     diff_score_with_misses: float | None
+    others: OtherFaces | None = None
+    """How the further faces of the frames came back; None where the ground truth has none."""
+
+
+@dataclass(frozen=True)
+class OtherFaces:
+    """The faces of the ground truth that are not their frame's own, each with the face of the prediction that lies
+    where it does."""
+
+    faces: int
+    missed: int
+    summaries: Mapping[str, Summary]
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
     frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
     return Evaluation(
         frames=frames,
-        summaries=_summaries([(None, frame) for frame in frames]),
+        summaries=summarise(frames),
         compared=sum(frame.in_gt and frame.in_pred for frame in frames),
         missed=tuple(frame.frame_id for frame in frames if frame.missed),
         extra=tuple(frame.frame_id for frame in frames if frame.extra),
@@ -174,7 +187,36 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
         only_in_pred=tuple(sorted(prediction.keys() - truth.keys())),
         other_face=tuple(index for index in shared if _other_face_fits_better(truth[index], prediction[index])),
         diff_score_with_misses=_diff_score_with_misses(frames, truth),
+        others=other_faces([(truth[index], prediction[index]) for index in shared]),
     )
+
+
+def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> OtherFaces | None:
+    """Of frames of the ground truth with their frames of the prediction."""
+    rows = []
+    for gt, pred in pairs:
+        for face, read in zip(gt.faces, match_faces(gt.faces, pred.faces), strict=True):
+            if face is not gt.largest:
+                rows.append(compare_faces(gt, face, read))
+    if not rows:
+        return None
+    return OtherFaces(len(rows), sum(row.missed for row in rows), summarise(rows))
+
+
+def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
+    """Each metric that some of the rows have, over those rows."""
+    return _summaries([(None, row) for row in rows])
+
+
+def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
+    """For each face the one of `read` that lies where it does: no face is taken twice, and the sum of the overlaps is
+    the largest. None where nothing that is left overlaps it."""
+    overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
+    found: list[Face | None] = [None] * len(wanted)
+    for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
+        if overlaps[row, column] > 0:
+            found[row] = read[column]
+    return found
 
 
 def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
@@ -231,7 +273,11 @@ def box_iou(a: Array, b: Array) -> float:
 
 
 def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
-    truth, prediction = gt.largest, pred.largest
+    return compare_faces(gt, gt.largest, pred.largest)
+
+
+def compare_faces(gt: FrameObservation, truth: Face | None, prediction: Face | None) -> FrameErrors:
+    """Two readings of one face of a frame of the ground truth."""
     if truth is None or prediction is None:
         return FrameErrors(gt.index, gt.pts, truth is not None, prediction is not None)
     errors: dict[str, float] = {"iou": box_iou(truth.box, prediction.box)}
@@ -308,13 +354,7 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
 
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
     """For JSON: counts, the frames behind them, each metric's summary with its unit; not the rows of all frames."""
-    summaries = {}
-    for metric in METRICS:
-        if metric.key in evaluation.summaries:
-            summary = {
-                key: value for key, value in asdict(evaluation.summaries[metric.key]).items() if value is not None
-            }
-            summaries[metric.key] = {"title": metric.title, "unit": metric.unit, **summary}
+    summaries = _summaries_to_dict(evaluation.summaries)
     if isinstance(evaluation, FolderEvaluation):
         return {
             "files": {name: evaluation_to_dict(one) for name, one in evaluation.files.items()},
@@ -335,6 +375,25 @@ def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, A
         "another_face_fits_better": list(evaluation.other_face),
         "diff_score_with_misses": evaluation.diff_score_with_misses,
         "metrics": summaries,
+        "other_faces": None
+        if evaluation.others is None
+        else {
+            "faces": evaluation.others.faces,
+            "missed": evaluation.others.missed,
+            "metrics": _summaries_to_dict(evaluation.others.summaries),
+        },
+    }
+
+
+def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    return {
+        metric.key: {
+            "title": metric.title,
+            "unit": metric.unit,
+            **{key: value for key, value in asdict(summaries[metric.key]).items() if value is not None},
+        }
+        for metric in METRICS
+        if metric.key in summaries
     }
 
 

@@ -56,7 +56,7 @@ def audit(
     survey = survey_video(
         reader,
         observer,
-        plan.point,
+        plan.whose,
         settings.batch_size,
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),

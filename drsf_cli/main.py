@@ -239,7 +239,8 @@ def deid(
     end: End = None,
     camera: CameraOption = None,
     embed: Annotated[
-        str, typer.Option("--embed", help="largest, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL)
+        str,
+        typer.Option("--embed", help="largest, all, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = DeidSettings.embed,
     cover_detector: Annotated[
         list[str] | None,

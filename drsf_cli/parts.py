@@ -15,7 +15,7 @@ from typing import Any
 
 from attacks.embed import Embedded
 from attacks.obscure import Region
-from drsf_cli.changes import ChangeStore, Places
+from drsf_cli.changes import ChangeStore, FaceKey, Places
 from drsf_cli.outputs import Job
 from drsf_cli.pipeline import opened
 from drsf_cli.progress import Progress
@@ -31,7 +31,7 @@ Regions = Sequence[tuple[Region, ...]]
 class EmbeddedPart:
     """What is to be embedded in a part, whose frames are counted from 0."""
 
-    frames: list[Embedded]
+    faces: dict[FaceKey, Embedded]
     """Without their pixels ..."""
     path: Path
     places: Places
@@ -52,13 +52,13 @@ def embed_part(
     own = work.part(part)
     store = ChangeStore(path)
     try:
-        frames = []
+        faces = {}
         for _, _, embedded in own.embed(own.clip(survey, regions), progress):
-            if embedded is not None:
-                store.put(embedded)
-                frames.append(embedded.without_pixels())
+            for key, one in embedded.items():
+                store.put(key, one)
+                faces[key] = one.without_pixels()
         store.synchronise()
-        return EmbeddedPart(frames, path, store.places)
+        return EmbeddedPart(faces, path, store.places)
     finally:
         store.close()
 
@@ -76,11 +76,11 @@ def complete(
     report. Raises SourceChangedError where the parts do not make up the clip as it is read whole."""
     began = time.monotonic() - seconds
     with opened(work, job.output, job.report, progress) as run:
-        changes: dict[int, Embedded] = {}
-        first = 0
-        for survey, part in zip(surveys, embedded, strict=True):
-            run.store.adopt(part.path, part.places, first)
-            changes |= {first + one.index: replace(one, index=first + one.index) for one in part.frames}
-            first += len(survey.times)
+        changes: dict[FaceKey, Embedded] = {}
+        for before, part in enumerate(embedded):
+            first, track = Survey.joined(surveys[:before]).next
+            run.store.adopt(part.path, part.places, (first, track))
+            for (index, own), one in part.faces.items():
+                changes[first + index, track + own] = replace(one, index=first + index)
         clip = work.clip(Survey.joined(surveys), list(itertools.chain.from_iterable(regions)))
         return run.complete(run.write(clip, changes, "Writing"), began)

@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attacks.codec import Rect
 from attacks.embed import TOLERANCES, Embedded, Embedder
 from drsf_cli.atomic import AtomicOutput, publish_together
 from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
 from drsf_cli.baselines import noise_floor, obscured_only
-from drsf_cli.changes import ChangeStore
+from drsf_cli.changes import ChangeStore, FaceKey
 from drsf_cli.clip import SurveyedClip
 from drsf_cli.document import cost_section, covering_section, input_section, output_section, repelled_section
-from drsf_cli.evaluation import Evaluation, evaluate
-from drsf_cli.fidelity import MORE_STEPS, badness, falling_short, frame_row, score, summary
+from drsf_cli.evaluation import Evaluation
+from drsf_cli.faces import Redrawing, focus_of
+from drsf_cli.fidelity import MORE_STEPS, Fidelity, faces_section, fidelity, frame_row, summary
 from drsf_cli.files import page_path, report_path, sheet_path
 from drsf_cli.identity import IdentityMeter, find_recogniser
 from drsf_cli.leakage import Covered, measure
@@ -93,8 +95,8 @@ class Written:
     """What is in the temporary file."""
 
     clip: SurveyedClip
-    embedded: Mapping[int, Embedded]
-    """By frame, without its pixels, which the run's store has."""
+    embedded: Mapping[FaceKey, Embedded]
+    """Without its pixels, which the run's store has."""
 
 
 class Run:
@@ -148,24 +150,27 @@ class Run:
 
     def embed(self, clip: SurveyedClip) -> Written:
         """Obscure, perturb and write every frame."""
-        done: dict[int, Embedded] = {}
-        for frame, hidden, one in self.work.embed(clip, self.progress):
-            _write(self.writer, frame, hidden, one)
-            if one is not None:
-                self.store.put(one)
-                done[one.index] = one.without_pixels()
+        done: dict[FaceKey, Embedded] = {}
+        for frame, image, embedded in self.work.embed(clip, self.progress):
+            self._write(frame, image, [one.focus for one in embedded.values()])
+            for key, one in embedded.items():
+                self.store.put(key, one)
+                done[key] = one.without_pixels()
         self.writer.finish()
         return Written(clip, done)
 
-    def write(self, clip: SurveyedClip, embedded: Mapping[int, Embedded], title: str) -> Written:
+    def write(self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], title: str) -> Written:
         """Obscure and write every frame, with what the store has of it. `embedded`: without its pixels."""
         self.progress.begin(title, len(clip))
+        drawn, focus = Redrawing(clip, self.store, embedded), focus_of(embedded)
         for frame in clip.frames():
-            one = embedded.get(frame.index)
-            _write(self.writer, frame, clip.covered(frame), None if one is None else self.store.get(one))
+            self._write(frame, drawn.image(frame), focus.get(frame.index, []))
             self.progress.advance()
         self.writer.finish()
         return Written(clip, embedded)
+
+    def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
+        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
 
     def complete(self, written: Written, began: float) -> dict[str, Any]:
         """Read back, improve, audit and publish what was written. Returns the report."""
@@ -173,17 +178,16 @@ class Run:
         result = self._verify(clip)
         # without losses the loop has seen what was written already
         for _ in range(self.settings.refine if self.plan.attack and self.work.delivery is not None else 0):
-            short = falling_short(result)
-            if not short:
+            if not result.falling_short:
                 break
-            better = self._refined(clip, embedded, result, short)
+            better = self._refined(clip, embedded, result)
             if better is None:
                 break
             embedded, result = better
         audit = self._audit(clip)
         floor = None
         if self.plan.attack is not None and self.work.delivery is not None:
-            floor = noise_floor(clip, self.observer, self.work.delivery, embedded, self.progress)
+            floor = noise_floor(clip, self.observer, self.work.delivery, focus_of(embedded), self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
         document["leakage"] = self._leakage(clip)
@@ -193,7 +197,7 @@ class Run:
 
     # -- reading back -----------------------------------------------------------------------------------------------
 
-    def _verify(self, clip: SurveyedClip) -> Evaluation:
+    def _verify(self, clip: SurveyedClip) -> Fidelity:
         """Read the temporary file as an authorised reader does."""
         self.progress.begin("Reading the result back", len(clip))
         recovered: list[FrameObservation] = []
@@ -206,37 +210,47 @@ class Run:
                 f"{self.output}: {len(recovered)} frames came back where {len(clip)} were written; "
                 "choose another --codec."
             )
-        return evaluate(clip.survey.observations, recovered)
+        return fidelity(clip.survey, recovered)
 
     def _refined(
-        self,
-        clip: SurveyedClip,
-        embedded: Mapping[int, Embedded],
-        result: Evaluation,
-        short: Sequence[int],
-    ) -> tuple[Mapping[int, Embedded], Evaluation] | None:
-        """Send frames `short` back for more steps and write the file again. None when that made nothing better."""
+        self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], result: Fidelity
+    ) -> tuple[Mapping[FaceKey, Embedded], Fidelity] | None:
+        """Send faces that fall short back for more steps and write the file again. None when that made nothing
+        better."""
         assert self.plan.attack is not None
         chain = self.work.models.attacker(self.work.camera)
         embedder = Embedder(chain, self.plan.attack, extra_stages=self.work.extra_stages)
-        wanted = {index for index in short if index in embedded}
+        wanted = {key for key in result.falling_short if key in embedded}
+        frames = {index for index, _ in wanted}
         changes = dict(embedded)
-        self.progress.begin("Improving frames that fall short", len(wanted))
+        written = Redrawing(clip, self.store, embedded)
+        self.progress.begin("Improving frames that fall short", len(frames))
         pairs = zip(clip.frames(), VideoReader(self.writer.temporary), strict=True)
-        for group in runs((pair for pair in pairs if pair[0].index in wanted), self.settings.batch_size):
-            targets = [target for frame, _ in group if (target := clip.target(frame, clip.covered(frame))) is not None]
-            before = [self.store.get(embedded[target.index]) for target in targets]
-            improved = embedder.improve(targets, before, [d.image for _, d in group], MORE_STEPS)
-            for old, new in zip(before, improved, strict=True):
-                self.store.put(new)
-                changes[new.index] = new.adding(old).without_pixels()
+        for group in runs((pair for pair in pairs if pair[0].index in frames), self.settings.batch_size):
+            better: dict[FaceKey, Embedded] = {}
+            for track in sorted({track for frame, _ in group for track in clip.tracks(frame)}):
+                own = [(frame, decoded.image) for frame, decoded in group if (frame.index, track) in wanted]
+                targets = [
+                    target
+                    for frame, _ in own
+                    if (target := clip.target(frame, written.image(frame, without=track), track)) is not None
+                ]
+                if not targets:
+                    continue
+                before = [self.store.get((one.index, track), embedded[one.index, track]) for one in targets]
+                improved = embedder.improve(targets, before, [image for _, image in own], MORE_STEPS)
+                for old, new in zip(before, improved, strict=True):
+                    better[new.index, track] = new.adding(old)
+            for key, one in better.items():
+                self.store.put(key, one)
+                changes[key] = one.without_pixels()
             self.progress.advance(len(group))
         first = self.writer
         self.writer = self._open_writer()
         self.write(clip, changes, "Writing again")
         kept = self.recovered
         again = self._verify(clip)
-        if badness(again) < badness(result):
+        if again.badness < result.badness:
             first.__exit__(None, None, None)
             return changes, again
         self.writer.__exit__(None, None, None)
@@ -288,14 +302,19 @@ class Run:
     def _report(
         self,
         clip: SurveyedClip,
-        embedded: Mapping[int, Embedded],
-        result: Evaluation,
+        embedded: Mapping[FaceKey, Embedded],
+        result: Fidelity,
         floor: Evaluation | None,
         began: float,
     ) -> dict[str, Any]:
         floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
         seconds = time.monotonic() - began
-        rows = [frame_row(row, embedded.get(row.frame_id), floors.get(row.frame_id)) for row in result.frames]
+        in_frame: dict[int, list[Embedded]] = {}
+        for (index, _), one in embedded.items():
+            in_frame.setdefault(index, []).append(one)
+        rows = [
+            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id)) for row in result.frames.frames
+        ]
         shown = sample_ids(rows)
         # without an attack that is the output itself
         weak = {} if self.plan.attack is None else obscured_only(clip, self.observer, shown, self.progress)
@@ -310,9 +329,10 @@ class Run:
             "providers": self.work.models.providers(),
             "versions": versions(),
             "fidelity": {
-                "recovered": summary(result),
+                "recovered": summary(result.frames),
                 "noise_floor": None if floor is None else summary(floor),
-                "obscured_only": summary(evaluate(observations, weak.values())) if weak else None,
+                "obscured_only": summary(fidelity(clip.survey, weak.values()).frames) if weak else None,
+                "other_faces": faces_section(result),
             },
             "tolerances": dict(TOLERANCES),
             "frames": rows,
@@ -331,22 +351,14 @@ class Run:
             self.page.fill(render_html([(self.report, document)]).encode())
             self.page.publish()
 
-    def _judge(self, document: Mapping[str, Any], result: Evaluation) -> None:
+    def _judge(self, document: Mapping[str, Any], result: Fidelity) -> None:
         limit = self.settings.max_error
         if limit is None:
             return
-        worst = {row.frame_id: score(row) for row in result.frames if row.in_gt}
+        worst = result.worst
         over = [index for index, value in worst.items() if value > limit]
         if over:
             raise FidelityError(
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
             )
-
-
-def _write(writer: Writer, frame: Frame, covered: Image, embedded: Embedded | None) -> None:
-    """Write one covered frame, with what is embedded in it."""
-    if embedded is None:
-        writer.write(covered, frame.pts_ticks, frame.duration_ticks)
-    else:
-        writer.write(embedded.apply(covered), frame.pts_ticks, frame.duration_ticks, [embedded.focus])

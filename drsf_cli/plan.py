@@ -11,6 +11,7 @@ from attacks.obscure import Obscuring, parse_obscuring, warning
 from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
 from drsf_cli.settings import DeidSettings
+from drsf_cli.survey import Whose
 from victims.track import parse_region
 from weights.errors import UsageError
 
@@ -21,7 +22,7 @@ class Plan:
 
     obscuring: Obscuring
     attack: AttackSettings | None
-    point: tuple[float, float] | None
+    whose: Whose
     warnings: tuple[str, ...]
     """What is allowed and unwise, a sentence each."""
 
@@ -58,13 +59,19 @@ def check(settings: DeidSettings) -> Plan:
         name, method = find_method(settings.attack)
         options = parse_options(name, settings.attack_options)
         attack = AttackSettings(name, eps, settings.max_iter or method.steps, options)
-    point = None
-    if settings.embed.strip().lower() != "largest":
-        try:
-            x, y = (float(part) for part in settings.embed.split(","))
-        except ValueError:
-            raise UsageError(f"--embed {settings.embed!r} is neither largest nor a point x,y in px.") from None
-        point = (x, y)
     obscuring = parse_obscuring(settings.mask)
     weak = warning(obscuring)
-    return Plan(obscuring, attack, point, () if weak is None else (weak,))
+    return Plan(obscuring, attack, _whose(settings.embed), () if weak is None else (weak,))
+
+
+def _whose(text: str) -> Whose:
+    word = text.strip().lower()
+    if word == "largest":
+        return "largest"
+    if word == "all":
+        return "all"
+    try:
+        x, y = (float(part) for part in word.split(","))
+    except ValueError:
+        raise UsageError(f"--embed {text!r} is neither largest nor all nor a point x,y in px.") from None
+    return x, y

@@ -1,10 +1,11 @@
-"""The first pass: every face of every frame of the original, and what each frame must hide because of them."""
+"""The first pass: every face of every frame of the original, what each frame must hide because of them, and whose
+attributes are embedded."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,30 +18,42 @@ from drsf_cli.video import VideoReader
 from victims.base import Detector
 from victims.face import Detections, FrameObservation
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, link, parse_region
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
 from weights.errors import NoFaceError
+
+Whose = Literal["largest", "all"] | tuple[float, float]
+"""Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
 
 
 @dataclass
 class Survey:
     """What the first pass found."""
 
-    observations: list[FrameObservation]
-    """Of each frame at most one face: the one whose attributes are embedded."""
-    seen: list[Detections]
+    observations: list[FrameObservation] = field(default_factory=list)
+    """Of each frame the faces whose attributes are embedded: at most one, unless those of all are."""
+    tracks: list[tuple[int, ...]] = field(default_factory=list)
+    """Of each of them, whose face it is: a number from 0 that it keeps through a segment. What is embedded for one face
+    is where the next of its track starts from."""
+    seen: list[Detections] = field(default_factory=list)
     """Every face of each frame, for covering."""
-    times: list[float]
+    times: list[float] = field(default_factory=list)
 
     @classmethod
     def joined(cls, parts: Sequence[Survey]) -> Survey:
         """The survey of a clip from those of its parts, each of which counts its frames from 0."""
-        whole = cls([], [], [])
+        whole = cls()
         for part in parts:
-            first = len(whole.times)
+            first, track = whole.next
             whole.observations += [replace(one, index=first + one.index) for one in part.observations]
+            whole.tracks += [tuple(track + number for number in own) for own in part.tracks]
             whole.seen += part.seen
             whole.times += part.times
         return whole
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """Frames, and tracks."""
+        return len(self.times), 1 + max((number for own in self.tracks for number in own), default=-1)
 
     @property
     def any_face(self) -> bool:
@@ -50,25 +63,31 @@ class Survey:
 def survey_video(
     reader: VideoReader,
     observer: Observer,
-    point: tuple[float, float] | None = None,
+    whose: Whose = "largest",
     batch_size: int = 8,
     progress: Progress | None = None,
     companions: Sequence[Detector] = (),
     segment: float = DeidSettings.segment,
 ) -> Survey:
-    """See every frame of the original. `point`: embed the face nearest to it instead of the largest. `companions`:
-    detectors that cover too. `segment`: seconds after which a batch of frames ends in any case."""
-    survey = Survey([], [], [])
-    segments = in_segments(reader, segment, reader.info.time_base)
-    for frames in itertools.chain.from_iterable(runs(one, batch_size) for one in segments):
-        images = [frame.image for frame in frames]
-        reported, covering = see_all(observer.detector, companions, images)
-        faces = observer.read_faces(images, [_chosen(found, point) for found in reported])
-        for frame, own, found in zip(frames, faces, covering, strict=True):
-            survey.observations.append(FrameObservation(frame.index, frame.pts, own))
-            survey.seen.append(found)
-            survey.times.append(frame.pts)
-        (progress or Silent()).advance(len(frames))
+    """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
+    of frames, and every track, ends in any case."""
+    survey = Survey()
+    for segment_frames in in_segments(reader, segment, reader.info.time_base):
+        first, track = survey.next
+        for frames in runs(segment_frames, batch_size):
+            images = [frame.image for frame in frames]
+            reported, covering = see_all(observer.detector, companions, images)
+            faces = observer.read_faces(images, [_chosen(found, whose) for found in reported])
+            for frame, own, found in zip(frames, faces, covering, strict=True):
+                survey.observations.append(FrameObservation(frame.index, frame.pts, own))
+                survey.tracks.append((track,) * len(own))
+                survey.seen.append(found)
+                survey.times.append(frame.pts)
+            (progress or Silent()).advance(len(frames))
+        if whose == "all":
+            told_apart = _told_apart(survey.observations[first:], survey.times[first:])
+            survey.observations[first:] = [observation for observation, _ in told_apart]
+            survey.tracks[first:] = [tuple(track + number for number in own) for _, own in told_apart]
     return survey
 
 
@@ -92,13 +111,38 @@ def plan_cover(
     return plan_regions(add_regions(covers, manual, survey.times), obscuring, height, width)
 
 
-def _chosen(found: Detections, point: tuple[float, float] | None) -> Detections:
-    """The one face of `found` whose attributes are embedded."""
-    if not len(found):
+def _chosen(found: Detections, whose: Whose) -> Detections:
+    """Those faces of `found` that may be embedded for."""
+    if whose == "all" or not len(found):
         return found
-    if point is None:
+    if whose == "largest":
         best = int(np.argmax((found.boxes[:, 2] - found.boxes[:, 0]) * (found.boxes[:, 3] - found.boxes[:, 1])))
     else:
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-        best = int(np.argmin(np.linalg.norm(centres - np.array(point), axis=1)))
+        best = int(np.argmin(np.linalg.norm(centres - np.array(whose), axis=1)))
     return Detections(found.boxes[best : best + 1], found.scores[best : best + 1])
+
+
+def _told_apart(
+    observations: Sequence[FrameObservation], times: Sequence[float]
+) -> list[tuple[FrameObservation, tuple[int, ...]]]:
+    """The faces of frames that follow one another, with their tracks. Those that are not seen often enough for a track
+    of their own are left out: a passer-by of a frame or two, a false alarm."""
+    seen = [
+        Detections(
+            np.array([face.box for face in one.faces]).reshape(-1, 4), np.array([face.score for face in one.faces])
+        )
+        for one in observations
+    ]
+    tracks = [track for track in link(seen, times, confirm_score=0.0) if is_sustained(track, times)]
+    found = []
+    for row, one in enumerate(observations):
+        kept = [
+            (face, number)
+            for face in one.faces
+            for number, track in enumerate(tracks)
+            if row in track.boxes and np.array_equal(track.boxes[row], face.box)
+        ]
+        faces = tuple(face for face, _ in kept)
+        found.append((replace(one, faces=faces), tuple(number for _, number in kept)))
+    return found

@@ -44,6 +44,11 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
+    others = document["fidelity"].get("other_faces")
+    if others is not None:
+        means = [_number(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
+        found = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
+        said.append(found, style="red" if others["missed"] else "")
     return Group(table, said) if table.row_count else said
 
 
@@ -104,6 +109,14 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
         table.add_row(f"{metric.title} {metric.unit}".strip(), *cells, place)
     missed, extra = (len(v) if isinstance(v, tuple) else v for v in (result.missed, result.extra))
     lines = [f"{result.compared} frames compared, {missed} missed, {extra} extra"]
+    if isinstance(result, Evaluation) and result.others is not None:
+        own = result.others
+        means = [
+            f"{metric.title} {own.summaries[metric.key].mean:.3g} {metric.unit}".strip()
+            for metric in METRICS
+            if metric.key in own.summaries and metric.key in _BY_FILE
+        ]
+        lines.append(f"of {own.faces} further faces {own.missed} missed; means: {', '.join(means)}")
     for title, ids in (("only in the first", result.only_in_gt), ("only in the second", result.only_in_pred)):
         if ids:
             lines.append(f"{len(ids)} {title}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -12,9 +12,11 @@ import torch
 from attacks.codec import CODECS, DeliveryCodec
 from attacks.embed import Embedded, Embedder, Target
 from attacks.obscure import Region
-from attacks.perturb import Stage
+from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
+from drsf_cli.changes import FaceKey
 from drsf_cli.clip import SurveyedClip
+from drsf_cli.faces import FacesEmbedder
 from drsf_cli.models import Models
 from drsf_cli.outsiders import repelled_victims
 from drsf_cli.plan import Plan, check
@@ -93,7 +95,7 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            self.plan.point,
+            self.plan.whose,
             s.batch_size,
             progress,
             self.companions,
@@ -107,30 +109,21 @@ class Work:
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
         return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
 
-    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, Embedded | None]]:
-        """Each frame, what is seen of it once it is obscured, and what is to be embedded there; each segment by
-        itself."""
+    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
+        """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
+        by itself."""
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            embedder = None
-            if self.plan.attack is not None:
-                embedder = Embedder(
-                    self.models.attacker(self.camera),
-                    self.plan.attack,
-                    self.delivery,
-                    s.warm_iter,
-                    self.extra_stages,
-                    s.robust,
-                )
+            faces = None if self.plan.attack is None else FacesEmbedder(clip, partial(self.embedder, self.plan.attack))
             for frames in runs(segment, s.batch_size):
                 covered = [clip.covered(frame) for frame in frames]
-                targets = [
-                    target
-                    for frame, hidden in zip(frames, covered, strict=True)
-                    if (target := clip.target(frame, hidden)) is not None
-                ]
-                embedded = {} if embedder is None else {one.index: one for one in embedder.embed(targets)}
-                for frame, hidden in zip(frames, covered, strict=True):
-                    yield frame, hidden, embedded.get(frame.index)
+                images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
+                for frame, image in zip(frames, images, strict=True):
+                    yield frame, image, {key: one for key, one in embedded.items() if key[0] == frame.index}
                 progress.advance(len(frames))
+
+    def embedder(self, attack: AttackSettings) -> Embedder:
+        """Of one face, from nothing."""
+        chain, s = self.models.attacker(self.camera), self.settings
+        return Embedder(chain, attack, self.delivery, s.warm_iter, self.extra_stages, s.robust)

@@ -36,8 +36,8 @@ RUNS: dict[str, tuple[list[str], str]] = {
     "retinaface, repelling": (["-d", OFFICIAL, "--repel", f"mtcnn,{DETECTORS}"], f"mtcnn,{DETECTORS}"),
     "mtcnn": (["-d", "mtcnn", "--repel", "none"], f"{OFFICIAL},{DETECTORS}"),
     "mtcnn, repelling": (["-d", "mtcnn", "--repel", f"{OFFICIAL},{DETECTORS}"], f"{OFFICIAL},{DETECTORS}"),
-    "forks": (["-d", "mtcnn", "-a", FAN_FORK, "-g", GAZE_FORK, "--repel", "none"], PUBLIC),
-    "forks, repelling": (["-d", "mtcnn", "-a", FAN_FORK, "-g", GAZE_FORK, "--repel", PUBLIC], PUBLIC),
+    "forks": (["-d", "mtcnn", "-a", FAN_FORK, "-z", GAZE_FORK, "--repel", "none"], PUBLIC),
+    "forks, repelling": (["-d", "mtcnn", "-a", FAN_FORK, "-z", GAZE_FORK, "--repel", PUBLIC], PUBLIC),
 }
 """Name -> flags of `drsf deid`, and the models whose weights it takes to read it. What is embedded for mtcnn with the
 released fan-compact and gaze-compact is read with their forks as well."""

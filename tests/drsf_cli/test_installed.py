@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from drsf_cli.evaluate import box_iou
+from drsf_cli.evaluation import box_iou
 from drsf_cli.identity import dlib_recogniser, find_recogniser
 from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, RECOGNISER_FILE, DlibTrees, is_installed, model_file
 from drsf_cli.models import Models, VictimNames
