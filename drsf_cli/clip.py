@@ -40,13 +40,14 @@ class SurveyedClip:
         count = 0
         for frame in self.reader:
             if count >= len(self) or frame.pts != self.survey.times[count]:
-                raise self._changed()
+                raise self.changed()
             count += 1
             yield frame
         if count != len(self):
-            raise self._changed()
+            raise self.changed()
 
-    def _changed(self) -> SourceChangedError:
+    def changed(self) -> SourceChangedError:
+        """What is to be raised where the source is not what it was."""
         return SourceChangedError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
 
     def covered(self, frame: Frame) -> Image:

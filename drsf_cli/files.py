@@ -33,6 +33,19 @@ def digest(path: Path) -> str:
     return state.hexdigest()
 
 
+SourceState = tuple[tuple[str, int, int], ...]
+"""Name, bytes and time of change (ns) of a file, or of each file of a folder."""
+
+
+def state_of(path: Path) -> SourceState:
+    """Cheap to ask, and another when the content is; nothing where it is gone."""
+    try:
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    except OSError:
+        return ()
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of the files of a folder."""
     files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]

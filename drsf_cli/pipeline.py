@@ -31,7 +31,7 @@ from drsf_cli.document import cost_section, covering_section, input_section, out
 from drsf_cli.evaluation import Evaluation
 from drsf_cli.faces import Redrawing, focus_of
 from drsf_cli.fidelity import MORE_STEPS, Fidelity, faces_section, fidelity, frame_row, summary
-from drsf_cli.files import page_path, report_path, sheet_path
+from drsf_cli.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.identity import IdentityMeter, find_recogniser
 from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models
@@ -192,6 +192,9 @@ class Run:
         document["audit"] = audit.to_dict()
         document["leakage"] = self._leakage(clip)
         self._judge(document, result)
+        # as many frames with the same times may be another film, with heads that nobody looked for
+        if state_of(self.reader.path) != clip.survey.source:
+            raise clip.changed()
         self._publish(document)
         return document
 

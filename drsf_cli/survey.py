@@ -11,6 +11,7 @@ import numpy as np
 
 from attacks.obscure import Obscuring, Region, plan_regions, whole_frame
 from drsf_cli.covering import see_all
+from drsf_cli.files import SourceState, state_of
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.segments import in_segments
 from drsf_cli.settings import DeidSettings
@@ -37,11 +38,14 @@ class Survey:
     seen: list[Detections] = field(default_factory=list)
     """Every face of each frame, for covering."""
     times: list[float] = field(default_factory=list)
+    source: SourceState = ()
+    """The source as it was when the survey began."""
 
     @classmethod
     def joined(cls, parts: Sequence[Survey]) -> Survey:
         """The survey of a clip from those of its parts, each of which counts its frames from 0."""
-        whole = cls()
+        states = {part.source for part in parts}
+        whole = cls(source=states.pop() if len(states) == 1 else ())
         for part in parts:
             first, track = whole.next
             whole.observations += [replace(one, index=first + one.index) for one in part.observations]
@@ -71,7 +75,7 @@ def survey_video(
 ) -> Survey:
     """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
     of frames, and every track, ends in any case."""
-    survey = Survey()
+    survey = Survey(source=state_of(reader.path))
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
         first, track = survey.next
         for frames in runs(segment_frames, batch_size):
