@@ -1,0 +1,230 @@
+"""Two faces in one frame, both to be read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attacks.obscure import Pixelate, Region
+from drsf_cli.clip import SurveyedClip, nearest_face
+from drsf_cli.demo_clip import demo_frames
+from drsf_cli.evaluate import evaluate, match_faces
+from drsf_cli.fidelity import SHORT, fidelity, score
+from drsf_cli.main import main
+from drsf_cli.plan import check
+from drsf_cli.records import read_observations
+from drsf_cli.settings import DeidSettings
+from drsf_cli.survey import Survey, survey_video
+from drsf_cli.video import Frame, VideoReader
+from tests.clips import make_clip
+from tests.drsf_cli.test_faults import Told
+from victims.face import Array, Face, FrameObservation
+from victims.observe import Observer
+from weights.errors import UsageError
+
+COUNT = 5
+
+
+def box(x: float, y: float, size: float = 40.0) -> Array:
+    return np.array([x, y, x + size, y + size])
+
+
+def face(x: float, y: float, size: float = 40.0, gaze: float | None = None) -> Face:
+    look = None if gaze is None else np.array([math.sin(math.radians(gaze)), 0, -math.cos(math.radians(gaze))])
+    return Face(box(x, y, size), 0.9, gaze=look)
+
+
+# ------------------------------------------------------------------------------------------------- by hand
+
+
+def test_faces_are_matched_by_where_they_lie() -> None:
+    """The greatest sum of overlaps: the first would take what the second needs."""
+    wanted = [face(0, 0), face(30, 0), face(200, 0)]
+    read = [face(20, 0), face(-10, 0)]
+    assert match_faces(wanted, read) == [read[1], read[0], None]
+    assert match_faces(wanted, []) == [None] * 3
+    assert match_faces([], read) == []
+
+
+def test_each_pixel_belongs_to_the_nearest_face_in_sizes() -> None:
+    """Centres 20 and 80 px from the left; the second is three times as wide, so the border is at 20 + 60 / 4."""
+    near = nearest_face([np.array([10.0, 10, 30, 30]), np.array([50.0, -10, 110, 50])], 40, 100)
+    assert near[20].tolist() == [0] * 35 + [1] * 65
+
+
+def test_further_faces_are_compared_with_what_lies_where_they_do() -> None:
+    """The frame's own is the largest of each list. Of three further faces one is turned by 30 degrees, one by 10,
+    one is missed."""
+    truth = [
+        FrameObservation(0, 0.0, (face(0, 0, 50, 0), face(100, 0, 40, 0))),
+        FrameObservation(1, 0.1, (face(0, 0, 50, 0), face(100, 0, 40, 0), face(200, 0, 30, 0))),
+    ]
+    read = [
+        FrameObservation(0, 0.0, (face(100, 0, 40, 30), face(0, 0, 50, 0))),
+        FrameObservation(1, 0.1, (face(0, 0, 50, 0), face(100, 0, 40, 10))),
+    ]
+    result = evaluate(truth, read)
+    assert result.summaries["gaze_degrees"].mean == pytest.approx(0)
+    assert result.others is not None
+    assert (result.others.faces, result.others.missed) == (3, 1)
+    assert result.others.summaries["gaze_degrees"].mean == pytest.approx(20)
+    assert result.others.summaries["gaze_degrees"].worst_frame == 0
+    assert evaluate(truth, truth[:1]).others is not None
+    assert evaluate([FrameObservation(0, 0.0, (face(0, 0),))], read).others is None
+
+
+def test_the_face_that_was_embedded_for_is_judged_and_no_larger_one() -> None:
+    """A point chose the smaller of two faces; what is read where the larger one was says nothing."""
+    survey = Survey([FrameObservation(0, 0.0, (face(100, 0, 30, 0),))], [(0,)], [], [0.0])
+    both = [FrameObservation(0, 0.0, (face(0, 0, 50, 60), face(100, 0, 30, 12)))]
+    result = fidelity(survey, both)
+    assert result.frames.summaries["gaze_degrees"].mean == pytest.approx(12)
+    assert result.others is None
+    assert result.falling_short == [(0, 0)]
+    assert result.worst == {0: pytest.approx(12)}
+    assert score(result.faces[0, 0]) == pytest.approx(12)
+    assert SHORT < 12
+    lost = fidelity(survey, [FrameObservation(0, 0.0, (face(0, 0, 50, 60),))])
+    assert lost.frames.missed == (0,)
+    assert lost.badness == 50
+    survey = Survey([FrameObservation(0, 0.0, ())], [()], [], [0.0])
+    assert fidelity(survey, both).frames.extra == (0,)
+
+
+def survey_of(boxes: list[list[Array]], whose: Any, tmp_path: Path) -> Survey:
+    images = [np.full((96, 240, 3), 90, np.uint8)] * len(boxes)
+    path = make_clip(tmp_path / "x.mkv", images, codec="ffv1", pixel_format="bgr0", options={})
+    return survey_video(VideoReader(path), Observer(Told(boxes)), whose)
+
+
+def test_all_are_those_that_are_seen_for_long_enough(tmp_path: Path) -> None:
+    """One that is there throughout but for a frame, one of four frames, one of a single frame."""
+    boxes = [[box(10 + k, 20)] for k in range(8)]
+    boxes[3] = []
+    for k in range(2, 6):
+        boxes[k].append(box(120, 20, 50))
+    boxes[6].append(box(200, 10, 20))
+    survey = survey_of(boxes, "all", tmp_path)
+    assert [sorted(own) for own in survey.tracks] == [[0], [0], [0, 1], [1], [0, 1], [0, 1], [0], [0]]
+    for own, observation in zip(survey.tracks, survey.observations, strict=True):
+        for track, one in zip(own, observation.faces, strict=True):
+            assert (one.box[0] < 100) == (track == 0)
+    assert [len(found) for found in survey.seen] == [1, 1, 2, 1, 2, 2, 2, 1]
+
+
+def test_one_face_has_one_track(tmp_path: Path) -> None:
+    boxes = [[box(10, 20), box(120, 20, 50)], [], [box(10, 20)]]
+    largest, pointed = survey_of(boxes, "largest", tmp_path), survey_of(boxes, (30.0, 40.0), tmp_path)
+    assert largest.tracks == pointed.tracks == [(0,), (), (0,)]
+    assert [one.faces[0].box[0] for one in largest.observations if one.faces] == [120, 10]
+    assert [one.faces[0].box[0] for one in pointed.observations if one.faces] == [10, 10]
+
+
+def test_no_pixel_has_two_faces(tmp_path: Path) -> None:
+    """Regions that overlap are divided; that of one face alone is not."""
+    one, two = box(20, 30, 30), box(70, 30, 30)
+    regions = (Region((0, 0, 80, 90), 12), Region((50, 0, 130, 90), 12))
+    image = np.zeros((96, 160, 3), np.uint8)
+    reader = VideoReader(make_clip(tmp_path / "x.mkv", [image], codec="ffv1", pixel_format="bgr0", options={}))
+    frame = Frame(0, 0.0, 0, image)
+
+    def masks(*boxes: Array) -> list[np.ndarray]:
+        faces = tuple(Face(own, 0.9) for own in boxes)
+        survey = Survey([FrameObservation(0, 0.0, faces)], [tuple(range(len(faces)))], [], [0.0])
+        clip = SurveyedClip(reader, survey, [regions], Pixelate(5))
+        targets = [clip.target(frame, image, track) for track in range(len(faces))]
+        return [target.mask for target in targets if target is not None]
+
+    first, second = masks(one, two)
+    assert not (first & second).any()
+    assert (first | second)[:90, :130].all()
+    assert not (first | second)[90:].any()
+    assert first[:90, :60].all()
+    (alone,) = masks(one)
+    assert alone[:90, :80].all()
+    assert not alone[:, 80:].any()
+
+
+def test_whose() -> None:
+    assert check(DeidSettings(embed="All")).whose == "all"
+    assert check(DeidSettings(embed="10, 20.5")).whose == (10.0, 20.5)
+    assert check(DeidSettings()).whose == "largest"
+    with pytest.raises(UsageError, match="--embed"):
+        check(DeidSettings(embed="everyone"))
+
+
+# ------------------------------------------------------------------------------------------------- a real pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo clip's driver, and beside her a passenger: mirrored, later, in another light. Their regions overlap."""
+    frames = list(demo_frames((COUNT + 8) / 25, 25, (320, 240)))
+    images = []
+    for driver, passenger in zip(frames[:COUNT], frames[8:], strict=True):
+        other = np.clip(0.8 * passenger[:, ::-1] + (10, 20, 30), 0, 255).astype(np.uint8)
+        images.append(np.ascontiguousarray(np.concatenate([driver[:, 70:250], other[:, 80:240]], axis=1)))
+    path = tmp_path_factory.mktemp("pair") / "pair.mkv"
+    return make_clip(path, images, codec="ffv1", pixel_format="bgr0", options={})
+
+
+@pytest.fixture(scope="module")
+def runs(pair: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    found = {}
+    for name, flags in {
+        "all": ["--embed", "all"], "largest": [], "none": ["--attack", "none", "--embed", "all"],
+    }.items():  # fmt: skip
+        output = pair.parent / f"{name}.mkv"
+        assert main(["deid", str(pair), "-o", str(output), "--codec", "ffv1", "--quiet", *flags]) == 0
+        found[name] = output, json.loads((pair.parent / f"{name}.mkv.report.json").read_text())
+    return found
+
+
+def test_both_faces_come_back(runs: dict[str, Any]) -> None:
+    fidelity_of = runs["all"][1]["fidelity"]
+    for part in (fidelity_of["recovered"], fidelity_of["other_faces"], *fidelity_of["other_faces"]["tracks"]):
+        assert (part["frames"], part["missed"]) == (COUNT, 0)
+        assert part["iou"]["mean"] > 0.9
+        assert part["nme"]["mean"] < 2.0
+        assert part["gaze_deg"]["mean"] < 5.0
+    assert [one["track"] for one in fidelity_of["other_faces"]["tracks"]] == [0, 1]
+    assert runs["largest"][1]["fidelity"]["other_faces"] is None
+
+
+def test_without_embedding_neither_comes_back(runs: dict[str, Any]) -> None:
+    fidelity_of = runs["none"][1]["fidelity"]
+    assert fidelity_of["other_faces"]["missed"] + fidelity_of["recovered"]["missed"] > COUNT
+
+
+def test_only_what_is_obscured_changes_and_by_no_more_than_eps(pair: Path, runs: dict[str, Any]) -> None:
+    source, hidden, both = (
+        np.stack([frame.image for frame in VideoReader(path)]).astype(int)
+        for path in (pair, runs["none"][0], runs["all"][0])
+    )
+    change = np.abs(both - hidden)
+    assert change.max() <= 24
+    assert (change > 12).any(axis=-1).mean() > 0.05
+    outside = (source == hidden).all(axis=-1)
+    changed = change.any(axis=-1)
+    assert not (changed & outside).sum() > 0.02 * outside.sum()  # a block may have its own mean's colour
+
+
+def test_infer_and_eval_tell_of_the_other_face(pair: Path, runs: dict[str, Any], capsys: Any) -> None:
+    paths = {name: pair.parent / f"{name}.json" for name in ("pair", "all", "largest")}
+    for name, path in paths.items():
+        video = pair if name == "pair" else runs[name][0]
+        assert main(["infer", str(video), "-o", str(path), "--quiet"]) == 0
+    assert [len(one.faces) for one in read_observations(paths["all"])] == [2] * COUNT
+    for name, missed in (("all", 0), ("largest", COUNT)):
+        target = pair.parent / f"{name}.eval.json"
+        capsys.readouterr()
+        assert main(["eval", str(paths["pair"]), str(paths[name]), "--json", str(target)]) == 0
+        assert f"of {COUNT} further faces {missed} missed" in " ".join(capsys.readouterr().out.split())
+        others = json.loads(target.read_text())["other_faces"]
+        assert (others["faces"], others["missed"]) == (COUNT, missed)
+    assert json.loads((pair.parent / "all.eval.json").read_text())["other_faces"]["metrics"]["nme_percent"]["mean"] < 2
