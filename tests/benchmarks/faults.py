@@ -1,4 +1,4 @@
-"""How many faults tests/drsf_cli/test_faults.py injects into the whole pipeline, and how many are not stood.
+"""How many faults test_faults.py and test_file_faults.py inject into the whole pipeline, and how many are not stood.
 
     python -m tests.benchmarks.faults [--fuzz N] [--signals N]
 
@@ -19,6 +19,8 @@ from xml.etree import ElementTree
 
 from tests.conftest import ROOT
 
+FILES = ("tests/drsf_cli/test_faults.py", "tests/drsf_cli/test_file_faults.py")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="faults tried, faults not stood", allow_abbrev=False)
@@ -28,7 +30,7 @@ def main() -> int:
     environment = {**os.environ, "DRSF_FUZZ": str(arguments.fuzz), "DRSF_SIGNALS": str(arguments.signals)}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "tests/drsf_cli/test_faults.py", "-q", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *FILES, "-q", f"--junitxml={report}"]
         subprocess.run(command, cwd=ROOT, env=environment, check=False)
         cases = list(ElementTree.parse(report).iter("testcase"))
     tried: Counter[str] = Counter()
