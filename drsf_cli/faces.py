@@ -16,6 +16,10 @@ from drsf_cli.clip import SurveyedClip
 from drsf_cli.video import Frame
 from victims.base import Image
 
+LOST = 0.5
+"""A face whose box is off by this much, 1 - IoU, at the end of a run is lost. The few steps of a warm start do not find
+it again, so its track starts from nothing in the next run."""
+
 
 class FacesEmbedder:
     """Embeds runs of frames of one clip, in order. `make` makes the embedder of a track."""
@@ -36,10 +40,13 @@ class FacesEmbedder:
             ]
             if track not in self._own:
                 self._own[track] = self._make()
-            for one in self._own[track].embed(targets):
+            embedded = self._own[track].embed(targets)
+            for one in embedded:
                 row = rows[one.index]
                 images[row] = one.apply(images[row])
                 done[one.index, track] = one
+            if embedded and embedded[-1].errors.get("detector", 0.0) > LOST:
+                del self._own[track]
         return images, done
 
 

@@ -16,6 +16,7 @@ import copy
 import itertools
 import math
 import os
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -262,6 +263,9 @@ def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole
         raise InputError(f"{path} gives only {given} of its {shown} frames; repair or re-encode it.")
 
 
+_HEARING = threading.Lock()
+
+
 @contextlib.contextmanager
 def _nothing_logged() -> Iterator[list[tuple[int, str, str]]]:
     yield []
@@ -270,13 +274,16 @@ def _nothing_logged() -> Iterator[list[tuple[int, str, str]]]:
 @contextlib.contextmanager
 def _logged_errors() -> Iterator[list[tuple[int, str, str]]]:
     """The errors that FFmpeg logs in this thread meanwhile."""
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as messages:
-            yield messages
-    finally:
-        av.logging.set_level(before)
+    # The level is the process's: were it left on, decoders with threads of their own could wait for Python's lock while
+    # it is held by whoever waits for them; were it switched off by another thread, errors would go unheard.
+    with _HEARING:
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as messages:
+                yield messages
+        finally:
+            av.logging.set_level(before)
 
 
 def _is_one_of(container: InputContainer, formats: Sequence[str]) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from attacks.embed import Embedded, Embedder, Target
 from attacks.obscure import Pixelate, Region
 from drsf_cli.clip import SurveyedClip, nearest_face
 from drsf_cli.demo_clip import demo_frames
 from drsf_cli.evaluate import evaluate, match_faces
+from drsf_cli.faces import FacesEmbedder
 from drsf_cli.fidelity import SHORT, fidelity, score
 from drsf_cli.main import main
 from drsf_cli.plan import check
@@ -23,6 +25,7 @@ from drsf_cli.survey import Survey, survey_video
 from drsf_cli.video import Frame, VideoReader
 from tests.clips import make_clip
 from tests.drsf_cli.test_faults import Told
+from victims.base import Window
 from victims.face import Array, Face, FrameObservation
 from victims.observe import Observer
 from weights.errors import UsageError
@@ -228,3 +231,35 @@ def test_infer_and_eval_tell_of_the_other_face(pair: Path, runs: dict[str, Any],
         others = json.loads(target.read_text())["other_faces"]
         assert (others["faces"], others["missed"]) == (COUNT, missed)
     assert json.loads((pair.parent / "all.eval.json").read_text())["other_faces"]["metrics"]["nme_percent"]["mean"] < 2
+
+
+class Carrying:
+    """An embedder that finds the face for as long as it is told, and says how it began."""
+
+    def __init__(self, begun: list[int]) -> None:
+        self.begun, self.at = begun, -1
+
+    def embed(self, targets: list[Target]) -> list[Embedded]:
+        if self.at < 0 and targets:
+            self.begun.append(targets[0].index)
+        self.at += 1
+        window = Window(0, 0, 32, 32)
+        error = math.inf if self.at == 2 else 0.01
+        change = np.zeros((32, 32, 3), np.int8)
+        return [Embedded(t.index, window, t.focus, change, {"detector": error}, 1, 1, 1) for t in targets]
+
+
+def test_a_track_that_is_lost_starts_from_nothing(tmp_path: Path) -> None:
+    """Runs of two frames; the third run of an embedder loses the face."""
+    images = [np.zeros((96, 160, 3), np.uint8)] * 12
+    reader = VideoReader(make_clip(tmp_path / "x.mkv", images, codec="ffv1", pixel_format="bgr0", options={}))
+    observations = [FrameObservation(k, k / 25, (face(20, 30),)) for k in range(12)]
+    survey = Survey(observations, [(0,)] * 12, [], [k / 25 for k in range(12)])
+    clip = SurveyedClip(reader, survey, [(Region((0, 0, 80, 90), 12),)] * 12, Pixelate(5))
+    begun: list[int] = []
+    faces = FacesEmbedder(clip, lambda: cast(Embedder, Carrying(begun)))
+    frames = list(clip.frames())
+    for first in range(0, 12, 2):
+        own = frames[first : first + 2]
+        faces.embed(own, [frame.image for frame in own])
+    assert begun == [0, 6]
