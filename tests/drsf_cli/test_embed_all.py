@@ -14,7 +14,7 @@ from attacks.embed import Embedded, Embedder, Target
 from attacks.obscure import Pixelate, Region
 from drsf_cli.clip import SurveyedClip, nearest_face
 from drsf_cli.demo_clip import demo_frames
-from drsf_cli.evaluate import evaluate, match_faces
+from drsf_cli.evaluation import evaluate, match_faces
 from drsf_cli.faces import FacesEmbedder
 from drsf_cli.fidelity import SHORT, fidelity, score
 from drsf_cli.main import main

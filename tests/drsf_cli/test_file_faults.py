@@ -13,8 +13,8 @@ from typing import Any
 import av
 import pytest
 
-from drsf_cli import work
-from drsf_cli.deidentify import deidentify
+from drsf_cli import pipeline, work
+from drsf_cli.pipeline import deidentify
 from tests import clips
 from tests.drsf_cli.test_faults import (
     face_boxes,
@@ -22,7 +22,6 @@ from tests.drsf_cli.test_faults import (
     lossless,
     models_of,
     nothing_left,
-    pipeline,
     run,
     scene,
     settings,

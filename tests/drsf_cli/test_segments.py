@@ -116,7 +116,8 @@ def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: 
 
     monkeypatch.setattr(passes, "Embedder", Recording)
     deidentify(clip, tmp_path / "out.mp4", DeidSettings(**ATTACK), models=models)  # type: ignore[arg-type]
-    assert seen == [[[0, 1], [2, 3], [4]], [[5, 6], [7, 8], [9]], [[10, 11], [12, 13]]]
+    assert [run for own in seen for run in own] == [[0, 1], [2, 3], [4], [5, 6], [7, 8], [9], [10, 11], [12, 13]]
+    assert {own[0][0] for own in seen} >= {0, 5, 10}  # and wherever so few steps lost the face
 
 
 def test_parts_in_any_order_give_what_one_run_gives(clip: Path, models: Models, tmp_path: Path) -> None:
