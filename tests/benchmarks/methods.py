@@ -49,7 +49,7 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
     settings = DeidSettings(start=start, end=end)
     plan = check(settings)
     reader = VideoReader(clip, start, end)
-    survey = survey_video(reader, models.reader(), None, 2)
+    survey = survey_video(reader, models.reader(), "largest", 2)
     regions = plan_cover(survey, reader, settings, plan.obscuring)
     chain, (height, width) = models.attacker(), (reader.info.height, reader.info.width)
     assert chain.aligner is not None
