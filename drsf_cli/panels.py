@@ -59,7 +59,9 @@ def compare(
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)
-    regions = plan_cover(survey_video(reader, observer, progress=progress), reader, settings, obscuring)
+    companions = models.covering(settings.cover_detectors, allow_unknown=True)
+    survey = survey_video(reader, observer, progress=progress, companions=companions)
+    regions = plan_cover(survey, reader, settings, obscuring)
 
     def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
         for frame, own in zip(reader, regions, strict=True):
@@ -94,5 +96,6 @@ def _settings_of(written: Path, mask: str | None) -> DeidSettings:
         end=said.get("end"),
         max_gap=said.get("max_gap", defaults.max_gap),
         regions=tuple(said.get("regions", ())),
+        cover_detectors=tuple(said.get("cover_detectors", ())),
         on_no_face="solid",
     )
