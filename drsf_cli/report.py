@@ -5,7 +5,8 @@ The JSON holds numbers, never pixels:
     {"drsf": version,
      "input": {"path", "sha256", "frames", "width", "height", "fps"}, "output": {"path", "sha256", "bytes"},
      "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
-     "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null},
+     "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
+                  "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
      "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
                  "steps", "floor": {"iou", "nme", "gaze_deg"} or null}],
      "cost": {...}, "audit": {...} or null, "covering": {...},
@@ -13,7 +14,9 @@ The JSON holds numbers, never pixels:
 
     summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
-    "obscured_only" is of the frames in `samples` alone.
+    "obscured_only" is of the frames in `samples` alone. "recovered" and "frames" are of the largest face of each frame
+    that was embedded for, "other_faces" of the further ones; its "tracks", of all faces, have "track", "first_frame"
+    and "last_frame" as well.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
@@ -119,7 +122,7 @@ def check_report(report: object, source: str) -> None:
                 _refuse(source, f"victims.{role}.weights", "file names with their sha256")
     fidelity = _mapping(root.get("fidelity"), source, "fidelity")
     _mapping(fidelity.get("recovered"), source, "fidelity.recovered")
-    for kind in ("recovered", "noise_floor", "obscured_only"):
+    for kind in ("recovered", "noise_floor", "obscured_only", "other_faces"):
         _check_summary(fidelity.get(kind), source, f"fidelity.{kind}")
     for position, frame in enumerate(_list(root.get("frames"), source, "frames")):
         place = f"frames[{position}]"
@@ -592,6 +595,15 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _other_faces(others: Mapping[str, Any] | None) -> str | None:
+    """How the further faces came back, in one line."""
+    if others is None:
+        return None
+    means = [f"{m.title} {_number(others[m.key].get('mean'), m)}" for m in MEASURES if others.get(m.key) is not None]
+    line = f"{_plain(others.get('frames'))} further faces read again, {_plain(others.get('missed'))} missed"
+    return f"{line}; means: {', '.join(means)}." if means else f"{line}."
+
+
 def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a limit: the worst that was found, where the audit keeps it, and what it may be."""
     limits = audit.get("limits")
@@ -659,6 +671,7 @@ def render_html(
                 "tiles": [(m.title, _number((recovered.get(m.key) or {}).get("mean"), m)) for m in PLOTTED],
                 "missed": recovered.get("missed"),
                 "fidelity": _fidelity_rows(report["fidelity"]),
+                "other_faces": _other_faces(report["fidelity"].get("other_faces")),
                 "worst": _worst_frames(report["frames"]),
             }
         )

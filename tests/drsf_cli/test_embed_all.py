@@ -12,14 +12,16 @@ import pytest
 
 from attacks.embed import Embedded, Embedder, Target
 from attacks.obscure import Pixelate, Region
+from drsf_cli.changes import ChangeStore
 from drsf_cli.clip import SurveyedClip, nearest_face
 from drsf_cli.demo_clip import demo_frames
 from drsf_cli.evaluation import evaluate, match_faces
-from drsf_cli.faces import FacesEmbedder
+from drsf_cli.faces import FacesEmbedder, Redrawing, focus_of
 from drsf_cli.fidelity import SHORT, fidelity, score
 from drsf_cli.main import main
 from drsf_cli.plan import check
 from drsf_cli.records import read_observations
+from drsf_cli.report import render_html
 from drsf_cli.settings import DeidSettings
 from drsf_cli.survey import Survey, survey_video
 from drsf_cli.video import Frame, VideoReader
@@ -199,6 +201,14 @@ def test_both_faces_come_back(runs: dict[str, Any]) -> None:
     assert runs["largest"][1]["fidelity"]["other_faces"] is None
 
 
+def test_the_page_tells_of_the_other_face(runs: dict[str, Any]) -> None:
+    output, document = runs["all"]
+    report = output.with_name("all.mkv.report.json")
+    assert f"{COUNT} further faces read again, 0 missed; means: " in render_html([(report, document)])
+    output, document = runs["largest"]
+    assert "further faces" not in render_html([(output.with_name("largest.mkv.report.json"), document)])
+
+
 def test_without_embedding_neither_comes_back(runs: dict[str, Any]) -> None:
     fidelity_of = runs["none"][1]["fidelity"]
     assert fidelity_of["other_faces"]["missed"] + fidelity_of["recovered"]["missed"] > COUNT
@@ -263,3 +273,28 @@ def test_a_track_that_is_lost_starts_from_nothing(tmp_path: Path) -> None:
         own = frames[first : first + 2]
         faces.embed(own, [frame.image for frame in own])
     assert begun == [0, 6]
+
+
+def test_what_is_kept_is_drawn_again(tmp_path: Path) -> None:
+    """Two faces of one frame, 8 and 5 levels brighter: all of it, and without one of them."""
+    image = np.full((96, 160, 3), 90, np.uint8)
+    reader = VideoReader(make_clip(tmp_path / "x.mkv", [image], codec="ffv1", pixel_format="bgr0", options={}))
+    survey = Survey([FrameObservation(0, 0.0, (face(20, 30), face(90, 30)))], [(3, 1)], [], [0.0])
+    clip = SurveyedClip(reader, survey, [()], Pixelate(5))
+    kept = {}
+    store = ChangeStore()
+    for track, window, level in ((3, Window(0, 0, 64, 64), 8), (1, Window(64, 32, 64, 64), 5)):
+        change = np.full((64, 64, 3), level, np.int8)
+        one = Embedded(0, window, (0, 0, 64, 64), change, {}, 1, 1, 1)
+        store.put((0, track), one)
+        kept[0, track] = one.without_pixels()
+    drawn = Redrawing(clip, store, kept)
+    (frame,) = clip.frames()
+    whole = drawn.image(frame)
+    assert (whole[:64, :64] == 98).all()
+    assert (whole[32:96, 64:128] == 95).all()
+    assert (whole != 90).all(axis=-1).sum() == 2 * 64 * 64
+    assert (drawn.image(frame, without=3)[:64, :64] == 90).all()
+    assert (drawn.image(frame, without=3)[32:96, 64:128] == 95).all()
+    assert focus_of(kept) == {0: [(0, 0, 64, 64)] * 2}
+    store.close()
