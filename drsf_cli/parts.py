@@ -77,8 +77,7 @@ def complete(
     began = time.monotonic() - seconds
     with opened(work, job.output, job.report, progress) as run:
         changes: dict[FaceKey, Embedded] = {}
-        for before, part in enumerate(embedded):
-            first, track = Survey.joined(surveys[:before]).next
+        for (first, track), part in zip(Survey.starts(surveys), embedded, strict=True):
             run.store.adopt(part.path, part.places, (first, track))
             for (index, own), one in part.faces.items():
                 changes[first + index, track + own] = replace(one, index=first + index)

@@ -46,18 +46,22 @@ class Survey:
         """The survey of a clip from those of its parts, each of which counts its frames from 0."""
         states = {part.source for part in parts}
         whole = cls(source=states.pop() if len(states) == 1 else ())
-        for part in parts:
-            first, track = whole.next
+        for part, (first, track) in zip(parts, cls.starts(parts), strict=True):
             whole.observations += [replace(one, index=first + one.index) for one in part.observations]
             whole.tracks += [tuple(track + number for number in own) for own in part.tracks]
             whole.seen += part.seen
             whole.times += part.times
         return whole
 
+    @staticmethod
+    def starts(parts: Sequence[Survey]) -> list[tuple[int, int]]:
+        """The frame and the track that the first of each part is in the whole."""
+        sizes = [(len(part.times), part.track_count) for part in parts]
+        return [(sum(n for n, _ in sizes[:k]), sum(n for _, n in sizes[:k])) for k in range(len(sizes))]
+
     @property
-    def next(self) -> tuple[int, int]:
-        """Frames, and tracks."""
-        return len(self.times), 1 + max((number for own in self.tracks for number in own), default=-1)
+    def track_count(self) -> int:
+        return 1 + max((number for own in self.tracks for number in own), default=-1)
 
     @property
     def any_face(self) -> bool:
@@ -76,8 +80,9 @@ def survey_video(
     """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
     of frames, and every track, ends in any case."""
     survey = Survey(source=state_of(reader.path))
+    track = 0
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
-        first, track = survey.next
+        first = len(survey.times)
         for frames in runs(segment_frames, batch_size):
             images = [frame.image for frame in frames]
             reported, covering = see_all(observer.detector, companions, images)
@@ -92,6 +97,7 @@ def survey_video(
             told_apart = _told_apart(survey.observations[first:], survey.times[first:])
             survey.observations[first:] = [observation for observation, _ in told_apart]
             survey.tracks[first:] = [tuple(track + number for number in own) for _, own in told_apart]
+        track = max((number + 1 for own in survey.tracks[first:] for number in own), default=track)
     return survey
 
 

@@ -120,13 +120,14 @@ def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: 
     assert {own[0][0] for own in seen} >= {0, 5, 10}  # and wherever so few steps lost the face
 
 
-def test_parts_in_any_order_give_what_one_run_gives(clip: Path, models: Models, tmp_path: Path) -> None:
+@pytest.mark.parametrize("embed", ["largest", "all"])
+def test_parts_in_any_order_give_what_one_run_gives(embed: str, clip: Path, models: Models, tmp_path: Path) -> None:
     """Byte for byte, and every figure of the report but times and memory; what lies in between is removed by whoever
     made it."""
     alone, apart, between = (tmp_path / name for name in ("alone", "apart", "between"))
     for folder in (alone, apart, between):
         folder.mkdir()
-    job = job_of(clip, apart / "out.mp4", **ATTACK)
+    job = job_of(clip, apart / "out.mp4", embed=embed, **ATTACK)
     deidentify(clip, alone / "out.mp4", job.settings, models=models)
     work = Work.on(clip, job.settings, models)
     parts = parts_of(work.reader, job.settings.segment)
