@@ -205,12 +205,22 @@ def _to_onnx(module: nn.Module, spec: ExportSpec, opset: int, title: str) -> onn
 
 
 def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision, inputs and outputs still float32."""
+    """Weights and arithmetic in half precision, inputs and outputs still float32.
+
+    Depthwise convolutions stay float32: each has nine weights a channel, whose rounding is the same error at every
+    pixel. In RetinaFace's mobilenet that halves the difference (0.0029 of the range for 0.0052, on real frames) and
+    costs 2 % of the size; heads, the first convolution or the whole of stage 1 in float32 gain nothing.
+    """
+    depthwise = [node.name for node in model.graph.node if node.op_type == "Conv" and _groups(node) > 1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers below half's smallest are raised to it, as parity then shows
-        half = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+        half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=depthwise))
     half.topological_sort()  # the converter appends its casts at the end
     return half.model
+
+
+def _groups(convolution: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1)
 
 
 def _metadata(victim: Victim, name: str, spec: ExportSpec) -> dict[str, str]:
