@@ -148,6 +148,8 @@ class RetinaFace(Detector):
                 ("loc", "logits", "points"),
                 axes,
                 "BGR 0..255 minus (104, 117, 123), any size; outputs are undecoded, softmax of the logits outside",
+                # Its first activations are of the pixels' size; rounding them shows in every output.
+                full_precision=("/body/stage1/",),
             )
         }
 
