@@ -8,6 +8,11 @@ does, batch by batch, the backend that goes first changing each time. Each call 
 really fed while reading. Printed are the ratio of times ONNX / torch in that one run, wall and CPU, and the largest
 differences of what was read. Victims whose weights are not at hand have random ones (seed 0), marked with `*`.
 
+`mpiigaze` rounds eyes to 256 levels of grey before it spreads their histogram, as its authors do: a landmark that is
+moved by a thousandth of a pixel carries some pixels over the edge of a level, and gaze jumps by some hundredths of a
+degree. Its backends are therefore held to the limit on the same landmarks; what the whole chain differs by is printed
+as well.
+
 Random weights make two of them unfit for a comparison as they are. The maps of `fan` are noise, in which cells that
 rival for the maximum differ by less than float32 can tell; of it those landmarks are compared that the maps decide:
 whose maximum, and whose slope beside it, exceed twice the largest difference between the backends' maps. The others
@@ -40,7 +45,7 @@ from drsf_cli.video import Frame, VideoReader
 from export.session import OnnxCache, authorised, usable_cpus
 from tests.conftest import ROOT
 from victims.base import Aligner, Detector, GazeEstimator, Image, Network, Victim, to_pixels
-from victims.camera import angle_between_degrees
+from victims.camera import Camera, angle_between_degrees
 from victims.face import FrameObservation
 from victims.fan import CompactFan, Fan, LastHeatmaps
 from victims.gaze import GAZE_MODELS, NormalizedGaze, load_gaze
@@ -94,6 +99,10 @@ class Difference:
     box: float = 0.0
     landmarks: float = 0.0
     gaze: float = 0.0
+    far: int = 0
+    """Faces whose gaze differs by more than DEGREES."""
+    same: float | None = None
+    """Gaze from the same landmarks, where that was looked at."""
     undecided: int = 0
     """Landmarks left out: rivals of the maximum that rounding could exchange."""
     maps: float = 0.0
@@ -116,11 +125,13 @@ class Difference:
                 self.undecided += int((~chosen).sum())
                 self.landmarks = max(self.landmarks, float(np.abs(a.landmarks - b.landmarks)[chosen].max(initial=0.0)))
             if a.gaze is not None and b.gaze is not None:
-                self.gaze = max(self.gaze, float(angle_between_degrees(a.gaze, b.gaze)))
+                angle = float(angle_between_degrees(a.gaze, b.gaze))
+                self.gaze, self.far = max(self.gaze, angle), self.far + (angle > DEGREES)
 
     @property
     def within_limits(self) -> bool:
-        return not self.unlike and max(self.box, self.landmarks) <= PIXELS and self.gaze <= DEGREES
+        gaze = self.gaze if self.same is None else self.same
+        return not self.unlike and max(self.box, self.landmarks) <= PIXELS and gaze <= DEGREES
 
 
 def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | None, GazeEstimator | None]]]:
@@ -241,8 +252,12 @@ def compare(
                 decided = iter(decided_landmarks(own, gap))
             for expected, found in zip(read["torch"], read["onnx"], strict=True):
                 difference.add(expected, found, decided)
+            if gaze is not None and gaze.name == "mpiigaze":
+                difference.same = max(difference.same or 0.0, on_same_landmarks(observers, frames, read["torch"]))
         good &= difference.within_limits
         undecided = ""
+        if difference.same is not None:
+            undecided = f" (over {DEGREES} in {difference.far}; from the same landmarks {difference.same:.2g} deg)"
         if peaks:
             undecided = f" ({difference.undecided} of {68 * difference.faces} undecided; maps {difference.maps:.1g})"
         print(
@@ -263,11 +278,32 @@ def compare(
             "landmarks_undecided": difference.undecided,
             "heatmaps_relative": difference.maps,
             "gaze_degrees": difference.gaze,
+            "gaze_over_limit": difference.far,
+            "gaze_degrees_on_the_same_landmarks": difference.same,
             "whole_ratio": difference.seconds["onnx"] / difference.seconds["torch"],
             "networks": {key: {"ratio": row[0], "cpu_ratio": row[1], "calls": row[2]} for key, row in rows.items()},
         }
         reset(observers)
     return good
+
+
+def on_same_landmarks(
+    observers: dict[str, Observer], frames: Sequence[Frame], read: Sequence[FrameObservation]
+) -> float:
+    """Largest difference of gaze, degrees, when both backends are given the landmarks that torch read."""
+    images = [frame.image for frame in frames]
+    landmarks = [
+        np.stack([face.landmarks for face in one.faces if face.landmarks is not None])
+        if one.faces
+        else np.zeros((0, 68, 2))
+        for one in read
+    ]
+    camera = Camera.default(images[0].shape[1], images[0].shape[0])
+    vectors = []
+    for observer in observers.values():
+        assert observer.gaze is not None
+        vectors.append(np.concatenate([one for one, _ in observer.gaze.estimate(images, landmarks, camera)]))
+    return max((float(angle_between_degrees(a, b)) for a, b in zip(*vectors, strict=True)), default=0.0)
 
 
 def decided_landmarks(maps: Tensor, gap: float) -> NDArray[np.bool_]:
