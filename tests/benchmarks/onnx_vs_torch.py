@@ -162,9 +162,9 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
     return {
         "mtcnn/fan-compact/gaze-compact": lambda: (load_mtcnn(), CompactFan.load(), load_gaze("gaze-compact")),
         "retinaface/fan-compact/mpiigaze": lambda: (retinaface(), CompactFan.load(), mpiigaze()),
-        "mtcnn/fan-compact/eth-xgaze*": lambda: (load_mtcnn(), CompactFan.load(), random_gaze("eth-xgaze")),
-        "mtcnn/fan-compact/mpiifacegaze*": lambda: (load_mtcnn(), CompactFan.load(), random_gaze("mpiifacegaze")),
-        "mtcnn/fan*": lambda: (load_mtcnn(), random_fan(), None),
+        "retinaface/fan-compact/eth-xgaze*": lambda: (retinaface(), CompactFan.load(), random_gaze("eth-xgaze")),
+        "retinaface/fan-compact/mpiifacegaze*": lambda: (retinaface(), CompactFan.load(), random_gaze("mpiifacegaze")),
+        "retinaface/fan*": lambda: (retinaface(), random_fan(), None),
         "retinaface-resnet50*": lambda: (random_resnet50(), None, None),
     }
 
