@@ -300,7 +300,7 @@ def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
     delta = torch.zeros_like(base, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=eps / 6)
     best, error = base, np.inf
-    for _ in range(25):
+    for _ in range(40):
         pixels = (base + delta * mask).clamp(0, 1)
         reading = objective.read(pixels, [0])
         if float(reading.error[0]) < error:
@@ -314,7 +314,7 @@ def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
     WINDOW.cut(written)[:] = (best[0].permute(1, 2, 0) * 255).round().byte().numpy()
     assert np.abs(written.astype(int) - covered).max() <= 24
     (found,) = official.detect([written])
-    assert iou(found.boxes[0], BOX[0]) > 0.9
+    assert iou(found.boxes[0], BOX[0]) > 0.97  # 0.952 where all matching priors pull to the end
 
 
 def test_repelling_makes_the_face_vanish(official: RetinaFace, portrait: Image) -> None:
