@@ -16,8 +16,9 @@ as well.
 Random weights make two of them unfit for a comparison as they are. The maps of `fan` are noise, in which cells that
 rival for the maximum differ by less than float32 can tell; of it those landmarks are compared that the maps decide:
 whose maximum, and whose slope beside it, exceed twice the largest difference between the backends' maps. The others
-are counted. `retinaface-resnet50` fires nearly everywhere or nowhere; its class heads' biases are set so that 40 priors
-of a clip's first frame pass the threshold, and then its boxes are compared as any detector's.
+are counted. `retinaface-resnet50` fires nearly everywhere or nowhere, with boxes beyond all bounds; its heads are
+scaled to outputs of the usual size, and shifted so that 40 priors of the first clip's first frame pass the threshold.
+Then its boxes are compared as any detector's.
 
 Exits with 1 where readings differ by more than 0.05 px or 0.05 degrees.
 """
@@ -150,7 +151,7 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
     def random_resnet50() -> RetinaFace:
         torch.manual_seed(0)
         victim = RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
-        fire_at_few(victim, next(iter(VideoReader(shared / "data" / CLIPS[0]))).image)
+        like_a_trained_one(victim, next(iter(VideoReader(shared / "data" / CLIPS[0]))).image)
         return victim
 
     def mpiigaze() -> NormalizedGaze:
@@ -169,11 +170,18 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
     }
 
 
-def fire_at_few(victim: RetinaFace, image: Image, count: int = 40) -> None:
-    """Shift the class heads of a random network so that `count` priors of the image pass the threshold."""
+def like_a_trained_one(victim: RetinaFace, image: Image, count: int = 40) -> None:
+    """Scale a random network's heads so that its outputs on the image have a standard deviation of 1 (boxes, points)
+    and 3 (margins), and shift the class heads so that `count` priors pass the threshold."""
     network = victim.networks["retinaface"]
     with torch.no_grad():
-        _, logits, _ = network(preprocess(to_pixels([image])))
+        pixels = preprocess(to_pixels([image]))
+        loc, logits, points = network(pixels)
+        spreads = {"BboxHead": loc, "ClassHead": (logits[..., 1] - logits[..., 0]) / 3, "LandmarkHead": points}
+        for name, parameter in network.named_parameters():  # type: ignore[attr-defined]
+            if name.split(".")[0] in spreads:
+                parameter /= spreads[name.split(".")[0]].std()
+        _, logits, _ = network(pixels)
         margins = (logits[0, :, 1] - logits[0, :, 0]).sort(descending=True).values
         shift = math.log(THRESHOLD / (1 - THRESHOLD)) - float(margins[count - 1 : count + 1].mean())
         for name, bias in network.named_parameters():  # type: ignore[attr-defined]
