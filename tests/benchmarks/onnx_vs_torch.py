@@ -171,11 +171,16 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
 
 
 def like_a_trained_one(victim: RetinaFace, image: Image, count: int = 40) -> None:
-    """Scale a random network's heads so that its outputs on the image have a standard deviation of 1 (boxes, points)
+    """Give a random network the image's statistics, and scale its heads so that its outputs on the image have a standard deviation of 1 (boxes, points)
     and 3 (margins), and shift the class heads so that `count` priors pass the threshold."""
     network = victim.networks["retinaface"]
     with torch.no_grad():
         pixels = preprocess(to_pixels([image]))
+        for module in network.modules():  # type: ignore[attr-defined]
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # statistics of this one image
+        network.train()(pixels[..., ::2, ::2])  # type: ignore[attr-defined]
+        network.eval()  # type: ignore[attr-defined]
         loc, logits, points = network(pixels)
         spreads = {"BboxHead": loc, "ClassHead": (logits[..., 1] - logits[..., 0]) / 3, "LandmarkHead": points}
         for name, parameter in network.named_parameters():  # type: ignore[attr-defined]
