@@ -17,7 +17,8 @@ Random weights make two of them unfit for a comparison as they are. The maps of 
 rival for the maximum differ by less than float32 can tell; of it those landmarks are compared that the maps decide:
 whose maximum, and whose slope beside it, exceed twice the largest difference between the backends' maps. The others
 are counted. `retinaface-resnet50` fires nearly everywhere or nowhere, with boxes beyond all bounds; its heads are
-scaled to outputs of the usual size, and shifted so that 40 priors of the first clip's first frame pass the threshold.
+scaled to outputs of the usual size, and shifted so that 40 priors of the first named
+clip's first frame pass the threshold, so give it one clip a run.
 Then its boxes are compared as any detector's.
 
 Exits with 1 where readings differ by more than 0.05 px or 0.05 degrees.
@@ -135,7 +136,7 @@ class Difference:
         return not self.unlike and max(self.box, self.landmarks) <= PIXELS and gaze <= DEGREES
 
 
-def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | None, GazeEstimator | None]]]:
+def chains(shared: Path, clip: str) -> dict[str, Callable[[], tuple[Detector, Aligner | None, GazeEstimator | None]]]:
     weights = shared / "weights"
 
     def random_gaze(name: str) -> NormalizedGaze:
@@ -151,7 +152,7 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
     def random_resnet50() -> RetinaFace:
         torch.manual_seed(0)
         victim = RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
-        like_a_trained_one(victim, next(iter(VideoReader(shared / "data" / CLIPS[0]))).image)
+        like_a_trained_one(victim, next(iter(VideoReader(shared / "data" / clip))).image)
         return victim
 
     def mpiigaze() -> NormalizedGaze:
@@ -171,8 +172,8 @@ def chains(shared: Path) -> dict[str, Callable[[], tuple[Detector, Aligner | Non
 
 
 def like_a_trained_one(victim: RetinaFace, image: Image, count: int = 40) -> None:
-    """Give a random network the image's statistics, and scale its heads so that its outputs on the image have a standard deviation of 1 (boxes, points)
-    and 3 (margins), and shift the class heads so that `count` priors pass the threshold."""
+    """Give a random network the image's statistics, scale its heads to outputs with a standard deviation of 1 (boxes,
+    points) and 3 (margins) there, and shift the class heads so that `count` priors pass the threshold."""
     network = victim.networks["retinaface"]
     with torch.no_grad():
         pixels = preprocess(to_pixels([image]))
@@ -206,7 +207,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    table = chains(arguments.folder)
+    table = chains(arguments.folder, arguments.clips[0])
     wanted = [name for name in table if not arguments.chains or any(part in name for part in arguments.chains)]
     figures: dict[str, object] = {"threads": arguments.threads, "stride": arguments.stride, "batch": arguments.batch}
     good = True
