@@ -47,11 +47,11 @@ def export_victims(
     images = list(demo_frames(seconds=0.12, fps=25))[:2]
     rows: list[ExportedNetwork] = []
     for victim in victims:
-        rows += export_victim(victim, folder, opset, fp16, recorded_inputs(victim, _Reading(images)))
+        rows += export_victim(victim, folder, opset, fp16, recorded_inputs(victim, Reading(images)))
     return rows, left_out
 
 
-class _Reading:
+class Reading:
     """Feeds a victim with what it would really be fed on some frames; the compact victims say where the face is."""
 
     def __init__(self, images: Sequence[Image]) -> None:

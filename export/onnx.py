@@ -103,7 +103,7 @@ def export_network(
     module = copy.deepcopy(original).cpu().eval().requires_grad_(False)
     model = _to_onnx(module, spec, opset, title)
     if fp16:
-        model = _to_half(model)
+        model = _to_half(model, spec.full_precision)
     onnx.helper.set_model_props(model, {**_metadata(victim, name, spec), **(extra_metadata or {})})
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -204,13 +204,51 @@ def _to_onnx(module: nn.Module, spec: ExportSpec, opset: int, title: str) -> onn
         return onnx.load(path)
 
 
-def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision, inputs and outputs still float32."""
+def _to_half(model: onnx.ModelProto, full_precision: Sequence[str]) -> onnx.ModelProto:
+    """Weights and arithmetic in half precision, inputs and outputs still float32.
+
+    Two things stay float32. Depthwise convolutions: each has nine weights a channel, whose rounding is the same error
+    at every pixel. And the modules of ExportSpec.full_precision.
+    """
+    kept = [
+        node.name
+        for node in model.graph.node
+        if (node.op_type == "Conv" and _groups(node) > 1) or node.name.startswith(tuple(full_precision))
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers below half's smallest are raised to it, as parity then shows
-        half = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+        half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept))
+    _without_detours(half.model.graph)
     half.topological_sort()  # the converter appends its casts at the end
     return half.model
+
+
+def _without_detours(graph: onnx.GraphProto) -> None:
+    """The converter rounds to half and back between float32 nodes too, and casts a tensor anew for each of them."""
+    nodes = list({node.output[0]: copy.deepcopy(node) for node in graph.node}.values())
+    makers = {node.output[0]: node for node in nodes}
+    direct: dict[str, str] = {}
+    for node in nodes:
+        before = makers.get(node.input[0]) if _cast_to(node) == onnx.TensorProto.FLOAT else None
+        if before is not None and _cast_to(before) == onnx.TensorProto.FLOAT16:
+            direct[node.output[0]] = before.input[0]
+    for node in nodes:
+        node.input[:] = [direct.get(name, name) for name in node.input]
+    outputs = {output.name for output in graph.output}
+    alive: list[onnx.NodeProto] = []
+    while len(alive) != len(nodes):
+        alive, used = nodes, outputs.union(*(node.input for node in nodes))
+        nodes = [node for node in nodes if used.intersection(node.output)]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+
+
+def _cast_to(node: onnx.NodeProto) -> int | None:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "to"), None)
+
+
+def _groups(convolution: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1)
 
 
 def _metadata(victim: Victim, name: str, spec: ExportSpec) -> dict[str, str]:

@@ -88,6 +88,8 @@ class ExportSpec:
     """Name -> axis -> name of the dynamic axis."""
     preprocessing: str
     """One line for the file's metadata: colour order, range, mean, size."""
+    full_precision: tuple[str, ...] = ()
+    """Modules (`/body/stage1/`: scopes of the graph's nodes) that stay float32 in a file of half precision."""
 
 
 class Victim(ABC):

@@ -54,7 +54,9 @@ def resolve(text: str, role: Role) -> tuple[str, Path | None]:
     for name, entry in VICTIMS.items():
         if wanted == name or wanted in entry.aliases:
             if entry.role != role:
-                raise UsageError(f"{FLAGS[role]} {typed}: that is a {entry.role}; use one of {', '.join(names(role))}.")
+                raise UsageError(
+                    f"{FLAGS[role]} {typed}: that goes with {FLAGS[entry.role]}; use one of {', '.join(names(role))}."
+                )
             return name, Path(file) if file else None
     raise UsageError(f"{FLAGS[role]} {typed} is unknown: use one of {', '.join(names(role))}.")
 

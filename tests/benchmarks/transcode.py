@@ -1,9 +1,12 @@
 """What is still read after a delivered file is transcoded, with and without `--robust`.
 
-    python -m tests.benchmarks.transcode [CLIP] [--start S] [--end S] [deid's own flags]
+    python -m tests.benchmarks.transcode [CLIP] [--start S] [--end S] [--only original|default|robust]
+                                         [--folder DIR] [deid's own flags]
 
 Runs `drsf deid CLIP` twice and transcodes each output: H.264 at CRF 18, 23 and 28 and at half its bit rate, scaled
-to 0.75, and as MJPEG. Prints a Markdown table of what the authorised chain reads, against the original.
+to 0.75, and as MJPEG. Prints a Markdown table of what the authorised chain reads, against the original. The same is
+done to the untouched clip, lossless to begin with: what each transcoding costs by itself. Outputs that are in DIR
+already are used again.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.models import Models
 from drsf_cli.reading import infer
 from drsf_cli.settings import VictimNames
-from drsf_cli.video import VideoReader
+from drsf_cli.video import VideoReader, open_writer
 from tests.benchmarks.main_job import ROOT, SHARED
 from victims.face import FrameObservation
 
@@ -36,6 +39,8 @@ COPIES: Mapping[str, tuple[str, float, dict[str, str], float]] = {
     "MJPEG, q 3": ("mjpeg", 1.0, {"flags": "+qscale", "global_quality": str(3 * 118)}, 0.0),
 }
 """Name -> encoder, scale, its options, share of the source's bit rate."""
+
+RUNS: Mapping[str, tuple[str, ...]] = {"original": (), "default": (), "robust": ("--robust",)}
 
 
 def transcode(source: Path, target: Path, encoder: str, scale: float, options: dict[str, str], share: float) -> None:
@@ -56,10 +61,10 @@ def transcode(source: Path, target: Path, encoder: str, scale: float, options: d
 
 def rescaled(observation: FrameObservation, factor: float) -> FrameObservation:
     """The observation in px of a frame larger by `factor`."""
-    faces = [
+    faces = tuple(
         replace(face, box=face.box * factor, landmarks=None if face.landmarks is None else face.landmarks * factor)
         for face in observation.faces
-    ]
+    )
     return replace(observation, faces=faces)
 
 
@@ -69,26 +74,47 @@ def row(name: str, result: Evaluation) -> str:
     return f"| {name} | {len(result.missed)} | {' | '.join(figures)} |"
 
 
+def untouched(clip: Path, target: Path, start: float, end: float) -> None:
+    """The part of the clip as a lossless file."""
+    reader = VideoReader(clip, start, end)
+    with open_writer(target, reader.info, codec="ffv1", overwrite=True) as writer:
+        for frame in reader:
+            writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
+        writer.finish()
+        writer.publish()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "data" / "talking_720p.mp4")
     parser.add_argument("--start", type=float, default=4.0)
-    parser.add_argument("--end", type=float, default=4.8)
+    parser.add_argument("--end", type=float, default=5.2)
+    parser.add_argument("--only", nargs="*", default=list(RUNS), choices=RUNS)
+    parser.add_argument("--folder", type=Path, help="where outputs are kept")
     arguments, flags = parser.parse_known_args()
     models = Models.load(VictimNames())
     part = VideoReader(arguments.clip, arguments.start, arguments.end)
     original = infer(arguments.clip, models, start=arguments.start, end=arguments.end)
-    print("| read from | missed | IoU | NME, % | gaze, ° |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for title, extra in (("default", []), ("--robust", ["--robust"])):
-            output = Path(folder) / f"{title.strip('-')}.mp4"
-            command = [sys.executable, "-c", "from drsf_cli.main import main; raise SystemExit(main())", "deid"]
-            command += [str(arguments.clip), "-o", str(output), "--quiet", *flags, *extra]
-            command += ["--start", str(arguments.start), "--end", str(arguments.end)]
-            subprocess.run(command, check=True, cwd=ROOT)
+    print("| read from | missed | IoU | NME, % | gaze, ° |\n|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for title in arguments.only:
+            output = folder / f"{title}{'.mkv' if title == 'original' else '.mp4'}"
+            if output.exists():
+                pass
+            elif title == "original":
+                untouched(arguments.clip, output, arguments.start, arguments.end)
+            else:
+                command = [sys.executable, "-c", "from drsf_cli.main import main; raise SystemExit(main())", "deid"]
+                command += [str(arguments.clip), "-o", str(output), "--quiet", *flags, *RUNS[title]]
+                command += ["--start", str(arguments.start), "--end", str(arguments.end)]
+                subprocess.run(command, check=True, cwd=ROOT)
             print(row(f"{title}: the file itself", evaluate(original, infer(output, models))), flush=True)
             for name, (encoder, scale, options, share) in COPIES.items():
-                copy = Path(folder) / f"copy-{output.stem}.{'avi' if encoder == 'mjpeg' else 'mp4'}"
+                if share and title == "original":  # what is lossless has no bit rate to be halved
+                    continue
+                copy = Path(temporary) / f"copy.{'avi' if encoder == 'mjpeg' else 'mp4'}"
                 transcode(output, copy, encoder, scale, options, share)
                 seen = [rescaled(one, part.info.width / VideoReader(copy).info.width) for one in infer(copy, models)]
                 print(row(f"{title}: {name}", evaluate(original, seen)), flush=True)

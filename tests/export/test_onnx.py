@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from skimage.data import astronaut
 from torch import Tensor
 
+from drsf_cli.export_victims import Reading
+from drsf_cli.video import VideoReader
 from export.onnx import export_network, export_victim, parity, recorded_inputs, relative_difference
 from export.session import OnnxNetwork
 from tests.export.stub import Drifting, Net, Stub
@@ -135,6 +138,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         export_victim(Stub(), tmp_path / "file" / "out")
 
 
+@pytest.fixture(scope="module")
+def talking(shared: Path) -> Callable[[Victim], None]:
+    """Has a victim read two frames of a real clip."""
+    return Reading([frame.image for frame in islice(VideoReader(shared / "data" / "talking_720p.mp4"), 20, 22)])
+
+
 def _official_retinaface(shared: Path) -> Victim:
     return load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25.pth")
 
@@ -164,6 +173,45 @@ def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
         data, row = export_network(victim, name)
         assert row.relative <= 1e-4
         assert {entry.key for entry in onnx.load_from_string(data).metadata_props} >= {"victim", "preprocessing"}
+
+
+@pytest.mark.parametrize(
+    ("load", "most"),
+    [
+        (_official_retinaface, 4e-3),  # 0.018, over the limit, with all of it in half
+        (_official_mpiigaze, 2e-3),
+        (_compact_gaze, 2e-3),
+        (_compact_fan, 2e-3),
+        (_random_eth_xgaze, 2e-3),
+    ],
+)
+def test_victims_export_in_half(
+    load: Callable[[Path], Victim], most: float, shared: Path, talking: Callable[[Victim], None]
+) -> None:
+    victim = load(shared)
+    samples = recorded_inputs(victim, talking)
+    for name in victim.networks:
+        full, _ = export_network(victim, name)
+        data, row = export_network(victim, name, fp16=True, samples=samples[name])
+        assert 0 < row.relative < most
+        assert len(data) < 0.56 * len(full)
+
+
+def test_what_half_would_spoil_stays_float32(shared: Path) -> None:
+    """The first stage and the depthwise convolutions, without rounding between two of them."""
+    victim = _official_retinaface(shared)
+    graph = onnx.load_from_string(export_network(victim, "retinaface", fp16=True)[0]).graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    for node in convolutions:
+        (groups,) = (attribute.i for attribute in node.attribute if attribute.name == "group")
+        exact = node.name.startswith("/body/stage1/") or groups > 1
+        assert kinds[node.input[1]] == (onnx.TensorProto.FLOAT if exact else onnx.TensorProto.FLOAT16), node.name
+    depthwise = sum(kinds[node.input[1]] == onnx.TensorProto.FLOAT for node in convolutions)
+    assert depthwise == 11 + 8  # all of stage 1; those of 6 blocks in stage 2 and 2 in stage 3
+    inside = {name for node in graph.node if node.name.startswith("/body/stage1/") for name in node.output}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in inside]
+    assert len(casts) == 1  # what goes on to stage 2's first, depthwise convolution needs none, the FPN's tap one
 
 
 def test_real_crops_reach_the_comparison() -> None:

@@ -175,6 +175,25 @@ def test_wrong_checkpoints_name_the_key(official: RetinaFace, tmp_path: Path) ->
         load_retinaface("retinaface-resnet50", tmp_path / "prefixed", allow_unknown=True)
 
 
+@pytest.mark.parametrize("wrap", ["raw", "module.", "model"])
+def test_resnet50_loads_the_official_key_set(tmp_path: Path, wrap: str) -> None:
+    """The published file is a legacy pickle whose keys begin with `module.`; its 456 keys are facexlib's, see above."""
+    torch.manual_seed(0)
+    state = resnet50_network().state_dict()
+    assert len(state) == 456
+    content = {"model": state} if wrap == "model" else state
+    if wrap == "module.":
+        content = {f"module.{key}": value for key, value in state.items()}
+    path = tmp_path / "Resnet50_Final.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    network = load_retinaface("retinaface-resnet50", path, allow_unknown=True).networks["retinaface"]
+    assert isinstance(network, torch.nn.Module)
+    assert not network.training
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    with pytest.raises(WeightsError, match=r"key 'body\.stage1\.0\.0\.weight' is missing"):
+        load_retinaface("retinaface", path, allow_unknown=True)
+
+
 def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match="drsf weights pull retinaface-resnet50"):
@@ -281,7 +300,7 @@ def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
     delta = torch.zeros_like(base, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=eps / 6)
     best, error = base, np.inf
-    for _ in range(25):
+    for _ in range(40):
         pixels = (base + delta * mask).clamp(0, 1)
         reading = objective.read(pixels, [0])
         if float(reading.error[0]) < error:
@@ -295,7 +314,7 @@ def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
     WINDOW.cut(written)[:] = (best[0].permute(1, 2, 0) * 255).round().byte().numpy()
     assert np.abs(written.astype(int) - covered).max() <= 24
     (found,) = official.detect([written])
-    assert iou(found.boxes[0], BOX[0]) > 0.9
+    assert iou(found.boxes[0], BOX[0]) > 0.97  # 0.952 where all matching priors pull to the end
 
 
 def test_repelling_makes_the_face_vanish(official: RetinaFace, portrait: Image) -> None:
