@@ -22,6 +22,13 @@ from victims.base import Objective
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 
+SHORT_RUN = 8
+"""A run of at most this many steps starts near its end, from a neighbour's perturbation. Its result is the mean of its
+iterates instead of the best one, as Polyak and Juditsky 1992 average: a codec's noise makes single ones good by luck,
+and luck does not come back from the file."""
+DISCOUNT = 0.1
+"""An iterate whose score is 10 above the best one's counts 1/e of it in the mean."""
+
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
 
@@ -59,7 +66,7 @@ class Outcome:
     """What an attack on a batch came to."""
 
     delta: Tensor
-    """(B, 3, h, w) best perturbations."""
+    """(B, 3, h, w) best perturbations; of a short run the mean of its iterates."""
     errors: dict[str, Tensor]
     """Stage -> (B,) error of the best iterate."""
     outputs: dict[str, Tensor]
@@ -100,6 +107,7 @@ def perturb(
     outputs: dict[str, Tensor] = {}
     steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
     active = list(range(count))
+    mean = _Mean(count) if settings.steps <= SHORT_RUN else None
 
     for taken in range(settings.steps + 1):
         probe = rule.look_ahead(delta[active] / eps, active) * eps
@@ -120,6 +128,8 @@ def perturb(
                 errors[name][item] = error[row]
                 # the first reading is of all frames
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
+        if mean is not None and taken and not detour:
+            mean.add(active, reading.score, probe, reading.outputs)
         short = [row for row in range(len(active)) if detour or reading.score[row] > 1.0]
         if last or not short:
             break
@@ -134,7 +144,34 @@ def perturb(
         delta[items] = before + move * step_length(move, pulls, settings.cap)
         steps[items] += 1
         active = items
+    if mean is not None:
+        mean.replace(best, best_score, outputs)
     return Outcome(best, errors, outputs, steps, passes, checks)
+
+
+class _Mean:
+    """The weighted mean of each frame's iterates after the first step."""
+
+    def __init__(self, count: int) -> None:
+        self._iterates: list[list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = [[] for _ in range(count)]
+
+    def add(self, items: Sequence[int], score: Tensor, probe: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        """Iterates (n, 3, h, w) of frames `items`; those in which a victim finds nothing are left out."""
+        for row, item in enumerate(items):
+            if torch.isfinite(score[row]):
+                read = {name: output[row].clone() for name, output in outputs.items()}
+                self._iterates[item].append((score[row], probe[row].clone(), read))
+
+    def replace(self, best: Tensor, best_score: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        """Put the means in place of the best iterates, and of what is read from them. A frame that was good enough
+        at its start keeps it."""
+        for item, many in enumerate(self._iterates):
+            if not many or best_score[item] <= 1.0:
+                continue
+            weights = torch.softmax(torch.stack([-DISCOUNT * score for score, _, _ in many]), dim=0)
+            best[item] = sum(w * delta for w, (_, delta, _) in zip(weights.to(best), many, strict=True))
+            for name, output in outputs.items():
+                output[item] = sum(w * read[name] for w, (_, _, read) in zip(weights.to(output), many, strict=True))
 
 
 @dataclass

@@ -191,8 +191,9 @@ def deid(
         typer.Option("--max-iter", help="Steps for the first frame.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
     warm_iter: Annotated[
-        int, typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL)
-    ] = DeidSettings.warm_iter,
+        int | None,
+        typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = None,
     robust: Annotated[
         bool,
         typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),

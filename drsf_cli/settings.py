@@ -32,8 +32,8 @@ class DeidSettings:
     eps: str = "24/255"
     max_iter: int | None = None
     """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int = 3
-    """Limit of steps for every other frame."""
+    warm_iter: int | None = None
+    """Limit of steps for every other frame; None: 3, or 6 for a lossless codec, where more of them still help."""
     robust: bool = False
     """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
     segment: float = 60.0
