@@ -184,7 +184,8 @@ class Embedder:
             )
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
-        settings = replace(self.settings, steps=steps)
+        begun = written is not None or self._last is not None
+        settings = replace(self.settings, steps=steps, averaged=begun)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:

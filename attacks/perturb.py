@@ -22,12 +22,8 @@ from victims.base import Objective
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 
-SHORT_RUN = 8
-"""A run of at most this many steps starts near its end, from a neighbour's perturbation. Its result is the mean of its
-iterates instead of the best one, as Polyak and Juditsky 1992 average: a codec's noise makes single ones good by luck,
-and luck does not come back from the file."""
 DISCOUNT = 0.1
-"""An iterate whose score is 10 above the best one's counts 1/e of it in the mean."""
+"""An iterate whose score is 10 above another's counts 1/e of it in a mean."""
 
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
@@ -59,6 +55,10 @@ class AttackSettings:
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
     cap: float = 0.7
     """Longest step, in units of the one that would bring the linearised loss to 0."""
+    averaged: bool = False
+    """Result in the mean of the iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs that
+    start near their end: there a codec's noise makes single iterates good by luck, which does not come back from the
+    file."""
 
 
 @dataclass
@@ -66,11 +66,11 @@ class Outcome:
     """What an attack on a batch came to."""
 
     delta: Tensor
-    """(B, 3, h, w) best perturbations; of a short run the mean of its iterates."""
+    """(B, 3, h, w) best perturbations, or the means of all."""
     errors: dict[str, Tensor]
     """Stage -> (B,) error of the best iterate."""
     outputs: dict[str, Tensor]
-    """Stage -> (B, ...) what is read from the best iterate."""
+    """Stage -> (B, ...) what is read from the best iterate, or the mean of what is read from all."""
     steps: Tensor
     """(B,) steps taken."""
     passes: Tensor
@@ -107,7 +107,7 @@ def perturb(
     outputs: dict[str, Tensor] = {}
     steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
     active = list(range(count))
-    mean = _Mean(count) if settings.steps <= SHORT_RUN else None
+    mean = _Mean(count) if settings.averaged else None
 
     for taken in range(settings.steps + 1):
         probe = rule.look_ahead(delta[active] / eps, active) * eps

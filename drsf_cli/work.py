@@ -30,8 +30,8 @@ from victims.camera import Camera
 from victims.observe import Observer
 
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
-WARM_STEPS = {False: 3, True: 6}
-"""Whether delivery is lossless -> steps of a frame that starts from its neighbour's perturbation, unless it is said."""
+WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
+"""Limit of steps of a frame that starts from its neighbour's perturbation, unless it is said."""
 
 
 @dataclass
@@ -128,5 +128,7 @@ class Work:
     def embedder(self, attack: AttackSettings) -> Embedder:
         """Of one face, from nothing."""
         chain, s = self.models.attacker(self.camera), self.settings
-        warm = s.warm_iter if s.warm_iter is not None else WARM_STEPS[self.delivery is None]
+        warm = s.warm_iter
+        if warm is None:
+            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
         return Embedder(chain, attack, self.delivery, warm, self.extra_stages, s.robust)

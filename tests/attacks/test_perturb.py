@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -101,6 +103,39 @@ def test_the_best_iterate_is_kept():
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
     assert float(outcome.errors["detector"][0]) == min(seen)
     assert seen[-1] > min(seen)
+
+
+def test_an_averaged_run_ends_in_the_mean_of_its_iterates():
+    """Iterates are recomputed by hand: u <- u - 0.5 sign(g), which overshoots the target to and fro."""
+    budget, weights, now = make(1)
+    settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 0.5, "decay": 1.0}, smoothing=0.0, cap=0.0, averaged=True)
+    target = now + 0.3
+    outcome = perturb(
+        budget, torch.zeros_like(budget.base), [Stage("detector", Projection(weights, target), 0.02)], settings
+    )
+
+    def read(delta):
+        pixels = ((budget.base + delta) * 255.0).round() / 255.0
+        return float((pixels * weights).sum())
+
+    delta, iterates = torch.zeros_like(budget.base), []
+    for _ in range(3):
+        side = 1.0 if read(delta) > float(target) else -1.0
+        delta = (delta - 0.5 * EPS * side * weights.sign() * budget.mask).clamp(-EPS, EPS)
+        iterates.append((abs(read(delta) - float(target)) / 0.02, delta))
+    counts = [math.exp(-0.1 * score) for score, _ in iterates]
+    wanted = sum(count * delta for count, (_, delta) in zip(counts, iterates, strict=True)) / sum(counts)
+    torch.testing.assert_close(outcome.delta, wanted, rtol=0, atol=1e-5)
+    assert (outcome.delta - iterates[0][1]).abs().max() > 0.01  # and not any one of them
+
+
+def test_an_averaged_run_keeps_a_start_that_is_good():
+    budget, weights, now = make(2)
+    stage = Stage("detector", Projection(weights, now + torch.tensor([0.0, 0.6])), 0.05)
+    settings = AttackSettings("i-fgsm", EPS, 3, averaged=True)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
+    assert (outcome.delta[0] == 0).all()
+    assert (outcome.delta[1] != 0).any()
 
 
 def test_a_stage_gets_the_output_of_the_one_before():

@@ -40,7 +40,7 @@ def cluster():
             cluster.add_node(**small)
             cluster.wait_for_nodes()
             break
-        except Exception:
+        except Exception:  # what Ray raises for a node that did not start; the third time it fails the tests
             cluster.shutdown()
             if attempt == 2:
                 raise
