@@ -7,14 +7,18 @@ from pathlib import Path
 
 import onnx
 import pytest
+from rich.console import Console
 
+from drsf_cli import main as cli
 from drsf_cli.main import main
 from victims.registry import VICTIMS
 
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    # not COLUMNS: a console keeps what that says when it is made
+    monkeypatch.setattr(cli, "out", Console(width=400))
+    monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
 
 
