@@ -16,8 +16,8 @@ from fractions import Fraction
 from typing import Any, cast
 
 import av
+import cv2
 import numpy as np
-import torch
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -32,7 +32,12 @@ ENCODER_THREADS = 1
 
 # x264's AVX-512 code for macroblock trees reads past the end of a row where the width is no multiple of 128 px: the
 # same frames then give another file each time. Its AVX2 code gives what its C code gives.
-X264_PARAMS = "asm=avx2" if torch.backends.cpu.get_cpu_capability() == "AVX512" else ""
+_AVX512 = 13  # CV_CPU_AVX_512F in opencv2/core/cvdef.h
+_ASSEMBLY = ("asm=avx2",) if cv2.checkHardwareSupport(_AVX512) else ()
+
+# Each frame is coded without a look at later ones, so that what becomes of it is known as soon as it is settled
+# (attacks/live.py). Without B frames and macroblock trees files grow by about 40 %.
+_CAUSAL = ("bframes=0", "rc-lookahead=0", "sync-lookahead=0", "mbtree=0", "force-cfr=1")
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -169,10 +174,11 @@ class EncoderSettings:
         options = dict(self.codec.options)
         if self.codec.encoder.startswith("libx264"):
             options["preset"] = self.preset
-            if X264_PARAMS:
-                options["x264-params"] = X264_PARAMS
             if not self.codec.lossless:
                 options["crf"] = str(self.crf)
+            parameters = _ASSEMBLY if self.codec.lossless else (*_ASSEMBLY, *_CAUSAL)
+            if parameters:
+                options["x264-params"] = ":".join(parameters)
         context.options = options
 
 
@@ -247,6 +253,7 @@ class Focus:
 
     def _graph(self, frame: VideoFrame, rects: Sequence[Rect], offset: float) -> Graph:
         graph = Graph()
+        graph.threads = 1  # marking needs none, and a fork (attacks/live.py) would not have them
         steps = [
             graph.add_buffer(
                 width=frame.width, height=frame.height, format=frame.format, time_base=self._settings.time_base
@@ -269,8 +276,6 @@ class DeliveryCodec:
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
-        self._converter = Converter()
-        self._focus = Focus(settings)
 
     def roundtrip(
         self,
@@ -292,28 +297,46 @@ class DeliveryCodec:
         if pts_ticks is None:
             step = 1 / (self.settings.rate * self.settings.time_base)
             pts_ticks = [round(index * max(step, Fraction(1))) for index in range(len(frames))]
-        decoded = self._decode(self._encode(frames, pts_ticks, focus or [()] * len(frames)))
-        if len(decoded) != len(frames):
-            raise DrsfError(f"The codec {self.settings.codec.name} gave back {len(decoded)} of {len(frames)} frames.")
-        return np.stack(decoded)[:, :height, :width]
+        state = CodecState(self.settings)
+        for image, pts, rects in zip(frames, pts_ticks, focus or [()] * len(frames), strict=True):
+            state.push(image, pts, rects)
+        return np.stack(state.last(len(frames)))[:, :height, :width]
 
-    def _encode(
-        self, frames: NDArray[np.uint8], pts_ticks: Sequence[int], focus: Sequence[Sequence[Rect]]
-    ) -> list[Any]:
-        encoder = cast(VideoCodecContext, av.CodecContext.create(self.settings.codec.encoder, "w"))
-        self.settings.configure(encoder, frames.shape[2], frames.shape[1])
-        packets = []
-        for image, pts, rects in zip(frames, pts_ticks, focus, strict=True):
-            frame = self._converter.to_frame(image, self.settings.pixel_format, self.settings.colour)
-            frame = self._focus.mark(frame, rects)
-            frame.pts, frame.time_base = pts, self.settings.time_base
-            packets += encoder.encode(frame)
-        return packets + encoder.encode(None)
 
-    def _decode(self, packets: list[Any]) -> list[NDArray[np.uint8]]:
-        decoder = cast(VideoCodecContext, av.CodecContext.create(self.settings.codec.decoder, "r"))
-        decoder.thread_count = 1
-        images = []
-        for packet in [*packets, None]:
-            images += [self._converter.to_rgb(frame) for frame in decoder.decode(packet)]
-        return images
+class CodecState:
+    """An encoder, and a decoder of what it gives, in the middle of a stream. For encoders that do not look ahead."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self._settings = settings
+        self._converter, self._focus = Converter(), Focus(settings)
+        self._encoder: VideoCodecContext | None = None
+        self._decoder = cast(VideoCodecContext, av.CodecContext.create(settings.codec.decoder, "r"))
+        self._decoder.thread_count = 1
+        self._decoded: list[VideoFrame] = []
+
+    def push(self, image: NDArray[np.uint8], pts_ticks: int, focus: Sequence[Rect] = ()) -> None:
+        """Encode and decode the next frame, (H, W, 3) RGB."""
+        frame = self._converter.to_frame(image, self._settings.pixel_format, self._settings.colour)
+        frame = self._focus.mark(frame, focus)
+        frame.pts, frame.time_base = pts_ticks, self._settings.time_base
+        if self._encoder is None:
+            self._encoder = cast(VideoCodecContext, av.CodecContext.create(self._settings.codec.encoder, "w"))
+            self._settings.configure(self._encoder, image.shape[1], image.shape[0])
+        self._decode(self._encoder.encode(frame))
+
+    def forget(self) -> None:
+        """Let go of what was decoded; the stream goes on."""
+        self._decoded.clear()
+
+    def last(self, count: int) -> list[NDArray[np.uint8]]:
+        """What a reader sees of the last `count` frames; ends the stream. Raises DrsfError."""
+        if self._encoder is not None:
+            self._decode(self._encoder.encode(None))
+        self._decode([None])
+        if len(self._decoded) < count:
+            raise DrsfError(f"The codec {self._settings.codec.name} gave back {len(self._decoded)} of {count} frames.")
+        return [self._converter.to_rgb(frame) for frame in self._decoded[-count:]]
+
+    def _decode(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            self._decoded += self._decoder.decode(packet)

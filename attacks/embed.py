@@ -2,8 +2,8 @@
 
 Frames come in short runs. Each starts from the last perturbation found, carried along with the face by the similarity
 that maps its landmarks there onto its landmarks here, so that most frames need few steps or none. The frames of a run
-are optimised together, in one window that holds their heads, and are seen through the delivery codec as the short
-clip they are, preceded by the frame that went before them.
+are optimised together, in one window that holds their heads, and are seen through the delivery codec as the next
+frames of the file that is being written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
+from attacks.live import LiveCodec, Sent
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from victims.base import Image, Role, Window
 from victims.camera import Camera
@@ -48,6 +49,9 @@ class Target:
     """(H, W, 3) uint8 RGB, untouched; for targets that are inner outputs of a victim. Never written."""
     face: Face
     """What is to be read again."""
+    pts_ticks: int = 0
+    beside: tuple[Rect, ...] = ()
+    """What else in the frame is to be coded more finely."""
 
     @property
     def focus(self) -> Rect:
@@ -115,8 +119,8 @@ class Embedder:
 
     chain: Observer
     settings: AttackSettings
-    codec: DeliveryCodec | None = None
-    """What the result is delivered through; None when that is lossless."""
+    codec: LiveCodec | None = None
+    """What the result is delivered through, in the state in which the next run begins; None when that is lossless."""
     warm_steps: int = 3
     """Limit of steps for a frame that starts from its neighbour's perturbation."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
@@ -171,7 +175,7 @@ class Embedder:
         if written is None:
             start = torch.stack([self._carried(target, window) for target in targets]).to(self.device)
             focus = [target.focus for target in targets]
-            channel = None if self.codec is None else self._codec_channel(self.codec, focus, window)
+            channel = None if self.codec is None else partial(_live, self.codec, targets, window)
             others = self._detours(focus, window)
         else:
             embedded, decoded = written
@@ -230,10 +234,10 @@ class Embedder:
             own = self.codec.settings
             for offset in (5, -5):
                 codec = DeliveryCodec(replace(own, crf=min(max(own.crf + offset, 0), 51)))
-                channels.insert(0, self._codec_channel(codec, focus, window))
+                channels.insert(0, self._other_codec(codec, focus, window))
         return channels
 
-    def _codec_channel(self, codec: DeliveryCodec, focus: Sequence[Rect], window: Window) -> Channel:
+    def _other_codec(self, codec: DeliveryCodec, focus: Sequence[Rect], window: Window) -> Channel:
         last = self._last
         rects = [[_within(rect, window)] for rect in ([] if last is None else [last.focus]) + list(focus)]
 
@@ -244,6 +248,18 @@ class Embedder:
             return _stack(list(decoded[len(before) :]), pixels.device)
 
         return through
+
+
+def _live(codec: LiveCodec, targets: Sequence[Target], window: Window, pixels: Tensor) -> Tensor:
+    """A channel (see attacks/perturb.py): what comes back of windows (B, 3, h, w) if their frames are next."""
+    frames = (pixels.detach() * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    sent = []
+    for target, frame in zip(targets, frames, strict=True):
+        image = target.covered.copy()
+        window.cut(image)[...] = frame
+        sent.append(Sent(image, target.pts_ticks, (*target.beside, target.focus)))
+    rect = window.x, window.y, window.x + window.width, window.y + window.height
+    return _stack(list(codec.trial(sent, rect)), pixels.device)
 
 
 def each_frame(pixels: Tensor, change: Callable[[Image], Image]) -> Tensor:

@@ -68,7 +68,7 @@ class SurveyedClip:
             mask &= nearest_face([face.box for face in faces], *mask.shape) == own
         if not mask.any():
             return None
-        return Target(frame.index, covered, mask, frame.image, faces[own])
+        return Target(frame.index, covered, mask, frame.image, faces[own], frame.pts_ticks)
 
 
 def _touching(regions: Sequence[Region], box: Array) -> list[Region]:

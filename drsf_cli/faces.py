@@ -8,6 +8,7 @@ frames that show what was embedded before it, as a reader will see them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from attacks.codec import Rect
 from attacks.embed import Embedded, Embedder
@@ -30,7 +31,8 @@ class FacesEmbedder:
 
     def embed(self, frames: Sequence[Frame], covered: Sequence[Image]) -> tuple[list[Image], dict[FaceKey, Embedded]]:
         """The frames, `covered`, with everything embedded in them, and what that is."""
-        images, done = list(covered), {}
+        images = list(covered)
+        done: dict[FaceKey, Embedded] = {}
         rows = {frame.index: row for row, frame in enumerate(frames)}
         for track in sorted({track for frame in frames for track in self._clip.tracks(frame)}):
             targets = [
@@ -38,6 +40,7 @@ class FacesEmbedder:
                 for frame, image in zip(frames, images, strict=True)
                 if track in self._clip.tracks(frame) and (target := self._clip.target(frame, image, track)) is not None
             ]
+            targets = [replace(one, beside=self._beside(done, one.index)) for one in targets]
             if track not in self._own:
                 self._own[track] = self._make()
             embedded = self._own[track].embed(targets)
@@ -48,6 +51,10 @@ class FacesEmbedder:
             if embedded and embedded[-1].errors.get("detector", 0.0) > LOST:
                 del self._own[track]
         return images, done
+
+    @staticmethod
+    def _beside(done: Mapping[FaceKey, Embedded], index: int) -> tuple[Rect, ...]:
+        return tuple(one.focus for key, one in done.items() if key[0] == index)
 
 
 class Redrawing:

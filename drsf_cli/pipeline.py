@@ -38,6 +38,7 @@ from drsf_cli.models import Models
 from drsf_cli.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.report import render_html, sample, sample_ids
+from drsf_cli.segments import segment_of
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
 from drsf_cli.video import Frame, VideoReader, Writer, open_writer
@@ -112,6 +113,8 @@ class Run:
         self.page: AtomicOutput | None = None
         self.sheet = b""
         self.recovered: list[FrameObservation] = []
+        self._segment = 0
+        """The last frame's."""
         self._writers: list[Writer] = []
         self.writer: Writer = self._open_writer()
 
@@ -170,7 +173,10 @@ class Run:
         return Written(clip, embedded)
 
     def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
-        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
+        segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
+        # an embedder begins each segment with an encoder that knows nothing of the one before
+        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus, afresh=segment != self._segment)
+        self._segment = segment
 
     def complete(self, written: Written, began: float) -> dict[str, Any]:
         """Read back, improve, audit and publish what was written. Returns the report."""

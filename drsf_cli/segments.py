@@ -23,10 +23,14 @@ class Part:
     end: Fraction | None
 
 
+def segment_of(frame: Frame, length: float, time_base: Fraction) -> int:
+    """The number of the segment of `length` s that holds a frame; `time_base`: s a tick."""
+    return frame.pts_ticks * time_base // Fraction(str(length))
+
+
 def in_segments(frames: Iterable[Frame], length: float, time_base: Fraction) -> Iterator[Iterator[Frame]]:
     """The frames of each segment of `length` s; `time_base`: s a tick. Use up one before asking for the next."""
-    exact = Fraction(str(length))
-    for _, own in itertools.groupby(frames, key=lambda frame: frame.pts_ticks * time_base // exact):
+    for _, own in itertools.groupby(frames, key=lambda frame: segment_of(frame, length, time_base)):
         yield own
 
 

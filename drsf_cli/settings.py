@@ -41,7 +41,9 @@ class DeidSettings:
     done by itself (drsf_cli/segments.py). Nobody covers by segments."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
-    batch_size: int = 2
+    batch_size: int = 1
+    """Frames that are worked on at once. Of more than one through a lossy codec, each is kept as it was best, while the
+    codec saw it beside other states of its neighbours."""
     codec: str = "h264"
     crf: int = 23
     preset: str = "medium"

@@ -17,7 +17,7 @@ from drsf_cli.segments import in_segments
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
 from victims.base import Detector
-from victims.face import Detections, FrameObservation
+from victims.face import Detections, FrameObservation, most_prominent
 from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
 from weights.errors import NoFaceError
@@ -126,7 +126,7 @@ def _chosen(found: Detections, whose: Whose) -> Detections:
     if whose == "all" or not len(found):
         return found
     if whose == "largest":
-        best = int(np.argmax((found.boxes[:, 2] - found.boxes[:, 0]) * (found.boxes[:, 3] - found.boxes[:, 1])))
+        best = most_prominent(found.boxes, found.scores)
     else:
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         best = int(np.argmin(np.linalg.norm(centres - np.array(whose), axis=1)))

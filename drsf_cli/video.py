@@ -32,6 +32,7 @@ from av.error import FFmpegError
 from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -575,10 +576,15 @@ class Writer(Protocol):
     ) -> None: ...
 
     def write(
-        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+        self,
+        image: NDArray[np.uint8],
+        pts_ticks: int,
+        duration_ticks: int = 0,
+        focus: Sequence[Rect] = (),
+        afresh: bool = False,
     ) -> None:
         """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it; `focus`: what a
-        lossy encoder is to code more finely."""
+        lossy encoder is to code more finely; `afresh`: such an encoder is to know nothing of earlier frames."""
 
     def finish(self) -> Path:
         """Complete the temporary file and flush it; returns its path, to be read back and judged."""
@@ -730,7 +736,8 @@ class VideoWriter(_WriterBase):
         self._container = av.open(str(self.temporary), "w", format=muxer, container_options=container_options)
         rate = self.settings.rate
         self._stream = cast(VideoStream, self._container.add_stream(self.settings.codec.encoder, rate=rate))
-        self.settings.configure(self._stream.codec_context, self.info.width, self.info.height)
+        self._encoder = self._stream.codec_context
+        self.settings.configure(self._encoder, self.info.width, self.info.height)
         self._stream.time_base = self.settings.time_base
         if keep_audio_from is not None:
             self._audio = _AudioCopy(keep_audio_from, self._container, self._output.final)
@@ -745,7 +752,12 @@ class VideoWriter(_WriterBase):
         return ticks
 
     def write(
-        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+        self,
+        image: NDArray[np.uint8],
+        pts_ticks: int,
+        duration_ticks: int = 0,
+        focus: Sequence[Rect] = (),
+        afresh: bool = False,
     ) -> None:
         self._check(image)
         if self._last_ticks is None:
@@ -764,14 +776,25 @@ class VideoWriter(_WriterBase):
         frame.pts, frame.time_base = pts_ticks - self.shift_ticks, self.settings.time_base
         self._durations[frame.pts] = duration_ticks
         with self._failures():
-            self._mux(self._stream.encode(frame))
+            if afresh and self.frames_written and not self.settings.codec.lossless:
+                self._mux(self._encoder.encode(None))
+                self._encoder = self._another_encoder()
+            self._mux(self._encoder.encode(frame))
         self.frames_written += 1
+
+    def _another_encoder(self) -> VideoCodecContext:
+        """One that goes on with the same stream: equal settings give equal parameter sets."""
+        encoder = cast(VideoCodecContext, av.CodecContext.create(self.settings.codec.encoder, "w"))
+        self.settings.configure(encoder, self.info.width, self.info.height)
+        encoder.flags = self._stream.codec_context.flags
+        return encoder
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
         """Write all packets that are known not to be the last."""
         for packet in packets:
             if self._first_dts is None:
                 self._first_dts = packet.dts
+            packet.stream = self._stream
             packet.duration = self._durations.pop(cast(int, packet.pts), 0)
             if self._held is not None:
                 self._mux_one(self._held)
@@ -794,7 +817,7 @@ class VideoWriter(_WriterBase):
     def _complete(self) -> None:
         container = cast(OutputContainer, self._container)
         with self._failures():
-            self._mux(self._stream.encode(None))
+            self._mux(self._encoder.encode(None))
             if self._held is not None:
                 self._mux_last(self._held)
             if self._audio is not None:
@@ -903,7 +926,12 @@ class ImageWriter(_WriterBase):
         self._stems = stems
 
     def write(
-        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
+        self,
+        image: NDArray[np.uint8],
+        pts_ticks: int,
+        duration_ticks: int = 0,
+        focus: Sequence[Rect] = (),
+        afresh: bool = False,
     ) -> None:
         self._check(image)
         if self._is_folder:

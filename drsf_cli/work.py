@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,6 +12,7 @@ import torch
 
 from attacks.codec import CODECS, DeliveryCodec
 from attacks.embed import Embedded, Embedder, Target
+from attacks.live import LiveCodec, Sent
 from attacks.obscure import Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
@@ -117,18 +119,24 @@ class Work:
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            faces = None if self.plan.attack is None else FacesEmbedder(clip, partial(self.embedder, self.plan.attack))
-            for frames in runs(segment, s.batch_size):
-                covered = [clip.covered(frame) for frame in frames]
-                images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
-                for frame, image in zip(frames, images, strict=True):
-                    yield frame, image, {key: one for key, one in embedded.items() if key[0] == frame.index}
-                progress.advance(len(frames))
+            attack = self.plan.attack
+            live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
+            with live or contextlib.nullcontext():
+                faces = None if attack is None else FacesEmbedder(clip, partial(self.embedder, attack, live))
+                for frames in runs(segment, s.batch_size):
+                    covered = [clip.covered(frame) for frame in frames]
+                    images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
+                    for frame, image in zip(frames, images, strict=True):
+                        own = {key: one for key, one in embedded.items() if key[0] == frame.index}
+                        if live is not None:
+                            live.take(Sent(image, frame.pts_ticks, [one.focus for one in own.values()]))
+                        yield frame, image, own
+                    progress.advance(len(frames))
 
-    def embedder(self, attack: AttackSettings) -> Embedder:
+    def embedder(self, attack: AttackSettings, live: LiveCodec | None) -> Embedder:
         """Of one face, from nothing."""
         chain, s = self.models.attacker(self.camera), self.settings
         warm = s.warm_iter
         if warm is None:
             warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
-        return Embedder(chain, attack, self.delivery, warm, self.extra_stages, s.robust)
+        return Embedder(chain, attack, live, warm, self.extra_stages, s.robust)

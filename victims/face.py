@@ -23,6 +23,18 @@ class Detections:
         return len(self.boxes)
 
 
+SURE = 0.9
+"""Score from which a face is taken for one, as facenet-pytorch's `largest_over_threshold` has it."""
+
+
+def most_prominent(boxes: Array, scores: Array) -> int:
+    """Which of the boxes (k, 4), k > 0, is the frame's face: the largest of those with a score (k,) of at least SURE,
+    or where there is none the largest of all. What a detector takes for half a face at the border is often large."""
+    areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None).prod(axis=1)
+    sure = scores >= SURE
+    return int(np.argmax(np.where(sure | ~sure.any(), areas, -1.0)))
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """One face of one frame. Fields whose victim did not run are None."""
@@ -60,5 +72,8 @@ class FrameObservation:
 
     @property
     def largest(self) -> Face | None:
-        """The face with the largest box: the one the field calls the frame's."""
-        return max(self.faces, key=lambda face: face.area, default=None)
+        """The one the field calls the frame's: see `most_prominent`."""
+        if not self.faces:
+            return None
+        boxes, scores = (np.array([getattr(face, name) for face in self.faces]) for name in ("box", "score"))
+        return self.faces[most_prominent(boxes, scores)]
