@@ -29,7 +29,9 @@ from drsf_cli.work import EMBED_STEP
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost."""
+"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost ..."""
+TRIAL_FRAMES = 4
+"""... and at least this many frames, for a single warm one tells little."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def dry_run_of(
     for path in writes:
         _refuse(path, settings.overwrite)
     frames = _frame_count(reader, settings)
-    group = max(1, settings.batch_size)
-    first = list(islice(iter(reader), TRIAL_GROUPS * group + 1))
-    tried = min(len(first), TRIAL_GROUPS * group)
+    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.batch_size)
+    first = list(islice(iter(reader), most + 1))
+    tried = min(len(first), most)
     trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
     if len(first) > tried:  # halfway to the first frame that is too many
         trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)

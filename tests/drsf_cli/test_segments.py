@@ -115,7 +115,7 @@ def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: 
             return super().embed(targets)
 
     monkeypatch.setattr(passes, "Embedder", Recording)
-    deidentify(clip, tmp_path / "out.mp4", DeidSettings(**ATTACK), models=models)  # type: ignore[arg-type]
+    deidentify(clip, tmp_path / "out.mp4", DeidSettings(**ATTACK, batch_size=2), models=models)  # type: ignore[arg-type]
     assert [run for own in seen for run in own] == [[0, 1], [2, 3], [4], [5, 6], [7, 8], [9], [10, 11], [12, 13]]
     assert {own[0][0] for own in seen} >= {0, 5, 10}  # and wherever so few steps lost the face
 
