@@ -31,12 +31,13 @@ from weights.errors import DrsfError, InputError, UsageError
 ENCODER_THREADS = 1
 
 # x264's AVX-512 code for macroblock trees reads past the end of a row where the width is no multiple of 128 px: the
-# same frames then give another file each time. Its AVX2 code gives what its C code gives.
+# same frames then give another file each time. Its AVX2 code gives what its C code gives. (No trees are made since
+# nothing looks ahead; whether other code of that kind does so was not looked at.)
 _AVX512 = 13  # CV_CPU_AVX_512F in opencv2/core/cvdef.h
 _ASSEMBLY = ("asm=avx2",) if cv2.checkHardwareSupport(_AVX512) else ()
 
 # Each frame is coded without a look at later ones, so that what becomes of it is known as soon as it is settled
-# (attacks/live.py). Without B frames and macroblock trees files grow by about 40 %.
+# (attacks/live.py). Without B frames and macroblock trees files grow by about 45 %.
 _CAUSAL = ("bframes=0", "rc-lookahead=0", "sync-lookahead=0", "mbtree=0", "force-cfr=1")
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -154,6 +155,12 @@ class EncoderSettings:
     def planar_yuv(self) -> bool:
         return self.pixel_format.startswith("yuv")
 
+    def encoder(self, width: int, height: int) -> VideoCodecContext:
+        """A new encoder for frames of `width` x `height` pixels."""
+        context = cast(VideoCodecContext, av.CodecContext.create(self.codec.encoder, "w"))
+        self.configure(context, width, height)
+        return context
+
     def configure(self, context: VideoCodecContext, width: int, height: int) -> None:
         """Set up an encoder context that is not open yet, for frames of `width` x `height` pixels."""
         context.width, context.height = width, height
@@ -269,9 +276,9 @@ class DeliveryCodec:
     """What the delivery codec does to frames, in memory.
 
     Build `settings` as the writer does (`drsf_cli.video.encoder_settings`), so that both encode alike. Crops should
-    start at multiples of 16 px of the full frame: x264 then sees the same macroblocks in both. The inner loop may
-    crop and may use a part of the clip; only whole frames of the whole clip give the written bits themselves, since
-    x264 looks at what comes before and after.
+    start at multiples of 16 px of the full frame: x264 then sees the same macroblocks in both. Only whole frames from
+    the first on give the written bits themselves, since what x264 makes of a frame depends on all before it
+    (attacks/live.py).
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
@@ -320,8 +327,7 @@ class CodecState:
         frame = self._focus.mark(frame, focus)
         frame.pts, frame.time_base = pts_ticks, self._settings.time_base
         if self._encoder is None:
-            self._encoder = cast(VideoCodecContext, av.CodecContext.create(self._settings.codec.encoder, "w"))
-            self._settings.configure(self._encoder, image.shape[1], image.shape[0])
+            self._encoder = self._settings.encoder(image.shape[1], image.shape[0])
         self._decode(self._encoder.encode(frame))
 
     def forget(self) -> None:

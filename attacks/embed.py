@@ -49,7 +49,7 @@ class Target:
     """(H, W, 3) uint8 RGB, untouched; for targets that are inner outputs of a victim. Never written."""
     face: Face
     """What is to be read again."""
-    pts_ticks: int = 0
+    pts_ticks: int
     beside: tuple[Rect, ...] = ()
     """What else in the frame is to be coded more finely."""
 

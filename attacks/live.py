@@ -12,6 +12,7 @@ as long as the same frames are written in the end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -53,8 +54,15 @@ class LiveCodec:
         if not hasattr(os, "fork"):
             raise DrsfError("Embedding through a lossy codec needs Linux or macOS; choose --codec ffv1 here.")
         self.settings = settings
-        command = [sys.executable, "-m", "attacks.live"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # modules from where this process has them, whatever lies in the working directory; a session of its own, so
+        # that an interrupt of the terminal reaches only who asks
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "attacks.live"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            start_new_session=True,
+        )
         self._send(settings)
 
     def take(self, frame: Sent) -> None:
@@ -88,7 +96,8 @@ class LiveCodec:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # what was not sent yet cannot be
+                    pipe.close()
         self._process.wait()
 
     def __enter__(self) -> Self:
@@ -106,7 +115,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     while True:
         try:
             what, rect = pickle.load(requests)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # whoever asked has ended, perhaps in the middle of a frame
             return
         if rect is None:
             state.push(what.image, what.pts_ticks, what.focus)
@@ -124,7 +133,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
                 state.push(frame.image, frame.pts_ticks, frame.focus)
             seen = state.last(len(what))
             answer: Any = np.stack([image[y1:y2, x1:x2] for image in seen])
-        except (DrsfError, FFmpegError, ValueError, TypeError, IndexError, OSError) as error:
+        except (DrsfError, FFmpegError, ValueError, TypeError, IndexError, OSError, MemoryError) as error:
             answer = f"{type(error).__name__}, {error}"
         pickle.dump(answer, answers, protocol=5)
         answers.flush()
@@ -132,5 +141,5 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is interrupted too, and ends this
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # with nobody to answer it ends without a word
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -174,9 +174,10 @@ class Run:
 
     def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
         segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
-        # an embedder begins each segment with an encoder that knows nothing of the one before
-        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus, afresh=segment != self._segment)
+        if segment != self._segment:  # as the encoder does that the loop tries (drsf_cli/work.py)
+            self.writer.begin_afresh()
         self._segment = segment
+        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
 
     def complete(self, written: Written, began: float) -> dict[str, Any]:
         """Read back, improve, audit and publish what was written. Returns the report."""

@@ -3,8 +3,8 @@
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
      "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "pts": seconds, "faces": [...]}
 
-The largest face is the frame's own; the others are under `faces`, with the same keys except `frame_id` and `pts`.
-A frame without a face has `"bboxes": []`. Units and axes are those of `victims.face.Face`. What a victim did not
+The largest face (`victims.face.most_prominent`) is the frame's own; the others are under `faces`, with the same keys
+except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are those of `victims.face.Face`. What a victim did not
 measure has no key.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel

@@ -32,7 +32,6 @@ from av.error import FFmpegError
 from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -576,15 +575,13 @@ class Writer(Protocol):
     ) -> None: ...
 
     def write(
-        self,
-        image: NDArray[np.uint8],
-        pts_ticks: int,
-        duration_ticks: int = 0,
-        focus: Sequence[Rect] = (),
-        afresh: bool = False,
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
         """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it; `focus`: what a
-        lossy encoder is to code more finely; `afresh`: such an encoder is to know nothing of earlier frames."""
+        lossy encoder is to code more finely."""
+
+    def begin_afresh(self) -> None:
+        """What follows is coded without knowledge of the frames before."""
 
     def finish(self) -> Path:
         """Complete the temporary file and flush it; returns its path, to be read back and judged."""
@@ -650,6 +647,9 @@ class _WriterBase:
             self._close()
         finally:
             self._output.discard()
+
+    def begin_afresh(self) -> None:
+        """Nothing to do where each frame stands for itself."""
 
     def finish(self) -> Path:
         if not self._finished:
@@ -752,12 +752,7 @@ class VideoWriter(_WriterBase):
         return ticks
 
     def write(
-        self,
-        image: NDArray[np.uint8],
-        pts_ticks: int,
-        duration_ticks: int = 0,
-        focus: Sequence[Rect] = (),
-        afresh: bool = False,
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
         self._check(image)
         if self._last_ticks is None:
@@ -776,18 +771,17 @@ class VideoWriter(_WriterBase):
         frame.pts, frame.time_base = pts_ticks - self.shift_ticks, self.settings.time_base
         self._durations[frame.pts] = duration_ticks
         with self._failures():
-            if afresh and self.frames_written and not self.settings.codec.lossless:
-                self._mux(self._encoder.encode(None))
-                self._encoder = self._another_encoder()
             self._mux(self._encoder.encode(frame))
         self.frames_written += 1
 
-    def _another_encoder(self) -> VideoCodecContext:
-        """One that goes on with the same stream: equal settings give equal parameter sets."""
-        encoder = cast(VideoCodecContext, av.CodecContext.create(self.settings.codec.encoder, "w"))
-        self.settings.configure(encoder, self.info.width, self.info.height)
-        encoder.flags = self._stream.codec_context.flags
-        return encoder
+    def begin_afresh(self) -> None:
+        if not self.frames_written or self.settings.codec.lossless:
+            return
+        with self._failures():
+            self._mux(self._encoder.encode(None))
+            # it goes on with the same stream: equal settings give equal parameter sets
+            self._encoder = self.settings.encoder(self.info.width, self.info.height)
+            self._encoder.flags = self._stream.codec_context.flags
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
         """Write all packets that are known not to be the last."""
@@ -926,12 +920,7 @@ class ImageWriter(_WriterBase):
         self._stems = stems
 
     def write(
-        self,
-        image: NDArray[np.uint8],
-        pts_ticks: int,
-        duration_ticks: int = 0,
-        focus: Sequence[Rect] = (),
-        afresh: bool = False,
+        self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
         self._check(image)
         if self._is_folder:

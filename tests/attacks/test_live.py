@@ -76,8 +76,9 @@ def test_a_writer_begins_afresh_as_a_new_codec_does(tmp_path: Path, frames: list
         for part in (frames[:5], frames[5:]):
             with LiveCodec(writer.settings) as codec:
                 told += list(codec.trial([_sent(frame) for frame in part], RECT))
+            writer.begin_afresh()
             for frame in part:
-                writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, _focus(frame), frame is part[0])
+                writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, _focus(frame))
         writer.publish()
     back = list(VideoReader(tmp_path / "out.mp4"))
     assert [frame.pts for frame in back] == [frame.pts for frame in frames]
@@ -90,6 +91,17 @@ def test_what_fails_there_is_said_here(frames: list[Frame], live: LiveCodec) -> 
     with pytest.raises(DrsfError, match=r"^The codec h264 failed: .+\.$"):
         live.trial([Sent(np.zeros((3, 3), np.uint8), 1)], RECT)
     assert live.trial([_sent(frames[1])], RECT).shape == (1, 64, 64, 3)
+
+
+def test_the_working_directory_is_not_asked_for_modules(
+    tmp_path: Path, frames: list[Frame], live: LiveCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("attacks", "weights", "numpy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit(name)")
+    monkeypatch.chdir(tmp_path)
+    with LiveCodec(live.settings) as codec:
+        assert np.array_equal(codec.trial([_sent(frames[0])], RECT), live.trial([_sent(frames[0])], RECT))
 
 
 def test_its_process_ends_with_it(frames: list[Frame], live: LiveCodec) -> None:

@@ -345,7 +345,7 @@ STAGES = [
 
 ATTACKED = [
     (pipeline.Embedder, "embed"), (ChangeStore, "put"), (work, "DeliveryCodec"),
-    (pipeline.Run, "_refined"), (pipeline, "noise_floor"),
+    (work, "LiveCodec"), (work.LiveCodec, "take"), (pipeline.Run, "_refined"), (pipeline, "noise_floor"),
 ]  # fmt: skip
 """Stages that `--attack none` leaves out."""
 
@@ -388,6 +388,26 @@ def test_an_exception_while_embedding_leaves_nothing(
     given = settings(attack="mi-fgsm", codec="h264", refine=int(stage[1] == "_refined"))
     with pytest.raises(type(error)):
         deidentify(source, tmp_path / "out.mp4", given, models=models_of(boxes))
+    assert nothing_left(tmp_path)
+
+
+def test_an_encoder_process_that_is_killed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = face_boxes([sway], 6)
+    source = lossless(tmp_path / "in.mkv", scene(boxes))
+    real, killed = work.LiveCodec.take, []
+
+    def kills(self: Any, frame: Any) -> None:
+        if not killed:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            killed.append(frame)
+        real(self, frame)
+
+    monkeypatch.setattr(work.LiveCodec, "take", kills)
+    monkeypatch.setattr(pipeline.Embedder, "embed", lambda self, targets: [])
+    with pytest.raises(DrsfError, match="process of the delivery encoder ended"):
+        deidentify(source, tmp_path / "out.mp4", settings(attack="mi-fgsm", codec="h264"), models=models_of(boxes))
+    assert killed
     assert nothing_left(tmp_path)
 
 
