@@ -4,8 +4,8 @@
      "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "pts": seconds, "faces": [...]}
 
 The largest face (`victims.face.most_prominent`) is the frame's own; the others are under `faces`, with the same keys
-except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are those of `victims.face.Face`. What a victim did not
-measure has no key.
+except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are those of
+`victims.face.Face`. What a victim did not measure has no key.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel
 coordinates, no `score`, `pts` or `gaze_angle`, empty lists for what is unknown, and a `gaze_vector` of two numbers,
