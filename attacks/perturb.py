@@ -57,8 +57,8 @@ class AttackSettings:
     """Longest step, in units of the one that would bring the linearised loss to 0."""
     averaged: bool = False
     """Result in the mean of the iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs that
-    start near their end: single iterates scatter by the codec's noise, and their mean, though it is not tried itself,
-    comes back better than the best of them (docs/attack.md)."""
+    start near their end: single iterates scatter by the codec's noise, and boxes and landmarks of their mean, though
+    it is not tried itself, come back better than those of the best of them (docs/attack.md)."""
 
 
 @dataclass

@@ -1,0 +1,86 @@
+"""What warm frames end in, the mean of their iterates or the best one; and how strong what is drawn is.
+
+    python -m tests.benchmarks.iterates [CLIP] [--end S] [-d NAME] [-a NAME] [-z NAME] [--repel NAME] [--threads N]
+                                       [--only mean|best]
+
+Runs `drsf deid CLIP` with all other defaults, once as it is and once with every frame kept at its best iterate. Prints
+a Markdown table; the last column is the root mean square of what is added in the face's box, in grey levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from attacks import embed
+from attacks.embed import Embedded, Embedder, Target
+from attacks.perturb import AttackSettings, Outcome, perturb
+from drsf_cli.pipeline import deidentify
+from drsf_cli.settings import DeidSettings, VictimNames
+from tests.benchmarks.main_job import SHARED
+
+
+def strength(target: Target, embedded: Embedded) -> float:
+    """Root mean square of the change inside the face's box, grey levels."""
+    x1, y1, x2, y2 = np.round(target.face.box).astype(int)
+    left, top = embedded.window.x, embedded.window.y
+    part = embedded.change[max(y1 - top, 0) : y2 - top, max(x1 - left, 0) : x2 - left]
+    return float(np.sqrt(np.square(part.astype(float)).mean()))
+
+
+def row(name: str, clip: Path, settings: DeidSettings) -> str:
+    """One run: `mean` as it is, `best` with every frame's best iterate."""
+    strengths: list[float] = []
+    run = Embedder.embed
+
+    def measured(self: Embedder, targets: Sequence[Target]) -> list[Embedded]:
+        done = run(self, targets)
+        strengths.extend(strength(*pair) for pair in zip(targets, done, strict=True))
+        return done
+
+    def ended(budget: Any, start: Any, stages: Any, own: AttackSettings, *channels: Any) -> Outcome:
+        return perturb(budget, start, stages, replace(own, averaged=own.averaged and name == "mean"), *channels)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(Embedder, "embed", measured),
+        mock.patch.object(embed, "perturb", ended),
+    ):
+        report = deidentify(clip, Path(folder) / "out.mp4", settings)
+    found = report["fidelity"]["recovered"]
+    iou, nme, gaze = (found[key]["mean"] for key in ("iou", "nme", "gaze_deg"))
+    passes = report["cost"]["victim_passes_per_frame"]
+    errors = f"{iou:.3f} | {nme:.2f} | {gaze:.2f}"
+    return f"| {name} | {len(strengths)} | {found['missed']} | {errors} | {passes:.1f} | {np.mean(strengths):.1f} |"
+
+
+def main() -> None:
+    names = VictimNames()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "data" / "talking_720p.mp4")
+    parser.add_argument("--end", type=float, default=4.0)
+    parser.add_argument("-d", dest="detector", default=names.detector)
+    parser.add_argument("-a", dest="aligner", default=names.aligner)
+    parser.add_argument("-z", dest="gaze", default=names.gaze)
+    parser.add_argument("--repel", default="all")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--only", choices=["mean", "best"])
+    own = parser.parse_args()
+    settings = DeidSettings(
+        VictimNames(own.detector, own.aligner, own.gaze), end=own.end, repel=(own.repel,), threads=own.threads
+    )
+    print("| iterate | frames | missed | IoU | NME, % | gaze, ° | passes a frame | strength |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name in [own.only] if own.only else ["mean", "best"]:
+        print(row(name, own.clip, settings), flush=True)
+
+
+if __name__ == "__main__":
+    main()
