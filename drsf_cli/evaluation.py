@@ -196,7 +196,7 @@ def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> O
     rows = []
     for gt, pred in pairs:
         for face, read in zip(gt.faces, match_faces(gt.faces, pred.faces), strict=True):
-            if face is not gt.largest:
+            if face is not gt.own:
                 rows.append(compare_faces(gt, face, read))
     if not rows:
         return None
@@ -273,7 +273,7 @@ def box_iou(a: Array, b: Array) -> float:
 
 
 def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
-    return compare_faces(gt, gt.largest, pred.largest)
+    return compare_faces(gt, gt.own, pred.own)
 
 
 def compare_faces(gt: FrameObservation, truth: Face | None, prediction: Face | None) -> FrameErrors:
@@ -310,7 +310,7 @@ def _pose_errors(truth: Array, prediction: Array) -> dict[str, float]:
 
 
 def _other_face_fits_better(gt: FrameObservation, pred: FrameObservation) -> bool:
-    truth, own = gt.largest, pred.largest
+    truth, own = gt.own, pred.own
     if truth is None or own is None:
         return False
     overlap = box_iou(truth.box, own.box)
@@ -322,7 +322,7 @@ def _diff_score_with_misses(frames: Sequence[FrameErrors], truth: Mapping[int, F
     if not scores:
         return None
     for frame in frames:
-        face: Face | None = truth[frame.frame_id].largest
+        face: Face | None = truth[frame.frame_id].own
         if frame.missed and face is not None:
             x1, y1, x2, y2 = face.box
             scores.append(1 + math.hypot(x2 - x1, y2 - y1) + 180)

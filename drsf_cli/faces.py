@@ -34,7 +34,7 @@ class FacesEmbedder:
         images = list(covered)
         done: dict[FaceKey, Embedded] = {}
         rows = {frame.index: row for row, frame in enumerate(frames)}
-        for track in sorted({track for frame in frames for track in self._clip.tracks(frame)}):
+        for track in self._order(frames):
             targets = [
                 target
                 for frame, image in zip(frames, images, strict=True)
@@ -51,6 +51,11 @@ class FacesEmbedder:
             if embedded and embedded[-1].errors.get("detector", 0.0) > LOST:
                 del self._own[track]
         return images, done
+
+    def _order(self, frames: Sequence[Frame]) -> list[int]:
+        """Tracks, the frame's own last: it then sees all others as they will be."""
+        tracks = [track for frame in frames for track in self._clip.tracks(frame)]
+        return list(dict.fromkeys(tracks))[::-1]
 
     @staticmethod
     def _beside(done: Mapping[FaceKey, Embedded], index: int) -> tuple[Rect, ...]:

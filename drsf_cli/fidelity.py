@@ -92,7 +92,7 @@ def fidelity(survey: Survey, read: Iterable[FrameObservation]) -> Fidelity:
         found = match_faces(truth.faces, observation.faces)
         for track, face, one in zip(survey.tracks[truth.index], truth.faces, found, strict=True):
             faces[truth.index, track] = compare_faces(truth, face, one)
-            if face is truth.largest:
+            if face is truth.own:
                 own = replace(observation, faces=() if one is None else (one,))
                 largest.append((replace(truth, faces=(face,)), own))
         if not truth.faces:

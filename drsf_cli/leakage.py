@@ -112,7 +112,7 @@ def measure(
         hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
         if covered.codec is not None:
             hidden = list(covered.codec.roundtrip(np.stack(hidden)))
-        truths = [covered.observations[before.index].largest for before, _ in group]
+        truths = [covered.observations[before.index].own for before, _ in group]
         images = {
             ORIGINAL: [before.image for before, _ in group],
             OBSCURED: hidden,
@@ -254,7 +254,7 @@ def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[Frame
 
 def _all_missed(truth: Sequence[FrameObservation]) -> float | None:
     """The DiffScore with misses where every frame is one."""
-    faces = [face for observation in truth if (face := observation.largest) is not None]
+    faces = [face for observation in truth if (face := observation.own) is not None]
     if any(face.landmarks is None or face.gaze is None for face in faces):
         return None
     return float(np.mean([1 + math.hypot(*(face.box[2:] - face.box[:2])) + 180 for face in faces]))

@@ -3,9 +3,9 @@
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
      "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "pts": seconds, "faces": [...]}
 
-The largest face (`victims.face.most_prominent`) is the frame's own; the others are under `faces`, with the same keys
-except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are those of
-`victims.face.Face`. What a victim did not measure has no key.
+The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
+`faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
+those of `victims.face.Face`. What a victim did not measure has no key.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel
 coordinates, no `score`, `pts` or `gaze_angle`, empty lists for what is unknown, and a `gaze_vector` of two numbers,
@@ -51,14 +51,13 @@ def to_records(observations: Iterable[FrameObservation]) -> list[dict[str, Any]]
             raise ValueError(f"frame {observation.index} is there twice")
         seen.add(observation.index)
         record: dict[str, Any] = {"frame_id": int(observation.index)}
-        largest = observation.largest
+        own = observation.own
         place = f"frame {observation.index}"
-        record |= {"bboxes": []} if largest is None else _face_to_record(largest, place)
+        record |= {"bboxes": []} if own is None else _face_to_record(own, place)
         if not math.isnan(observation.pts):
             record["pts"] = _rounded(observation.pts, _UNIT_DIGITS, f"{place}: pts")
-        others = [face for face in observation.faces if face is not largest]
-        if others:
-            record["faces"] = [_face_to_record(face, f"{place}: faces") for face in others]
+        if len(observation.faces) > 1:
+            record["faces"] = [_face_to_record(face, f"{place}: faces") for face in observation.faces[1:]]
         records.append(record)
     return records
 

@@ -376,7 +376,7 @@ def _window(entry: Mapping[str, Any], image: Image) -> tuple[int, int, int, int]
     """x1, y1, x2, y2 px: what is shown of the frame, of its own shape: the head with its surroundings."""
     height, width = image.shape[:2]
     seen = _reading(entry, "original", "original") or _reading(entry, "recovered", "recovered")
-    face = None if seen is None else seen.largest
+    face = None if seen is None else seen.own
     if face is None:
         return 0, 0, width, height
     x1, y1, x2, y2 = face.box

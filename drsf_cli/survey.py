@@ -17,7 +17,7 @@ from drsf_cli.segments import in_segments
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader
 from victims.base import Detector
-from victims.face import Detections, FrameObservation, most_prominent
+from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
 from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
 from weights.errors import NoFaceError
@@ -86,17 +86,17 @@ def survey_video(
         for frames in runs(segment_frames, batch_size):
             images = [frame.image for frame in frames]
             reported, covering = see_all(observer.detector, companions, images)
-            faces = observer.read_faces(images, [_chosen(found, whose) for found in reported])
+            height, width = images[0].shape[:2]
+            chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
+            faces = observer.read_faces(images, chosen)
             for frame, own, found in zip(frames, faces, covering, strict=True):
                 survey.observations.append(FrameObservation(frame.index, frame.pts, own))
-                survey.tracks.append((track,) * len(own))
                 survey.seen.append(found)
                 survey.times.append(frame.pts)
             (progress or Silent()).advance(len(frames))
-        if whose == "all":
-            told_apart = _told_apart(survey.observations[first:], survey.times[first:])
-            survey.observations[first:] = [observation for observation, _ in told_apart]
-            survey.tracks[first:] = [tuple(track + number for number in own) for _, own in told_apart]
+        told_apart = _told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
+        survey.observations[first:] = [observation for observation, _ in told_apart]
+        survey.tracks += [tuple(track + number for number in own) for _, own in told_apart]
         track = max((number + 1 for own in survey.tracks[first:] for number in own), default=track)
     return survey
 
@@ -122,29 +122,30 @@ def plan_cover(
 
 
 def _chosen(found: Detections, whose: Whose) -> Detections:
-    """Those faces of `found` that may be embedded for."""
+    """Those faces of `found`, by prominence, that may be embedded for."""
     if whose == "all" or not len(found):
         return found
-    if whose == "largest":
-        best = most_prominent(found.boxes, found.scores)
-    else:
+    best = 0
+    if whose != "largest":
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         best = int(np.argmin(np.linalg.norm(centres - np.array(whose), axis=1)))
     return Detections(found.boxes[best : best + 1], found.scores[best : best + 1])
 
 
 def _told_apart(
-    observations: Sequence[FrameObservation], times: Sequence[float]
+    observations: Sequence[FrameObservation], times: Sequence[float], sustained: bool
 ) -> list[tuple[FrameObservation, tuple[int, ...]]]:
-    """The faces of frames that follow one another, with their tracks. Those that are not seen often enough for a track
-    of their own are left out: a passer-by of a frame or two, a false alarm."""
+    """The faces of frames that follow one another, with their tracks. `sustained`: those that are not seen often enough
+    for a track of their own are left out: a passer-by of a frame or two, a false alarm."""
     seen = [
         Detections(
             np.array([face.box for face in one.faces]).reshape(-1, 4), np.array([face.score for face in one.faces])
         )
         for one in observations
     ]
-    tracks = [track for track in link(seen, times, confirm_score=0.0) if is_sustained(track, times)]
+    tracks = link(seen, times, confirm_score=0.0)
+    if sustained:
+        tracks = [track for track in tracks if is_sustained(track, times)]
     found = []
     for row, one in enumerate(observations):
         kept = [

@@ -27,12 +27,23 @@ SURE = 0.9
 """Score from which a face is taken for one, as facenet-pytorch's `largest_over_threshold` has it."""
 
 
-def most_prominent(boxes: Array, scores: Array) -> int:
-    """Which of the boxes (k, 4), k > 0, is the frame's face: the largest of those with a score (k,) of at least SURE,
-    or where there is none the largest of all. What a detector takes for half a face at the border is often large."""
-    areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None).prod(axis=1)
-    sure = scores >= SURE
-    return int(np.argmax(np.where(sure | ~sure.any(), areas, -1.0)))
+INSIDE = 0.75
+"""Share of a face's box that lies in the picture where the face is there to be read."""
+
+
+def by_prominence(found: Detections, height: int, width: int) -> Detections:
+    """The same faces, of a picture (height, width), in another order: first those with a score of at least SURE and
+    INSIDE of their box in the picture, then the other sure ones, then the rest; each by size. The first is the frame's
+    own: what a detector takes for half a face at the border is often larger than the face that speaks."""
+    corners = found.boxes.reshape(-1, 2, 2)
+    areas, seen = (
+        np.clip(points[:, 1] - points[:, 0], 0.0, None).prod(axis=1)
+        for points in (corners, corners.clip(0.0, [width, height]))
+    )
+    sure = found.scores >= SURE
+    whole = sure & (seen >= INSIDE * areas)
+    order = np.lexsort((-areas, ~sure, ~whole))
+    return Detections(found.boxes[order], found.scores[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +80,9 @@ class FrameObservation:
     pts: float
     """Presentation time, s."""
     faces: tuple[Face, ...] = ()
+    """The frame's own first: see `by_prominence`."""
 
     @property
-    def largest(self) -> Face | None:
-        """The one the field calls the frame's: see `most_prominent`."""
-        if not self.faces:
-            return None
-        boxes, scores = (np.array([getattr(face, name) for face in self.faces]) for name in ("box", "score"))
-        return self.faces[most_prominent(boxes, scores)]
+    def own(self) -> Face | None:
+        """The one the field calls the frame's."""
+        return self.faces[0] if self.faces else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from victims.base import Aligner, Detector, GazeEstimator, Image
 from victims.camera import Camera, euler_angles, solve_head_pose
-from victims.face import Array, Detections, Face, FrameObservation
+from victims.face import Array, Detections, Face, FrameObservation, by_prominence
 
 
 class TimedImage(Protocol):
@@ -48,15 +48,17 @@ class Observer:
         return {role: victim for role, victim in chain.items() if victim is not None}
 
     def observe(self, frames: Sequence[TimedImage]) -> list[FrameObservation]:
-        """One observation a frame; all frames of one size. Faces are ordered by score, best first."""
+        """One observation a frame; all frames of one size. Faces are ordered by prominence: the frame's own first."""
         images = [frame.image for frame in frames]
         if not images:
             return []
-        faces = self.read_faces(images, self.detector.detect(images))
+        height, width = images[0].shape[:2]
+        found = [by_prominence(one, height, width) for one in self.detector.detect(images)]
+        faces = self.read_faces(images, found)
         return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
 
     def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
-        """Faces of `detections`, with landmarks, head pose and gaze where those victims are there."""
+        """Faces of `detections`, in their order, with landmarks, head pose and gaze where those victims are there."""
         height, width = images[0].shape[:2]
         camera = self.camera or Camera.default(width, height)
         landmarks: list[Array] | None = None

@@ -58,7 +58,7 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
     whole = Window(0, 0, width, height)
     written, wanted, passes, began = [], [], 0, time.process_time()
     for frame in reader:
-        face = survey.observations[frame.index].largest
+        face = survey.observations[frame.index].own
         if face is None or face.landmarks is None or face.gaze is None or len(written) == limit:
             continue
         covered = obscure(frame.image, regions[frame.index], plan.obscuring)

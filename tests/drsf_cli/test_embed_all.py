@@ -63,14 +63,14 @@ def test_each_pixel_belongs_to_the_nearest_face_in_sizes() -> None:
 
 
 def test_further_faces_are_compared_with_what_lies_where_they_do() -> None:
-    """The frame's own is the largest of each list. Of three further faces one is turned by 30 degrees, one by 10,
+    """The frame's own is the first of each list. Of three further faces one is turned by 30 degrees, one by 10,
     one is missed."""
     truth = [
         FrameObservation(0, 0.0, (face(0, 0, 50, 0), face(100, 0, 40, 0))),
         FrameObservation(1, 0.1, (face(0, 0, 50, 0), face(100, 0, 40, 0), face(200, 0, 30, 0))),
     ]
     read = [
-        FrameObservation(0, 0.0, (face(100, 0, 40, 30), face(0, 0, 50, 0))),
+        FrameObservation(0, 0.0, (face(0, 0, 50, 0), face(100, 0, 40, 30))),
         FrameObservation(1, 0.1, (face(0, 0, 50, 0), face(100, 0, 40, 10))),
     ]
     result = evaluate(truth, read)
@@ -122,10 +122,12 @@ def test_all_are_those_that_are_seen_for_long_enough(tmp_path: Path) -> None:
     assert [len(found) for found in survey.seen] == [1, 1, 2, 1, 2, 2, 2, 1]
 
 
-def test_one_face_has_one_track(tmp_path: Path) -> None:
+def test_another_face_is_of_another_track(tmp_path: Path) -> None:
+    """What was embedded for one face is no start for another's."""
     boxes = [[box(10, 20), box(120, 20, 50)], [], [box(10, 20)]]
     largest, pointed = survey_of(boxes, "largest", tmp_path), survey_of(boxes, (30.0, 40.0), tmp_path)
-    assert largest.tracks == pointed.tracks == [(0,), (), (0,)]
+    assert largest.tracks == [(0,), (), (1,)]
+    assert pointed.tracks == [(0,), (), (0,)]
     assert [one.faces[0].box[0] for one in largest.observations if one.faces] == [120, 10]
     assert [one.faces[0].box[0] for one in pointed.observations if one.faces] == [10, 10]
 

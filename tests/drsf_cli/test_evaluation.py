@@ -122,9 +122,9 @@ def test_what_a_file_lacks_is_not_scored() -> None:
     assert (nothing.summaries, nothing.diff_score_with_misses) == ({}, None)
 
 
-def test_the_largest_faces_are_compared_and_a_better_fit_is_told() -> None:
+def test_the_frames_own_faces_are_compared_and_a_better_fit_is_told() -> None:
     truth = face(box=(0, 0, 40, 10))
-    result = evaluate([frame(0, truth)], [frame(0, truth, face(box=(100, 0, 160, 10)))])
+    result = evaluate([frame(0, truth)], [frame(0, face(box=(100, 0, 160, 10)), truth)])
     assert result.frames[0].iou == 0
     assert result.other_face == (0,)
     assert evaluate([frame(0, truth)], [frame(0, truth)]).other_face == ()

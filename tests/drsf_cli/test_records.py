@@ -50,9 +50,9 @@ def test_the_written_form_is_the_fields_literally() -> None:
     assert written == record()
 
 
-def test_the_largest_face_is_the_frames_and_the_others_are_listed() -> None:
+def test_the_first_face_is_the_frames_and_the_others_are_listed() -> None:
     small, large = face(x=0.0, size=20.0), face(x=300.0, size=80.0)
-    [written] = to_records([FrameObservation(0, 0.0, (small, large))])
+    [written] = to_records([FrameObservation(0, 0.0, (large, small))])
     assert written["bboxes"] == [300.0, 20.0, 380.0, 100.0]
     assert [other["bboxes"] for other in written["faces"]] == [[0.0, 20.0, 20.0, 40.0]]
     assert set(written["faces"][0]) == set(record()) - {"frame_id", "pts"}
