@@ -10,7 +10,7 @@ Conventions: frames are uint8 (H, W, 3) RGB. Matrix, primaries and transfer are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -334,11 +334,22 @@ class CodecState:
         """Let go of what was decoded; the stream goes on."""
         self._decoded.clear()
 
-    def last(self, count: int) -> list[NDArray[np.uint8]]:
-        """What a reader sees of the last `count` frames; ends the stream. Raises DrsfError."""
+    def take(self, wanted: Container[int]) -> list[tuple[int, NDArray[np.uint8]]]:
+        """What a reader sees of the frames at times `wanted`, with their times, of those decoded since the last call;
+        lets go of all of them."""
+        decoded = [frame for frame in self._decoded if frame.pts in wanted]
+        self.forget()
+        return [(cast(int, frame.pts), self._converter.to_rgb(frame)) for frame in decoded]
+
+    def finish(self) -> None:
+        """End the stream: all frames are decoded then."""
         if self._encoder is not None:
             self._decode(self._encoder.encode(None))
         self._decode([None])
+
+    def last(self, count: int) -> list[NDArray[np.uint8]]:
+        """What a reader sees of the last `count` frames; ends the stream. Raises DrsfError."""
+        self.finish()
         if len(self._decoded) < count:
             raise DrsfError(f"The codec {self._settings.codec.name} gave back {len(self._decoded)} of {count} frames.")
         return [self._converter.to_rgb(frame) for frame in self._decoded[-count:]]

@@ -219,11 +219,13 @@ class Embedder:
         return stages
 
     def _carried(self, target: Target, window: Window) -> Tensor:
-        """The last perturbation as it lies on this frame's face."""
+        """The last perturbation as it lies on this frame's face; drawn more boldly where a codec's noise is to drown
+        in it."""
         last = self._last
         if last is None:
             return torch.zeros(3, window.height, window.width)
-        return carried(last.delta, last.window, window, last.landmarks, _landmarks(target.face))
+        delta = carried(last.delta, last.window, window, last.landmarks, _landmarks(target.face))
+        return delta if self.codec is None else bolder(delta, window, target.face, self.settings.eps)
 
     def _detours(self, focus: Sequence[Rect], window: Window) -> list[Channel]:
         """Other ways in which frames may reach a reader."""
@@ -336,12 +338,18 @@ def carried(delta: Tensor, source: Window, target: Window, before: Array, after:
     back = similarity(after, before)
     left = before - (after @ back[:, :2].T + back[:, 2])  # (n, 2) of the landmarks, px of the source
     coarse = 4  # the field is smooth: a quarter of the pixels will do
-    ys, xs = np.mgrid[0 : target.height + coarse : coarse, 0 : target.width + coarse : coarse].astype(np.float64)
-    points = np.stack([xs + target.x, ys + target.y], axis=-1)  # (h', w', 2)
+    xs = np.arange(0, target.width + coarse, coarse, dtype=np.float64) + target.x  # (w',)
+    ys = np.arange(0, target.height + coarse, coarse, dtype=np.float64) + target.y  # (h',)
     reach = REACH * max(float(np.sqrt(np.ptp(after, axis=0).prod())), 1.0)
-    square = np.square(points[:, :, None] - after).sum(axis=-1)
-    weights = np.exp(-0.5 * square / reach**2)  # (h', w', n)
-    field = points @ back[:, :2].T + back[:, 2] + weights @ left / (weights.sum(axis=-1, keepdims=True) + 0.1)
+    # a Gaussian of both is the product of one of each
+    across, down = (
+        np.exp(-0.5 * np.square((at[:, None] - centre) / reach))  # (w', n), (h', n)
+        for at, centre in ((xs, after[:, 0]), (ys, after[:, 1]))
+    )
+    total = down @ across.T  # (h', w')
+    pulled = np.stack([(down * left[:, axis]) @ across.T for axis in (0, 1)], axis=-1)  # (h', w', 2)
+    points = np.stack(np.broadcast_arrays(xs, ys[:, None]), axis=-1)  # (h', w', 2)
+    field = points @ back[:, :2].T + back[:, 2] + pulled / (total[..., None] + 0.1)
     size = (field.shape[1] * coarse, field.shape[0] * coarse)
     # cv2.resize puts samples at pixel centres; the grid's lie at pixel corners of the coarse grid
     grid = cv2.warpAffine(
@@ -352,6 +360,24 @@ def carried(delta: Tensor, source: Window, target: Window, before: Array, after:
         picture, grid[..., 0] - source.x, grid[..., 1] - source.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
     )
     return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
+
+
+STRENGTH = 0.5
+"""Root mean square in a face's box, in units of eps, that what is carried is brought up to ..."""
+BOLDER = 1.4
+"""... by this factor a frame at most."""
+
+
+def bolder(delta: Tensor, window: Window, face: Face, eps: float) -> Tensor:
+    """A perturbation (3, h, w) of `window`, scaled up where it is faint in the face's box.
+
+    Many a reader takes no notice of contrast (MPIIGaze equalises the histogram of an eye), so that no gradient asks for
+    it; but a codec's noise stays as it is, and the stronger the drawing, the less of what is read is noise.
+    """
+    x1, y1, x2, y2 = np.round(face.box - [window.x, window.y] * 2).astype(int).clip(0)
+    part = delta[:, y1:y2, x1:x2]
+    size = float(part.square().mean().sqrt()) if part.numel() else 0.0
+    return delta if size == 0.0 else delta * min(max(STRENGTH * eps / size, 1.0), BOLDER)
 
 
 def _within(rect: Rect, window: Window) -> Rect:

@@ -53,7 +53,7 @@ class AttackSettings:
     """The step rule's own parameters; what is missing keeps the method's default."""
     smoothing: float = 3.0
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
-    cap: float = 0.7
+    cap: float = 1.0
     """Longest step, in units of the one that would bring the linearised loss to 0."""
     averaged: bool = False
     """Result in the mean of the iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs that

@@ -1,6 +1,6 @@
 """What the errors of the written file are set against: the codec's own noise, and the clip with nothing embedded.
 
-Both look at a few frames only, however long the clip is, and in memory only.
+Both read a few frames only, however long the clip is, and keep them in memory only.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from attacks.codec import DeliveryCodec, Rect
+from attacks.codec import CodecState, EncoderSettings, Rect
 from drsf_cli.clip import SurveyedClip
 from drsf_cli.evaluation import Evaluation
 from drsf_cli.fidelity import fidelity
@@ -19,43 +17,39 @@ from drsf_cli.video import Frame
 from victims.face import FrameObservation
 from victims.observe import Observer
 
-FLOOR_RUNS, FLOOR_LENGTH = 4, 8
-"""The codec's noise floor is measured on this many runs of this many frames."""
+FLOOR_FRAMES = 100
+"""The codec's noise floor is read from this many frames at most."""
 FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
-"""Steps that do not grow with the clip."""
-
-
-def floor_frames(count: int) -> int:
-    """Frames of a clip of `count` that the codec's noise floor is measured on, at most."""
-    return FLOOR_LENGTH * min(FLOOR_RUNS, max(1, count // (4 * FLOOR_LENGTH)))
 
 
 def noise_floor(
     clip: SurveyedClip,
     observer: Observer,
-    codec: DeliveryCodec,
+    settings: EncoderSettings,
     focus: Mapping[int, Sequence[Rect]],
     progress: Progress,
 ) -> Evaluation | None:
-    """What the codec alone costs: errors read from untouched frames that went through it, as finely coded as the
-    output, which is coded more finely at `focus`, by frame."""
-    count = len(clip)
-    runs_wanted = floor_frames(count) // FLOOR_LENGTH
-    starts = {round((k + 0.5) * count / runs_wanted - FLOOR_LENGTH / 2) for k in range(runs_wanted)}
-    progress.begin(FLOOR_STEP, len(starts) * FLOOR_LENGTH)
+    """What the codec alone costs: errors read from frames of the untouched clip after it went through the encoder from
+    its first frame to its last, with the output's settings, more finely coded where the output is (`focus`, by
+    frame)."""
+    step = -(-len(clip) // FLOOR_FRAMES)
+    state = CodecState(settings)
+    waiting: dict[int, Frame] = {}
     seen: list[FrameObservation] = []
-    group: list[Frame] = []
+
+    def read() -> None:
+        for ticks, image in state.take(waiting):
+            seen.extend(observer.observe([replace(waiting.pop(ticks), image=image)]))
+
+    progress.begin(FLOOR_STEP, len(clip))
     for frame in clip.frames():
-        if any(start <= frame.index < start + FLOOR_LENGTH for start in starts):
-            group.append(frame)
-        if group and (len(group) == FLOOR_LENGTH or frame.index == count - 1):
-            rects = [list(focus.get(one.index, ())) for one in group]
-            decoded = codec.roundtrip(np.stack([one.image for one in group]), focus=rects)
-            seen += observer.observe(
-                [Frame(f.index, f.pts, f.pts_ticks, image) for f, image in zip(group, decoded, strict=True)]
-            )
-            progress.advance(len(group))
-            group = []
+        if frame.index % step == step // 2:
+            waiting[frame.pts_ticks] = frame
+        state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
+        read()
+        progress.advance()
+    state.finish()
+    read()
     return fidelity(clip.survey, seen).frames if seen else None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.embed import Target
-from attacks.obscure import Obscuring, Region, obscure, region_mask
+from attacks.obscure import Obscuring, Region, head_mask, obscure, region_mask
 from drsf_cli.survey import Survey
 from drsf_cli.video import Frame, VideoReader
 from victims.base import Image
@@ -59,22 +59,18 @@ class SurveyedClip:
         return self.survey.tracks[frame.index]
 
     def target(self, frame: Frame, covered: Image, track: int) -> Target | None:
-        """What to embed in this frame for one of its `tracks`, where nothing else is embedded: nothing where the face
-        is not covered. Each pixel belongs to one face."""
+        """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
+        its head, nothing where that is not covered. Each pixel belongs to one face."""
         faces = self.survey.observations[frame.index].faces
         own = self.tracks(frame).index(track)
-        mask = region_mask(_touching(self.regions[frame.index], faces[own].box), *frame.image.shape[:2])
+        mask = region_mask(self.regions[frame.index], *frame.image.shape[:2])
+        # what is hidden beside the head, a false alarm perhaps, would only make the window larger
+        mask &= head_mask(faces[own].box, *mask.shape)
         if len(faces) > 1:
             mask &= nearest_face([face.box for face in faces], *mask.shape) == own
         if not mask.any():
             return None
         return Target(frame.index, covered, mask, frame.image, faces[own], frame.pts_ticks)
-
-
-def _touching(regions: Sequence[Region], box: Array) -> list[Region]:
-    """Regions that overlap the face's box: where its perturbation may be."""
-    x1, y1, x2, y2 = box
-    return [r for r in regions if r.rect[0] < x2 and r.rect[2] > x1 and r.rect[1] < y2 and r.rect[3] > y1]
 
 
 def nearest_face(boxes: Sequence[Array], height: int, width: int) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.baselines import FLOOR_STEP, SHOWN_STEP, floor_frames
+from drsf_cli.baselines import SHOWN_STEP
 from drsf_cli.files import page_path, report_path
 from drsf_cli.models import Models
 from drsf_cli.pipeline import deidentify
@@ -106,8 +106,8 @@ class Stopwatch:
         """Seconds for `frames` in `segments`, of which `tried` frames of one took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
-            most = {FLOOR_STEP: floor_frames(frames), SHOWN_STEP: min(SAMPLES, frames)}.get(title)
-            parts = most if most is not None else step.parts * frames / tried
+            # the only step that does not grow with the clip
+            parts = min(SAMPLES, frames) if title == SHOWN_STEP else step.parts * frames / tried
             seconds += step.forecast(parts, segments if title == EMBED_STEP else 1)
         return seconds
 

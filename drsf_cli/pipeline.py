@@ -194,7 +194,7 @@ class Run:
         audit = self._audit(clip)
         floor = None
         if self.plan.attack is not None and self.work.delivery is not None:
-            floor = noise_floor(clip, self.observer, self.work.delivery, focus_of(embedded), self.progress)
+            floor = noise_floor(clip, self.observer, self.work.delivery.settings, focus_of(embedded), self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
         document["leakage"] = self._leakage(clip)

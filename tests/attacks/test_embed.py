@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.embed import _within, carried, moved, similarity
+from attacks.embed import _within, bolder, carried, moved, similarity
 from victims.base import Window
-from victims.face import Array
+from victims.face import Array, Face
 from victims.face_model import FACE_MODEL_68
 
 WINDOW = Window(64, 32, 256, 224)
@@ -85,6 +85,25 @@ def test_moved_is_a_shift_by_whole_pixels() -> None:
     result = moved(delta, source, target)
     assert torch.equal(result[:, 32:96, :64], delta[:, :, 32:])
     assert float(result[:, :32].abs().sum()) == float(result[:, :, 64:].abs().sum()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [(0.0, 1.0), (0.01, 1.4), (0.04, 1.25), (0.05, 1.0), (0.09, 1.0)],  # half of eps is 0.05
+)
+def test_what_is_faint_in_the_face_is_drawn_more_boldly(size: float, factor: float) -> None:
+    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.1)
+    delta[:, 20:80, :50] = size  # in px of the window, which starts at (64, 32)
+    signs = torch.ones_like(delta)
+    signs[:, :, ::2] = -1.0
+    face = Face(np.array([20.0, 52.0, 114.0, 112.0]), 1.0)
+    assert torch.allclose(bolder(delta * signs, WINDOW, face, 0.1), delta * signs * factor)
+
+
+def test_a_face_beside_the_window_changes_nothing() -> None:
+    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.01)
+    for box in ([0.0, 0.0, 50.0, 30.0], [400.0, 300.0, 450.0, 360.0]):
+        assert torch.equal(bolder(delta, WINDOW, Face(np.array(box), 1.0), 0.1), delta)
 
 
 def test_a_focus_is_clipped_to_the_window() -> None:

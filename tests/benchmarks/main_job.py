@@ -1,6 +1,6 @@
 """The main job on a real clip: fidelity, victim passes a frame, and memory for one length and for ten times it.
 
-    python -m tests.benchmarks.main_job [CLIP] [--seconds S] [--times N] [deid's own flags]
+    python -m tests.benchmarks.main_job [--clip FILE] [--seconds S] [--times N] [deid's own flags]
 
 Runs `drsf deid CLIP --codec ffv1` on the first S seconds and on N times as many, each in a process of its own, and
 prints what their reports say.
@@ -31,7 +31,7 @@ def run(clip: Path, seconds: float, flags: list[str], folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "data" / "talking_720p.mp4")
+    parser.add_argument("--clip", type=Path, default=SHARED / "data" / "talking_720p.mp4")
     parser.add_argument("--seconds", type=float, default=1.72)
     parser.add_argument("--times", type=float, default=10.0)
     arguments, flags = parser.parse_known_args()

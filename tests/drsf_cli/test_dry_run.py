@@ -41,8 +41,8 @@ def test_time_of_the_whole_from_time_of_the_parts():
     step(FLOOR_STEP, (3.0, 8))
     watch.stop()
     now[0] += 1.0
-    # shown: 12 frames at 0.5 s; floor: three runs of eight frames at 3/8 s
-    others = 25 + 6 + 9 + 1
+    # shown: 12 frames at 0.5 s; floor: all 100 frames at 3/8 s
+    others = 25 + 6 + 37.5 + 1
     assert watch.forecast(elapsed=22.0, tried=8, frames=100, segments=1) == pytest.approx(10 + 48 + others)
     assert watch.forecast(elapsed=22.0, tried=8, frames=8, segments=1) == pytest.approx(22)
     # three segments: three times 10 s for four frames, and 2 s for each four of the other 88
