@@ -122,7 +122,8 @@ class Embedder:
     codec: LiveCodec | None = None
     """What the result is delivered through, in the state in which the next run begins; None when that is lossless."""
     warm_steps: int = 3
-    """Limit of steps for a frame that starts from its neighbour's perturbation."""
+    """Limit of steps for a frame that starts from its neighbour's perturbation; one that is poor then gets as many
+    again."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     robust: bool = False
@@ -189,7 +190,8 @@ class Embedder:
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
         begun = written is not None or self._last is not None
-        settings = replace(self.settings, steps=steps, averaged=begun)
+        warm = written is None and begun
+        settings = replace(self.settings, steps=steps, extra=steps if warm else 0, averaged=begun)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:

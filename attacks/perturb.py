@@ -22,6 +22,9 @@ from victims.base import Objective
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 
+POOR = 10.0
+"""A frame whose worst error is over this many tolerances is worth more steps than others."""
+
 DISCOUNT = 0.1
 """An iterate whose score is 10 above another's counts 1/e of it in a mean."""
 
@@ -53,12 +56,18 @@ class AttackSettings:
     """The step rule's own parameters; what is missing keeps the method's default."""
     smoothing: float = 3.0
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
+    extra: int = 0
+    """Further steps of a frame that is POOR after `steps`."""
     cap: float = 1.0
     """Longest step, in units of the one that would bring the linearised loss to 0."""
     averaged: bool = False
     """Result in the mean of the iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs that
     start near their end: single iterates scatter by the codec's noise, and boxes and landmarks of their mean, though
     it is not tried itself, come back better than those of the best of them (docs/attack.md)."""
+
+    def goes_on(self, taken: int, score: float) -> bool:
+        """Whether a frame with `score` so far takes another step after `taken`."""
+        return taken < self.steps or (taken < self.steps + self.extra and score > POOR)
 
 
 @dataclass
@@ -109,15 +118,17 @@ def perturb(
     active = list(range(count))
     mean = _Mean(count) if settings.averaged else None
 
-    for taken in range(settings.steps + 1):
+    for taken in range(settings.steps + settings.extra + 1):
         probe = rule.look_ahead(delta[active] / eps, active) * eps
-        last = taken == settings.steps
+        going = [settings.goes_on(taken, float(best_score[item])) for item in active]
+        last = not any(going)
         detour = bool(others) and taken % 2 == 1 and not last
         through = others[taken // 2 % len(others)] if detour else channel
         pixels = delivered(budget, delta, probe, active, through)
         reading = _read(pixels, active, stages, with_gradient=not last)
-        passes[active] += len(reading.pulls)
-        checks[active] += len(stages) - len(reading.pulls)
+        pushed = torch.tensor(going) * len(reading.pulls)
+        passes[active] += pushed
+        checks[active] += len(stages) - pushed
 
         better = [row for row, item in enumerate(active) if not detour and reading.score[row] < best_score[item]]
         for row in better:
@@ -130,7 +141,7 @@ def perturb(
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
         if mean is not None and taken and not detour:
             mean.add(active, reading.score, probe, reading.outputs)
-        short = [row for row in range(len(active)) if detour or reading.score[row] > 1.0]
+        short = [row for row, goes_on in enumerate(going) if goes_on and (detour or reading.score[row] > 1.0)]
         if last or not short:
             break
         if not reading.pulls:  # on a detour all may be well

@@ -105,6 +105,17 @@ def test_the_best_iterate_is_kept():
     assert seen[-1] > min(seen)
 
 
+def test_a_poor_frame_takes_more_steps():
+    """Steps move what is read by 0.02 at most, so that frames start and end 30 and 5 tolerances away, or nearly so."""
+    budget, weights, now = make(2)
+    reach = float((weights.abs() * budget.mask).sum()) * EPS
+    settings = AttackSettings("i-fgsm", EPS, 2, {"alpha": 0.02 / reach, "decay": 1.0}, 0.0, extra=3, cap=0.0)
+    stage = Stage("detector", Projection(weights, now + torch.tensor([0.9, 0.15])), 0.03)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
+    assert outcome.steps.tolist() == outcome.passes.tolist() == [5, 2]
+    assert outcome.checks.tolist() == [1, 1]
+
+
 def test_an_averaged_run_ends_in_the_mean_of_its_iterates():
     """Iterates are recomputed by hand: u <- u - 0.5 sign(g), which overshoots the target to and fro."""
     budget, weights, now = make(1)
