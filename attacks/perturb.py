@@ -25,8 +25,8 @@ IDLE = 0.5
 POOR = 10.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
-DISCOUNT = 0.1
-"""An iterate whose score is 10 above another's counts 1/e of it in a mean."""
+DISCOUNT = 0.3
+"""An iterate whose score is 1 / DISCOUNT above another's counts 1/e of it in a mean."""
 
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
@@ -61,9 +61,9 @@ class AttackSettings:
     cap: float = 1.0
     """Longest step, in units of the one that would bring the linearised loss to 0."""
     averaged: bool = False
-    """Result in the mean of the iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs that
-    start near their end: single iterates scatter by the codec's noise, and boxes and landmarks of their mean, though
-    it is not tried itself, come back better than those of the best of them (docs/attack.md)."""
+    """Result in the mean of start and iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs
+    that start near their end: single iterates scatter by the codec's noise, and their mean, though it is not tried
+    itself, comes back better than the best of them (docs/attack.md)."""
 
     def goes_on(self, taken: int, score: float) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`."""
@@ -139,7 +139,7 @@ def perturb(
                 errors[name][item] = error[row]
                 # the first reading is of all frames
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
-        if mean is not None and taken and not detour:
+        if mean is not None and not detour:
             mean.add(active, reading.score, probe, reading.outputs)
         short = [row for row, goes_on in enumerate(going) if goes_on and (detour or reading.score[row] > 1.0)]
         if last or not short:
@@ -161,7 +161,7 @@ def perturb(
 
 
 class _Mean:
-    """The weighted mean of each frame's iterates after the first step."""
+    """The weighted mean of each frame's iterates, its start among them: that is a mean already, of earlier frames."""
 
     def __init__(self, count: int) -> None:
         self._iterates: list[list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = [[] for _ in range(count)]
