@@ -27,8 +27,6 @@ POOR = 10.0
 
 DISCOUNT = 0.3
 """An iterate whose score is 1 / DISCOUNT above another's counts 1/e of it in a mean."""
-START = 2.0
-"""The start of a warm run counts as this many iterates: it is the mean of those of earlier frames."""
 
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
@@ -142,7 +140,7 @@ def perturb(
                 # the first reading is of all frames
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
         if mean is not None and not detour:
-            mean.add(active, reading.score, probe, reading.outputs, 1.0 if taken else START)
+            mean.add(active, reading.score, probe, reading.outputs)
         short = [row for row, goes_on in enumerate(going) if goes_on and (detour or reading.score[row] > 1.0)]
         if last or not short:
             break
@@ -162,28 +160,18 @@ def perturb(
     return Outcome(best, errors, outputs, steps, passes, checks)
 
 
-@dataclass
-class _Iterate:
-    score: Tensor
-    count: float
-    delta: Tensor
-    outputs: dict[str, Tensor]
-
-
 class _Mean:
-    """The weighted mean of each frame's start and iterates."""
+    """The weighted mean of each frame's iterates, its start among them: that is a mean already, of earlier frames."""
 
     def __init__(self, count: int) -> None:
-        self._iterates: list[list[_Iterate]] = [[] for _ in range(count)]
+        self._iterates: list[list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = [[] for _ in range(count)]
 
-    def add(
-        self, items: Sequence[int], score: Tensor, probe: Tensor, outputs: Mapping[str, Tensor], count: float
-    ) -> None:
+    def add(self, items: Sequence[int], score: Tensor, probe: Tensor, outputs: Mapping[str, Tensor]) -> None:
         """Iterates (n, 3, h, w) of frames `items`; those in which a victim finds nothing are left out."""
         for row, item in enumerate(items):
             if torch.isfinite(score[row]):
                 read = {name: output[row].clone() for name, output in outputs.items()}
-                self._iterates[item].append(_Iterate(score[row], count, probe[row].clone(), read))
+                self._iterates[item].append((score[row], probe[row].clone(), read))
 
     def replace(self, best: Tensor, best_score: Tensor, outputs: Mapping[str, Tensor]) -> None:
         """Put the means in place of the best iterates, and of what is read from them. A frame that was good enough
@@ -191,11 +179,10 @@ class _Mean:
         for item, many in enumerate(self._iterates):
             if not many or best_score[item] <= 1.0:
                 continue
-            counts = torch.stack([one.count * torch.exp(DISCOUNT * (best_score[item] - one.score)) for one in many])
-            weights = counts / counts.sum()
-            best[item] = sum(w * one.delta for w, one in zip(weights.to(best), many, strict=True))
+            weights = torch.softmax(torch.stack([-DISCOUNT * score for score, _, _ in many]), dim=0)
+            best[item] = sum(w * delta for w, (_, delta, _) in zip(weights.to(best), many, strict=True))
             for name, output in outputs.items():
-                output[item] = sum(w * one.outputs[name] for w, one in zip(weights.to(output), many, strict=True))
+                output[item] = sum(w * read[name] for w, (_, _, read) in zip(weights.to(output), many, strict=True))
 
 
 @dataclass
