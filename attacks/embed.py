@@ -31,7 +31,7 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.0025, "gaze": 1.0}
+TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.0015, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They stand to each other about as
 what H.264 at CRF 23 costs on an untouched face, so that no victim is served at another's expense."""
 

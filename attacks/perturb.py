@@ -22,7 +22,7 @@ from victims.base import Objective
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 
-POOR = 10.0
+POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
 DISCOUNT = 0.3

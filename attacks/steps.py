@@ -258,7 +258,7 @@ METHODS: dict[str, Method] = {
         _optimiser(torch.optim.SGD, momentum="momentum"),
         {"lr": 0.1, "decay": 0.98, "momentum": 0.6},
         "Robbins and Monro 1951",
-        steps=40,
+        steps=24,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Makes what the pages show with the tool as it is: the picture of the three panels, and the notebook's outputs.
+"""Makes what the pages show with the tool as it is: the pictures, and the notebook's outputs.
 
     make docs
 
@@ -11,18 +11,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
+from numpy.typing import NDArray
 from PIL import Image
 
 from drsf_cli import DeidSettings, Models, compare, deidentify, make_demo_clip
+from drsf_cli.progress import Silent
 from drsf_cli.video import VideoReader
+from drsf_cli.work import Work
 
 HERE = Path(__file__).parent
 PICTURE = HERE / "images" / "three_panels.jpg"
+PERTURBATION = HERE / "images" / "perturbation.jpg"
 NOTEBOOK = HERE / "demo.ipynb"
 SECONDS = 0.24
 WIDTH = 1400
-"""Of the picture, px."""
+"""Of a picture, px."""
+GAIN = 4
+"""How much stronger the perturbation is shown than it is."""
 
 
 def make_picture(target: Path, seconds: float = SECONDS) -> None:
@@ -35,7 +42,27 @@ def make_picture(target: Path, seconds: float = SECONDS) -> None:
         deidentify(clip, folder / "driver_deid.mp4", settings, models=models)
         compare(clip, folder / "driver_deid.mp4", folder / "panels.mp4", models)
         *_, last = VideoReader(folder / "panels.mp4")
-    picture = Image.fromarray(last.image)
+    save(last.image, target)
+
+
+def make_perturbation(target: Path, seconds: float = SECONDS) -> None:
+    """The head in the last frame of a demo clip before it is encoded: original, obscured, perturbed, and the
+    perturbation alone, amplified around grey."""
+    with TemporaryDirectory() as name:
+        work = Work.on(make_demo_clip(Path(name) / "driver.mp4", seconds=seconds), DeidSettings())
+        survey = work.survey(Silent())
+        clip = work.clip(survey, work.cover(survey))
+        *_, (frame, image, embedded) = work.embed(clip, Silent())
+        covered = clip.covered(frame)
+    (one,) = embedded.values()
+    change = 127 + GAIN * (image.astype(int) - covered)
+    panels = [frame.image, covered, image, change.clip(0, 255).astype(np.uint8)]
+    save(np.concatenate([one.window.cut(panel) for panel in panels], axis=1), target)
+
+
+def save(image: NDArray[np.uint8], target: Path) -> None:
+    """(H, W, 3) RGB as a JPEG of WIDTH."""
+    picture = Image.fromarray(image)
     picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     target.parent.mkdir(exist_ok=True)
     picture.save(target, quality=82, optimize=True)
@@ -59,5 +86,6 @@ def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
 
 if __name__ == "__main__":
     make_picture(PICTURE)
+    make_perturbation(PERTURBATION)
     with TemporaryDirectory() as name:
         nbformat.write(run_notebook(NOTEBOOK, Path(name)), NOTEBOOK)

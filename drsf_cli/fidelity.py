@@ -45,7 +45,7 @@ def score(row: FrameErrors) -> float:
     return max(values, default=0.0)
 
 
-SHORT = 15.0
+SHORT = 30.0
 """A frame whose worst error is over this many tolerances goes back for more steps ..."""
 MORE_STEPS = 3
 """... and gets this many a round."""

@@ -86,14 +86,14 @@ def test_further_faces_are_compared_with_what_lies_where_they_do() -> None:
 def test_the_face_that_was_embedded_for_is_judged_and_no_larger_one() -> None:
     """A point chose the smaller of two faces; what is read where the larger one was says nothing."""
     survey = Survey([FrameObservation(0, 0.0, (face(100, 0, 30, 0),))], [(0,)], [], [0.0])
-    both = [FrameObservation(0, 0.0, (face(0, 0, 50, 60), face(100, 0, 30, 18)))]
+    both = [FrameObservation(0, 0.0, (face(0, 0, 50, 60), face(100, 0, 30, 36)))]
     result = fidelity(survey, both)
-    assert result.frames.summaries["gaze_degrees"].mean == pytest.approx(18)
+    assert result.frames.summaries["gaze_degrees"].mean == pytest.approx(36)
     assert result.others is None
     assert result.falling_short == [(0, 0)]
-    assert result.worst == {0: pytest.approx(18)}
-    assert score(result.faces[0, 0]) == pytest.approx(18)
-    assert SHORT < 18
+    assert result.worst == {0: pytest.approx(36)}
+    assert score(result.faces[0, 0]) == pytest.approx(36)
+    assert SHORT < 36
     lost = fidelity(survey, [FrameObservation(0, 0.0, (face(0, 0, 50, 60),))])
     assert lost.frames.missed == (0,)
     assert lost.badness == 50
