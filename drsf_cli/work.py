@@ -34,6 +34,8 @@ from victims.observe import Observer
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
 WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
 """Limit of steps of a frame that starts from its neighbour's perturbation, unless it is said."""
+WARM_PASSES = 12
+"""Passes that it may take through a lossy codec: with few victims they are more steps."""
 
 
 @dataclass
@@ -138,5 +140,6 @@ class Work:
         chain, s = self.models.attacker(self.camera), self.settings
         warm = s.warm_iter
         if warm is None:
-            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
+            victims = len(chain.victims) + len(self.repelled)
+            warm = WARM_STEPS_LOSSLESS if self.delivery is None else max(WARM_STEPS, WARM_PASSES // victims)
         return Embedder(chain, attack, live, warm, self.extra_stages, s.robust)
