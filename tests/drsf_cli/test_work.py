@@ -32,3 +32,11 @@ def test_frames_that_start_warm_take_what_their_passes_allow(
     work = Work.on(clip, settings)
     assert work.plan.attack is not None
     assert work.embedder(work.plan.attack, None).warm_steps == steps
+
+
+def test_repelled_models_leave_three_steps_at_least(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
+    work = Work.on(clip, DeidSettings(repel=("none",)))
+    work.repelled = dict.fromkeys(("one", "another"), work.models.torch_chain.detector)
+    assert work.plan.attack is not None
+    assert work.embedder(work.plan.attack, None).warm_steps == 3  # 12 passes among 5 would be 2
