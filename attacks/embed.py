@@ -34,6 +34,9 @@ the codec's macroblock."""
 TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.0015, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They stand to each other about as
 what H.264 at CRF 23 costs on an untouched face, so that no victim is served at another's expense."""
+TRIES = 3
+"""Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
+perturbation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +125,18 @@ class Embedder:
     codec: LiveCodec | None = None
     """What the result is delivered through, in the state in which the next run begins; None when that is lossless."""
     warm_steps: int = 3
-    """Limit of steps for a frame that starts from its neighbour's perturbation; one that is poor then gets as many
-    again."""
+    """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again."""
+    passes: float | None = None
+    """Mean of victim passes a frame to keep to, those of the first frame included: frames that start warm take up to
+    twice their steps where it allows, and no fewer than their steps where it does not."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     robust: bool = False
     """Take every second gradient through another delivery (`DETOURS`), and twice the warm steps: what is embedded then
     outlives a transcoding better."""
     _last: _Last | None = field(default=None, repr=False)
+    _saved: float = field(default=0.0, repr=False)
+    """Passes that earlier frames took fewer than `passes`; below zero, took more."""
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +153,8 @@ class Embedder:
             targets = targets[1:]
         # Only a codec needs to see frames together; without one each starts from the frame just before it.
         size = 1 if self.codec is None else max(1, len(targets))
+        warm = self.warm_steps * (2 if self.robust else 1)
         for begin in range(0, len(targets), size):
-            warm = self.warm_steps * (2 if self.robust else 1)
             done += self._run(targets[begin : begin + size], min(warm, self.settings.steps), None)
         return done
 
@@ -190,13 +197,17 @@ class Embedder:
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
         begun = written is not None or self._last is not None
-        warm = written is None and begun
-        settings = replace(self.settings, steps=steps, extra=steps if warm else 0, averaged=begun)
+        settings = replace(self.settings, steps=steps, tries=TRIES if begun else 0)
+        if written is None and begun:
+            allowed = 0.0 if self.passes is None else self.passes + self._saved / len(targets)
+            settings = replace(settings, extra=steps, passes=allowed)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:
+            if self.passes is not None:
+                self._saved += self.passes * len(targets) - float(outcome.passes.sum())
             last, image = targets[-1], results[-1].apply(targets[-1].covered)
-            self._last = _Last(outcome.delta[-1].cpu(), window, _drawn_at(outcome, last.face), image, last.focus)
+            self._last = _Last(outcome.going_on[-1].cpu(), window, _drawn_at(outcome, last.face), image, last.focus)
         return results
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:

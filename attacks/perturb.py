@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
+from attacks.trail import Trail
 from victims.base import Objective
 
 IDLE = 0.5
@@ -24,9 +25,6 @@ IDLE = 0.5
 
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
-
-DISCOUNT = 0.3
-"""An iterate whose score is 1 / DISCOUNT above another's counts 1/e of it in a mean."""
 
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
@@ -42,7 +40,6 @@ class Stage:
     """Error under which the victim is good enough, in the unit of Reading.error."""
     after: str | None = None
     """The stage whose output is this one's geometry."""
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,17 +54,19 @@ class AttackSettings:
     smoothing: float = 3.0
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
     extra: int = 0
-    """Further steps of a frame that is POOR after `steps`."""
+    """Further steps after `steps` of a frame that is POOR, or whose victim passes stay within `passes`."""
+    passes: float = 0.0
     cap: float = 1.0
     """Longest step, in units of the one that would bring the linearised loss to 0."""
-    averaged: bool = False
-    """Result in the mean of start and iterates instead of the best one, as Polyak and Juditsky 1992 average. For runs
-    that start near their end: single iterates scatter by the codec's noise, and their mean, though it is not tried
-    itself, comes back better than the best of them (docs/attack.md)."""
+    tries: int = 0
+    """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
+    average. For runs that start near their end: single iterates scatter by the codec's noise, their mean comes back
+    better than most of them, and of a few points near it one is luckier than the mean (docs/attack.md)."""
 
-    def goes_on(self, taken: int, score: float) -> bool:
-        """Whether a frame with `score` so far takes another step after `taken`."""
-        return taken < self.steps or (taken < self.steps + self.extra and score > POOR)
+    def goes_on(self, taken: int, score: float, passes: int) -> bool:
+        """Whether a frame with `score` so far takes another step after `taken`, with which its victim passes come to
+        `passes`."""
+        return taken < self.steps or (taken < self.steps + self.extra and (score > POOR or passes <= self.passes))
 
 
 @dataclass
@@ -75,11 +74,14 @@ class Outcome:
     """What an attack on a batch came to."""
 
     delta: Tensor
-    """(B, 3, h, w) best perturbations, or the means of all."""
+    """(B, 3, h, w) the best perturbations that were tried."""
     errors: dict[str, Tensor]
-    """Stage -> (B,) error of the best iterate."""
+    """Stage -> (B,) error of `delta`."""
+    going_on: Tensor
+    """(B, 3, h, w) what a next frame had best start from: the mean of all iterates where there are `tries`, else
+    `delta`. The luck of the best one ends with its frame."""
     outputs: dict[str, Tensor]
-    """Stage -> (B, ...) what is read from the best iterate, or the mean of what is read from all."""
+    """Stage -> (B, ...) what is read from `going_on`, by the mean of what was read."""
     steps: Tensor
     """(B,) steps taken."""
     passes: Tensor
@@ -111,36 +113,43 @@ def perturb(
     )
     delta = budget.project(start, list(range(count)))
     best = delta.clone()
-    best_score = torch.full((count,), torch.inf)
+    best_total, best_score = (torch.full((count,), torch.inf) for _ in range(2))
     errors = {stage.name: torch.full((count,), torch.inf) for stage in stages}
     outputs: dict[str, Tensor] = {}
     steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
     active = list(range(count))
-    mean = _Mean(count) if settings.averaged else None
+    pushing = 0
+    trail = Trail(count) if settings.tries else None
 
-    for taken in range(settings.steps + settings.extra + 1):
-        probe = rule.look_ahead(delta[active] / eps, active) * eps
-        going = [settings.goes_on(taken, float(best_score[item])) for item in active]
-        last = not any(going)
-        detour = bool(others) and taken % 2 == 1 and not last
-        through = others[taken // 2 % len(others)] if detour else channel
-        pixels = delivered(budget, delta, probe, active, through)
-        reading = _read(pixels, active, stages, with_gradient=not last)
-        pushed = torch.tensor(going) * len(reading.pulls)
-        passes[active] += pushed
-        checks[active] += len(stages) - pushed
-
-        better = [row for row, item in enumerate(active) if not detour and reading.score[row] < best_score[item]]
-        for row in better:
-            item = active[row]
-            best_score[item] = reading.score[row]
+    def keep(items: Sequence[int], probe: Tensor, reading: _Combined) -> None:
+        """Take each frame's probe that is better than all before it."""
+        for row, item in enumerate(items):
+            if not reading.total[row] < best_total[item]:
+                continue
+            best_total[item], best_score[item] = reading.total[row], reading.score[row]
             best[item] = probe[row]
             for name, error in reading.errors.items():
                 errors[name][item] = error[row]
                 # the first reading is of all frames
                 outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
-        if mean is not None and not detour:
-            mean.add(active, reading.score, probe, reading.outputs)
+
+    for taken in range(settings.steps + settings.extra + 1):
+        probe = rule.look_ahead(delta[active] / eps, active) * eps
+        going = [settings.goes_on(taken, float(best_score[item]), int(passes[item]) + pushing) for item in active]
+        last = not any(going)
+        detour = bool(others) and taken % 2 == 1 and not last
+        through = others[taken // 2 % len(others)] if detour else channel
+        pixels = delivered(budget, delta, probe, active, through)
+        reading = _read(pixels, active, stages, with_gradient=not last)
+        pushing = len(reading.pulls)
+        pushed = torch.tensor(going) * pushing
+        passes[active] += pushed
+        checks[active] += len(stages) - pushed
+
+        if not detour:
+            keep(active, probe, reading)
+            if trail is not None:
+                trail.add(active, reading.score, probe, reading.outputs)
         short = [row for row, goes_on in enumerate(going) if goes_on and (detour or reading.score[row] > 1.0)]
         if last or not short:
             break
@@ -155,34 +164,22 @@ def perturb(
         delta[items] = before + move * step_length(move, pulls, settings.cap)
         steps[items] += 1
         active = items
-    if mean is not None:
-        mean.replace(best, best_score, outputs)
-    return Outcome(best, errors, outputs, steps, passes, checks)
-
-
-class _Mean:
-    """The weighted mean of each frame's iterates, its start among them: that is a mean already, of earlier frames."""
-
-    def __init__(self, count: int) -> None:
-        self._iterates: list[list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = [[] for _ in range(count)]
-
-    def add(self, items: Sequence[int], score: Tensor, probe: Tensor, outputs: Mapping[str, Tensor]) -> None:
-        """Iterates (n, 3, h, w) of frames `items`; those in which a victim finds nothing are left out."""
-        for row, item in enumerate(items):
-            if torch.isfinite(score[row]):
-                read = {name: output[row].clone() for name, output in outputs.items()}
-                self._iterates[item].append((score[row], probe[row].clone(), read))
-
-    def replace(self, best: Tensor, best_score: Tensor, outputs: Mapping[str, Tensor]) -> None:
-        """Put the means in place of the best iterates, and of what is read from them. A frame that was good enough
-        at its start keeps it."""
-        for item, many in enumerate(self._iterates):
-            if not many or best_score[item] <= 1.0:
-                continue
-            weights = torch.softmax(torch.stack([-DISCOUNT * score for score, _, _ in many]), dim=0)
-            best[item] = sum(w * delta for w, (_, delta, _) in zip(weights.to(best), many, strict=True))
-            for name, output in outputs.items():
-                output[item] = sum(w * read[name] for w, (_, _, read) in zip(weights.to(output), many, strict=True))
+    going_on = best.clone()
+    if trail is not None:
+        means = {item: mean for item in range(count) if best_score[item] > 1.0 and (mean := trail.mean(item))}
+        for number in range(settings.tries):
+            items = [item for item in means if best_score[item] > 1.0]
+            if not items:
+                break
+            probe = torch.stack([trail.near(item, means[item].delta, number) for item in items])
+            reading = _read(delivered(budget, best, probe, items, channel), items, stages, with_gradient=False)
+            checks[items] += len(stages)
+            keep(items, probe, reading)
+        for item, mean in means.items():
+            going_on[item] = mean.delta
+            for name, output in mean.outputs.items():
+                outputs[name][item] = output
+    return Outcome(best, errors, going_on, outputs, steps, passes, checks)
 
 
 @dataclass
@@ -236,6 +233,7 @@ def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], ch
 @dataclass
 class _Combined:
     score: Tensor  # (n,) the worst of error / tolerance
+    total: Tensor  # (n,) their sum
     pulls: list[Pull]
     errors: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -252,16 +250,16 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
         ratio = (reading.error / stage.tolerance).cpu()
         if with_gradient and bool((ratio > IDLE).any()):
             (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
-            wanting = (ratio > IDLE).to(pixels.device) * stage.weight
+            wanting = (ratio > IDLE).to(pixels.device)
             own = torch.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
             excess = (ratio / IDLE - 1.0).clamp(0.0, 2.0).to(pixels.device)
             pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own, excess))
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()
         ratios.append(ratio)
-    return _Combined(
-        torch.stack(ratios).amax(dim=0), pulls, errors, {name: output.cpu() for name, output in outputs.items()}
-    )
+    shares = torch.stack(ratios)
+    on_cpu = {name: output.cpu() for name, output in outputs.items()}
+    return _Combined(shares.amax(dim=0), shares.sum(dim=0), pulls, errors, on_cpu)
 
 
 def unit(gradient: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ from victims.observe import Observer
 
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
 WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
-"""Limit of steps of a frame that starts from its neighbour's perturbation, unless it is said."""
-WARM_PASSES = 12
-"""Passes that it may take through a lossy codec: with few victims they are more steps."""
+"""Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
+PASSES = 12
+"""... and through a lossy codec more of them, as long as all frames keep to this mean of victim passes."""
 
 
 @dataclass
@@ -138,8 +138,7 @@ class Work:
     def embedder(self, attack: AttackSettings, live: LiveCodec | None) -> Embedder:
         """Of one face, from nothing."""
         chain, s = self.models.attacker(self.camera), self.settings
-        warm = s.warm_iter
+        warm, passes = s.warm_iter, None
         if warm is None:
-            victims = len(chain.victims) + len(self.repelled)
-            warm = WARM_STEPS_LOSSLESS if self.delivery is None else max(WARM_STEPS, WARM_PASSES // victims)
-        return Embedder(chain, attack, live, warm, self.extra_stages, s.robust)
+            warm, passes = (WARM_STEPS_LOSSLESS, None) if self.delivery is None else (WARM_STEPS, PASSES)
+        return Embedder(chain, attack, live, warm, passes, self.extra_stages, s.robust)

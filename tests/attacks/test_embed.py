@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from attacks.embed import _within, bolder, carried, moved, similarity
-from victims.base import Window
+from attacks.embed import Embedder, Target, _within, bolder, carried, moved, similarity
+from attacks.perturb import AttackSettings, Stage
+from victims.base import Objective, Reading, Window
 from victims.face import Array, Face
 from victims.face_model import FACE_MODEL_68
+from victims.observe import Observer
 
 WINDOW = Window(64, 32, 256, 224)
 
@@ -108,3 +114,32 @@ def test_a_face_beside_the_window_changes_nothing() -> None:
 
 def test_a_focus_is_clipped_to_the_window() -> None:
     assert _within((10, 40, 400, 90), Window(32, 32, 64, 64)) == (0, 8, 64, 58)
+
+
+class Never(Objective):
+    """A victim that is always some tolerances off."""
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        value = pixels.square().mean(dim=(1, 2, 3))
+        return Reading(value, torch.full_like(value, 5.0).detach(), value.detach())
+
+
+class WithoutVictims(Embedder):
+    def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
+        return [Stage("detector", Never(), 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "taken"),
+    [(None, [10, 3, 3, 3, 3]), (6.0, [10, 3, 5, 6, 6]), (2.0, [10, 3, 3, 3, 3]), (9.0, [10, 6, 6, 6, 6])],
+)
+def test_frames_keep_to_a_mean_of_passes(passes: float | None, taken: list[int]) -> None:
+    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which takes
+    three steps at least and six at most."""
+    chain = cast(Observer, SimpleNamespace(detector=SimpleNamespace(device=torch.device("cpu"))))
+    embedder = WithoutVictims(chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, passes=passes)
+    image, mask = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64), bool)
+    mask[8:56, 8:56] = True
+    face = Face(np.array([12.0, 12.0, 52.0, 52.0]), 0.9)
+    done = embedder.embed([Target(index, image, mask, image, face, index) for index in range(5)])
+    assert [one.passes for one in done] == taken

@@ -116,39 +116,92 @@ def test_a_poor_frame_takes_more_steps():
     assert outcome.checks.tolist() == [1, 1]
 
 
-def test_an_averaged_run_ends_in_the_mean_of_its_iterates():
-    """Iterates are recomputed by hand: u <- u - 0.5 sign(g), which overshoots the target to and fro."""
+def test_a_frame_takes_more_steps_where_its_passes_allow():
+    """One pass a step, and errors that are neither poor nor good: 3 passes, 7, and no more than `steps + extra`."""
+    for passes, steps in ((0, 3), (3, 3), (7, 7), (12, 8)):
+        budget, weights, now = make(1)
+        settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 1e-4}, 0.0, extra=5, passes=passes, cap=0.0)
+        stage = Stage("detector", Projection(weights, now + 0.3), 0.1)
+        outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
+        assert outcome.steps.tolist() == outcome.passes.tolist() == [steps]
+
+
+def overshooting(tries, growth=1.0, tolerance=0.2):
+    """An i-fgsm run that goes to and fro about its target: what it came to, its start and three iterates as recomputed
+    by hand (u <- u - a sign(g), a = 0.5 growth^k), and what gives a perturbation's score."""
     budget, weights, now = make(1)
-    settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 0.5, "decay": 1.0}, smoothing=0.0, cap=0.0, averaged=True)
+    options = {"alpha": 0.5, "decay": growth}
+    settings = AttackSettings("i-fgsm", EPS, 3, options, smoothing=0.0, cap=0.0, tries=tries)
     target = now + 0.3
-    outcome = perturb(
-        budget, torch.zeros_like(budget.base), [Stage("detector", Projection(weights, target), 0.2)], settings
-    )
+    stage = Stage("detector", Projection(weights, target), tolerance)
+    outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
 
     def read(delta):
         pixels = ((budget.base + delta) * 255.0).round() / 255.0
         return float((pixels * weights).sum())
 
     delta = torch.zeros_like(budget.base)
-    iterates = [(abs(read(delta) - float(target)) / 0.2, delta)]
-    for _ in range(3):
+    iterates = [delta]
+    for taken in range(3):
         side = 1.0 if read(delta) > float(target) else -1.0
-        delta = (delta - 0.5 * EPS * side * weights.sign() * budget.mask).clamp(-EPS, EPS)
-        iterates.append((abs(read(delta) - float(target)) / 0.2, delta))
-    counts = [math.exp(-0.3 * score) for score, _ in iterates]
-    wanted = sum(count * delta for count, (_, delta) in zip(counts, iterates, strict=True)) / sum(counts)
-    torch.testing.assert_close(outcome.delta, wanted, rtol=0, atol=1e-5)
-    for _, iterate in iterates:  # and not any one of them
-        assert (outcome.delta - iterate).abs().max() > 0.005
+        delta = (delta - 0.5 * growth**taken * EPS * side * weights.sign() * budget.mask).clamp(-EPS, EPS)
+        iterates.append(delta)
+    return outcome, iterates, lambda delta: abs(read(delta) - float(target)) / tolerance
 
 
-def test_an_averaged_run_keeps_a_start_that_is_good():
+def weighted_mean(iterates, score):
+    counts = [math.exp(-0.3 * score(delta)) for delta in iterates]
+    return sum(count * delta for count, delta in zip(counts, iterates, strict=True)) / sum(counts)
+
+
+def test_a_run_with_tries_goes_on_from_the_mean_of_its_iterates():
+    outcome, iterates, score = overshooting(tries=1)
+    torch.testing.assert_close(outcome.going_on, weighted_mean(iterates, score), rtol=0, atol=1e-5)
+    for iterate in iterates:  # and not from any one of them
+        assert (outcome.going_on - iterate).abs().max() > 0.005
+
+
+@pytest.mark.parametrize(
+    ("tries", "growth", "tolerance", "winner"),
+    [(0, 1.0, 0.2, 0), (1, 1.0, 0.2, 4), (0, 1.2, 0.1, 0), (3, 1.2, 0.1, 0), (4, 1.2, 0.1, 7)],
+)
+def test_the_best_of_all_that_was_tried_is_delivered(tries, growth, tolerance, winner):
+    """0 to 3 are start and iterates, 4 is the mean, 5 to 7 three tenths of the way from it to the best ones."""
+    outcome, iterates, score = overshooting(tries, growth, tolerance)
+    mean = weighted_mean(iterates, score)
+    points = [*iterates, mean, *(mean + 0.3 * (one - mean) for one in sorted(iterates, key=score)[:3])]
+    assert min(points[: 4 + tries], key=score) is points[winner]
+    torch.testing.assert_close(outcome.delta, points[winner], rtol=0, atol=1e-5)
+    assert float(outcome.errors["detector"][0]) == pytest.approx(tolerance * score(points[winner]), abs=1e-4)
+    assert outcome.passes.tolist() == [3]
+    assert outcome.checks.tolist() == [1 + tries]
+    if tries == 0:
+        torch.testing.assert_close(outcome.going_on, points[winner], rtol=0, atol=1e-5)
+
+
+def test_a_start_that_is_good_is_kept_and_nothing_tried():
     budget, weights, now = make(2)
     stage = Stage("detector", Projection(weights, now + torch.tensor([0.0, 0.6])), 0.05)
-    settings = AttackSettings("i-fgsm", EPS, 3, averaged=True)
+    settings = AttackSettings("i-fgsm", EPS, 3, tries=2)
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
-    assert (outcome.delta[0] == 0).all()
-    assert (outcome.delta[1] != 0).any()
+    for delta in (outcome.delta, outcome.going_on):
+        assert (delta[0] == 0).all()
+        assert (delta[1] != 0).any()
+    assert outcome.checks.tolist() == [0, 3]
+
+
+def test_the_sum_of_errors_decides_what_is_best():
+    """The worst error alone would call a start better that every step leaves for what most victims want."""
+    budget, weights, now = make(1)
+    wanted = {"one": (1.0, 0.25), "two": (1.0, 0.26), "other": (-1.0, 0.16)}  # direction, tolerance
+    stages = [Stage(name, Projection(weights, now + side * 0.4), limit) for name, (side, limit) in wanted.items()]
+    settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 0.03, "decay": 1.0}, smoothing=0.0, cap=0.0)
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
+    worst = max(float(outcome.errors[stage.name][0]) / stage.tolerance for stage in stages)
+    total = sum(float(outcome.errors[stage.name][0]) / stage.tolerance for stage in stages)
+    at_start = [0.4 / limit for _, limit in wanted.values()]
+    assert worst > max(at_start) + 0.1
+    assert total < sum(at_start) - 0.1
 
 
 def test_a_stage_gets_the_output_of_the_one_before():
