@@ -23,6 +23,8 @@ from victims.base import Objective
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 
+FAR = 4.0
+"""No victim counts more than this many that are one tolerance off."""
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
@@ -191,7 +193,7 @@ class Pull:
     gradient: Tensor
     """(n, 3, h, w)"""
     excess: Tensor
-    """(n,) how far the victim is from being good enough, 0..2."""
+    """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
     def of(self, rows: Sequence[int]) -> Pull:
         return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
@@ -252,7 +254,7 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
             (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
             wanting = (ratio > IDLE).to(pixels.device)
             own = torch.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
-            excess = (ratio / IDLE - 1.0).clamp(0.0, 2.0).to(pixels.device)
+            excess = ((ratio - IDLE) / (1.0 - IDLE)).clamp(0.0, FAR).to(pixels.device)
             pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own, excess))
         outputs[stage.name] = reading.output
         errors[stage.name] = reading.error.cpu()

@@ -31,6 +31,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.format import Flags as FormatFlags
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -158,7 +159,8 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
     FFmpeg's display matrix, snapped to the nearest quarter turn.
     """
-    side_data = cast(Any, frame.side_data).get("DISPLAYMATRIX")
+    # not `frame.side_data`: that refers to the frame and the frame to it, which keeps its picture for long
+    side_data = cast(Any, SideDataContainer)(frame).get("DISPLAYMATRIX")
     if side_data is None:
         return 1, 0, 0, 1
     a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])

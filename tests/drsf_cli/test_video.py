@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -178,6 +179,24 @@ def test_transport_stream_starts_at_zero_and_in_step(tmp_path: Path) -> None:
     gap = _seconds(path)[0] - _packets(path)[0][0]
     assert frames[0].pts == pytest.approx(max(0, float(gap)), abs=1e-4)
     assert np.diff([frame.pts for frame in frames]) == pytest.approx(0.04)
+
+
+def test_decoded_pictures_go_with_their_frames(tmp_path: Path) -> None:
+    """Without the garbage collector's help: it comes too seldom for objects that hold megabytes."""
+    path = clips.make_clip(tmp_path / "in.mp4", [np.full((48, 64, 3), value, np.uint8) for value in range(40)])
+
+    def alive() -> int:
+        return sum(type(one) is av.VideoFrame for one in gc.get_objects())
+
+    gc.collect()
+    before, most = alive(), 0
+    gc.disable()
+    try:
+        for _ in VideoReader(path):
+            most = max(most, alive() - before)
+    finally:
+        gc.enable()
+    assert 0 < most <= 10  # what is being decoded ahead
 
 
 def test_start_and_end_give_the_same_frames_as_reading_all(tmp_path: Path) -> None:
