@@ -34,7 +34,7 @@ the codec's macroblock."""
 TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.001, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for the landmarks, which the other victims' steps disturb most."""
-TRIES = 3
+TRIES = 4
 """Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
 perturbation."""
 

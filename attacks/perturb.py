@@ -18,11 +18,13 @@ from torch.nn import functional
 from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
 from attacks.trail import Trail
-from victims.base import Objective
+from victims.base import Objective, Reading
 
 IDLE = 0.5
-"""A victim whose error is under this share of its tolerance does not push."""
-
+"""A victim whose error is under this share of its tolerance does not push ..."""
+BEHIND = 1 / 3
+"""... nor one whose error, in tolerances, is under this share of the worst one's: the passes that it would cost bring
+more where they are needed."""
 FAR = 4.0
 """No victim counts more than this many that are one tolerance off."""
 POOR = 20.0
@@ -242,26 +244,29 @@ class _Combined:
 
 
 def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool) -> _Combined:
-    outputs: dict[str, Tensor] = {}
-    errors: dict[str, Tensor] = {}
-    ratios = []
-    pulls: list[Pull] = []
+    readings: dict[str, Reading] = {}
     for stage in stages:
-        geometry = outputs.get(stage.after) if stage.after else None
-        reading = stage.objective.read(pixels, items, geometry)
-        ratio = (reading.error / stage.tolerance).cpu()
-        if with_gradient and bool((ratio > IDLE).any()):
-            (own,) = torch.autograd.grad(reading.loss.sum(), pixels)
-            wanting = (ratio > IDLE).to(pixels.device)
-            own = torch.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
-            excess = ((ratio - IDLE) / (1.0 - IDLE)).clamp(0.0, FAR).to(pixels.device)
-            pulls.append(Pull(torch.nan_to_num(reading.loss.detach()) * wanting, own, excess))
-        outputs[stage.name] = reading.output
-        errors[stage.name] = reading.error.cpu()
-        ratios.append(ratio)
-    shares = torch.stack(ratios)
-    on_cpu = {name: output.cpu() for name, output in outputs.items()}
-    return _Combined(shares.amax(dim=0), shares.sum(dim=0), pulls, errors, on_cpu)
+        before = readings.get(stage.after) if stage.after else None
+        readings[stage.name] = stage.objective.read(pixels, items, None if before is None else before.output)
+    errors = {name: reading.error.cpu() for name, reading in readings.items()}
+    shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
+    worst = shares.amax(dim=0)
+    wanting = (shares > IDLE) & (shares >= BEHIND * worst)
+    pulls = [
+        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
+        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
+        if with_gradient and bool(wants.any())
+    ]
+    outputs = {name: reading.output.cpu() for name, reading in readings.items()}
+    return _Combined(worst, shares.sum(dim=0), pulls, errors, outputs)
+
+
+def _pull(reading: Reading, pixels: Tensor, wanting: Tensor, share: Tensor) -> Pull:
+    """Of the frames that are `wanting` (n,) bool; `share` (n,): error / tolerance."""
+    (gradient,) = torch.autograd.grad(reading.loss.sum(), pixels)
+    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
+    excess = ((share - IDLE) / (1.0 - IDLE)).clamp(0.0, FAR)
+    return Pull(torch.nan_to_num(reading.loss.detach()) * wanting, gradient, excess)
 
 
 def unit(gradient: Tensor) -> Tensor:

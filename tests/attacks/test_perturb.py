@@ -190,6 +190,19 @@ def test_a_start_that_is_good_is_kept_and_nothing_tried():
     assert outcome.checks.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize(("second", "pushing"), [(0.06, 1), (0.13, 2), (0.5, 2)])
+def test_a_victim_that_is_far_less_off_than_another_is_not_run_backward(second, pushing):
+    """The first is 9 tolerances off; a third of that counts."""
+    budget, weights, now = make(1)
+    stages = [
+        Stage("detector", Projection(weights, now + 0.27), 0.03),
+        Stage("aligner", Projection(weights.flip(-1), (budget.base * weights.flip(-1)).sum().view(1) + second), 0.03),
+    ]
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}))
+    assert outcome.passes.tolist() == [pushing]
+    assert outcome.checks.tolist() == [2 - pushing + 2]
+
+
 def test_the_sum_of_errors_decides_what_is_best():
     """The worst error alone would call a start better that every step leaves for what most victims want."""
     budget, weights, now = make(1)
