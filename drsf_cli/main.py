@@ -27,7 +27,7 @@ from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.shards import Shard, parse_shard
 from drsf_cli.versions import versions
 from drsf_cli.weights_command import app as weights_app
-from weights.errors import BatchError, DrsfError, InputError, UsageError
+from weights.errors import BatchError, DrsfError, OutputError, UsageError
 from weights.files import write_atomically
 
 if TYPE_CHECKING:
@@ -505,7 +505,7 @@ def evaluate(
     result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred)
     for path in () if plot is None else plot_paths(result, plot):
         if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists already; give --overwrite or another --plot.")
+            raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
     if not quiet:
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):
@@ -691,9 +691,9 @@ def _root(
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already; give --overwrite or another name.")
+        raise OutputError(f"{path} exists already; give --overwrite or another name.")
     if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a folder; make it first.")
+        raise OutputError(f"{path.parent} is not a folder; make it first.")
 
 
 def _print_error(error: DrsfError | str) -> None:

@@ -52,12 +52,12 @@ class Work:
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
         plan = check(settings)
+        key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+        models = models or Models.load(*key)
         reader = VideoReader(source, settings.start, settings.end)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
-        key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
-        models = models or Models.load(*key)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         return cls(settings, plan, reader, models, camera)

@@ -207,7 +207,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     """
     own = module.state_dict()
     for key, value in own.items():
-        if key.endswith("num_batches_tracked"):
+        if key.endswith("num_batches_tracked") and key not in state:
             continue
         if key not in state:
             raise WeightsError(

@@ -29,6 +29,7 @@ from victims.base import Detector, ExportSpec, Image, Network, Objective, Readin
 from victims.boxes import iou, iou_tensor
 from victims.face import Array, Detections
 from weights import store
+from weights.errors import UsageError
 
 MIN_FACE = 20
 """Smallest face sought, px."""
@@ -560,7 +561,12 @@ def _logits_network(module: nn.Module, softmax: str, name: str, source: str) -> 
 
 
 def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown: bool = False) -> Mtcnn:
-    """MTCNN with the weights inside the facenet-pytorch package; raises WeightsError when they are damaged."""
+    """MTCNN with the weights inside the facenet-pytorch package; raises WeightsError when they are damaged, UsageError
+    for an `override`: three networks do not come in one file."""
+    if override is not None:
+        raise UsageError(
+            f"{name}@{override} cannot be read: {name} takes the weights inside facenet-pytorch; leave @ out."
+        )
     networks: dict[str, Network] = {}
     hashes = {}
     for key, (kind, softmax) in {

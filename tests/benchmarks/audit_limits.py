@@ -32,7 +32,7 @@ from attacks.obscure import (
 )
 from drsf_cli.audit import OPEN_SHARE, RETURNED_LIMIT, compare_region, returned_share
 from tests.benchmarks.covering import CLIPS, detections_of
-from tests.conftest import ROOT
+from tests.benchmarks.main_job import SHARED
 from victims.base import Image
 from victims.face import Array
 from victims.track import cover_boxes, link
@@ -89,7 +89,7 @@ def main() -> int:
     rows: dict[str, list[tuple[float, float]]] = {}
     generator = np.random.default_rng(0)
     for name in CLIPS:
-        clip = ROOT.parent / "shared" / "data" / name
+        clip = SHARED / "data" / name
         _, seen, times, (height, width) = detections_of(clip)
         covers = cover_boxes(link(seen, times), times)
         with av.open(str(clip)) as container:

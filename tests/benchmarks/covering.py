@@ -26,7 +26,7 @@ import numpy as np
 
 from attacks.obscure import Pixelate, head_region, plan_regions, region_mask
 from drsf_cli.covering import see_all
-from tests.conftest import ROOT
+from tests.benchmarks.main_job import SHARED
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn
 from victims.retinaface import load_retinaface
@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--retinaface", type=Path, help="weights of a second detector that covers")
     parser.add_argument("clips", nargs="*", type=Path)
     arguments = parser.parse_args()
-    clips = arguments.clips or [ROOT.parent / "shared" / "data" / name for name in CLIPS]
+    clips = arguments.clips or [SHARED / "data" / name for name in CLIPS]
     results = [measure(clip, arguments.retinaface) for clip in clips]
     return 0 if all(results) else 1
 

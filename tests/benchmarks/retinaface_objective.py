@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from tests.conftest import ROOT
+from tests.benchmarks.main_job import SHARED
 from victims.base import Image, Window
 from victims.boxes import iou
 from victims.face import Array
@@ -90,11 +90,10 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=24, help="of 255")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    shared = ROOT.parent / "shared"
-    victim = load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25.pth")
+    victim = load_retinaface("retinaface", SHARED / "weights" / "retinaface_mobilenet0.25.pth")
     steps = sorted({10, 20, arguments.steps})
     rows = []
-    for name, image in images(shared / "data"):
+    for name, image in images(SHARED / "data"):
         lost, overlaps = recover(victim, image, arguments.eps / 255, steps)
         rows.append(overlaps)
         print(f"{name:26} faces lost {lost}  IoU {'  '.join(f'{value:.3f}' for value in overlaps)}", flush=True)

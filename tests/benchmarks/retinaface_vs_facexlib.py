@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from facexlib.detection.retinaface import RetinaFace as Facexlib
 
-from tests.conftest import ROOT
+from tests.benchmarks.main_job import SHARED
 from victims.boxes import iou
 from victims.retinaface import THRESHOLD, load_retinaface
 
@@ -25,8 +25,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="of so many frames, one")
     every = parser.parse_args().every
     torch.set_num_threads(1)
-    shared = ROOT.parent / "shared"
-    ours = load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25.pth")
+    ours = load_retinaface("retinaface", SHARED / "weights" / "retinaface_mobilenet0.25.pth")
     network = ours.networks["retinaface"]
     assert isinstance(network, torch.nn.Module)
     theirs = Facexlib("mobile0.25", device="cpu")
@@ -34,7 +33,7 @@ def main() -> None:
 
     frames = faces = unequal = 0
     lowest, furthest = 1.0, 0.0
-    with av.open(str(shared / "data" / "street_1080p_audio.mp4")) as container:
+    with av.open(str(SHARED / "data" / "street_1080p_audio.mp4")) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index % every:
                 continue

@@ -225,7 +225,7 @@ def test_each_pair_of_folders_has_a_plot(tmp_path: Path, capsys: pytest.CaptureF
     assert all(picture is not None and picture.std() > 5 for picture in map(cv2.imread, map(str, found)))
     found[0].write_bytes(b"older")
     found[1].unlink()
-    assert main([*command, str(plots)]) == 2
+    assert main([*command, str(plots)]) == 4
     assert "a.png exists already" in capsys.readouterr().err
     assert not found[1].exists()
     assert main([*command, str(plots), "--overwrite"]) == 0

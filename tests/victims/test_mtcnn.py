@@ -17,6 +17,8 @@ from victims.area import AreaSampler, area_matrix
 from victims.base import Window
 from victims.boxes import iou, iou_tensor
 from victims.mtcnn import cell_boxes, load_mtcnn, pyramid_scales, rectangles, suppress_contained
+from victims.registry import load
+from weights.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +204,8 @@ def test_the_whole_cascade_returns_the_box_after_an_attack(mtcnn, scene):
     assert iou(best, box) > 0.95
     assert float(outcome.errors["detector"][0]) == pytest.approx(1 - float(iou(best, box)), abs=2e-3)
     assert (attacked[~mask] == covered[~mask]).all()
+
+
+def test_a_file_of_one_s_own_is_refused():
+    with pytest.raises(UsageError, match=r"mtcnn@own\.pth cannot be read"):
+        load("mtcnn@own.pth", "detector")
