@@ -63,10 +63,6 @@ class Survey:
     def track_count(self) -> int:
         return 1 + max((number for own in self.tracks for number in own), default=-1)
 
-    @property
-    def any_face(self) -> bool:
-        return any(len(found) for found in self.seen)
-
 
 def survey_video(
     reader: VideoReader,
@@ -104,19 +100,18 @@ def survey_video(
 def plan_cover(
     survey: Survey, reader: VideoReader, settings: DeidSettings, obscuring: Obscuring
 ) -> list[tuple[Region, ...]]:
-    """What each frame must hide. Raises NoFaceError where nothing was seen and `on_no_face` says to refuse."""
+    """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
+    refuse, whatever regions there are: these may be meant for other clips."""
     height, width = reader.info.height, reader.info.width
     manual = [parse_region(text) for text in settings.regions]
-    if not survey.any_face and not manual:
-        if settings.on_no_face == "refuse":
-            raise NoFaceError(
-                f"{reader.path}: no face is seen in any frame; cover a part by hand with --region, cover everything "
-                "with --on-no-face solid, or copy the clip as it is with --on-no-face copy."
-            )
-        if settings.on_no_face == "solid":
-            return [(whole_frame(height, width, obscuring),)] * len(survey.times)
-        return [()] * len(survey.times)
     tracks = link(survey.seen, survey.times, settings.max_gap)
+    if not tracks and settings.on_no_face == "refuse":
+        raise NoFaceError(
+            f"{reader.path}: no face is seen in any frame; cover everything with --on-no-face solid, or show what "
+            "--region does not cover with --on-no-face copy."
+        )
+    if not tracks and settings.on_no_face == "solid":
+        return [(whole_frame(height, width, obscuring),)] * len(survey.times)
     covers: list[list[CoverBox]] = cover_boxes(tracks, survey.times, settings.max_gap)
     return plan_regions(add_regions(covers, manual, survey.times), obscuring, height, width)
 

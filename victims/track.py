@@ -33,7 +33,7 @@ CERTAIN_SCORE = 0.7
 
 SUSTAINED_HITS = 3
 """So many detections of any score within a second are a face too. So many that reach `CERTAIN_SCORE` make it certain:
-only such a track is held beyond the gap, since false alarms come alone or weak."""
+only such a track is held to the ends of the clip, since false alarms come alone or weak."""
 
 RADIUS_S = 0.1
 """A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
@@ -193,7 +193,7 @@ def cover_boxes(
     * In a longer gap: the last box before it and the first after it, both, all through the gap.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
       the clip: a head that is no longer detected has most likely only turned away). Uncertain tracks, with
-      fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for `extend_s` only,
+      fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for `extend_s` only there,
       unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
@@ -224,7 +224,7 @@ def cover_boxes(
                 held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
-                    if (inner and sure) or passed <= reach:
+                    if inner or passed <= reach:
                         covers[index].append(held)
                     if velocity.any() and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
