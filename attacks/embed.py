@@ -31,9 +31,9 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.02, "aligner": 0.001, "gaze": 1.0}
+TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
-at CRF 23 costs on an untouched face, half of it for the landmarks, which the other victims' steps disturb most."""
+at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
 TRIES = 4
 """Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
 perturbation."""

@@ -22,7 +22,7 @@ from victims.base import Objective, Reading
 
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push ..."""
-BEHIND = 1 / 3
+BEHIND = 0.25
 """... nor one whose error, in tolerances, is under this share of the worst one's: the passes that it would cost bring
 more where they are needed."""
 FAR = 4.0
