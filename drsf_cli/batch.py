@@ -20,7 +20,7 @@ from drsf_cli.models import Models
 from drsf_cli.outputs import Job, Wish, plan_jobs
 from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress
-from drsf_cli.resume import clear_leftovers, finished
+from drsf_cli.resume import clear_leftovers, finished, restore_page
 from drsf_cli.settings import DeidSettings
 from drsf_cli.shards import Shard
 from drsf_cli.versions import versions
@@ -119,6 +119,7 @@ def attempted(
         if resume:
             document = finished(job)
             if document is not None:
+                restore_page(job, document)
                 return Result(job, "skipped", time.monotonic() - began, worker, figures=figures(document))
             clear_leftovers(job, keep)
         make_folder(job.output.parent)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from drsf_cli.baselines import SHOWN_STEP
-from drsf_cli.files import page_path, report_path
 from drsf_cli.models import Models
+from drsf_cli.outputs import Job
 from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report import SAMPLES
@@ -112,20 +112,13 @@ class Stopwatch:
         return seconds
 
 
-def dry_run_of(
-    source: Path,
-    output: Path,
-    settings: DeidSettings,
-    models: Models,
-    *,
-    report: Path | None = None,
-    progress: Progress | None = None,
-) -> Forecast:
-    """Try the first frames. Raises what the run would raise for its input and its outputs."""
+def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
+    """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
+    of several inputs."""
+    source, output, settings = job.source, job.output, job.settings
     reader = VideoReader(source, settings.start, settings.end)
-    writes = (output, report or report_path(output), *([page_path(output)] if settings.html else []))
-    for path in writes:
-        _refuse(path, settings.overwrite)
+    for path in job.files:
+        _refuse(path, settings.overwrite, folder_is_made)
     frames = _frame_count(reader, settings)
     most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.batch_size)
     first = list(islice(iter(reader), most + 1))
@@ -156,7 +149,7 @@ def dry_run_of(
         notes.append(f"The audit of the trial failed: {document['audit']['problems'][0]}")
     return Forecast(
         source=source,
-        writes=writes,
+        writes=job.files,
         frames=frames,
         width=reader.info.width,
         height=reader.info.height,
@@ -169,11 +162,14 @@ def dry_run_of(
     )
 
 
-def _refuse(path: Path, overwrite: bool) -> None:
+def _refuse(path: Path, overwrite: bool, folder_is_made: bool) -> None:
     """As the run would, but without touching the place."""
     if os.path.lexists(path) and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"{path} exists already; pass --overwrite to replace it.")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    folder = path.parent
+    while folder_is_made and not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OutputError(f"{path} cannot be written there; choose another folder.")
 
 

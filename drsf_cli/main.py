@@ -347,7 +347,7 @@ def deid(
     share = None if shard is None else parse_shard(shard, os.environ)
     batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
     if dry_run:
-        _forecast(batch, quiet)
+        _forecast(batch, resume, quiet)
         return
     chosen = _engine(engine, address, workers)
     if batch.several or engine != "local":
@@ -356,29 +356,44 @@ def deid(
         _deid_one(batch.jobs[0], resume, quiet)
 
 
-def _forecast(batch: Batch, quiet: bool) -> None:
+def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
     from drsf_cli import tables
     from drsf_cli.dry_run import dry_run_of
     from drsf_cli.models import Models
+    from drsf_cli.resume import finished
 
     models: dict[VictimNames, Models] = {}
+    failures: list[Path] = []
     for job in batch.jobs:
+        if resume and finished(job) is not None:
+            out.print(f"{job.output} is finished already.", soft_wrap=True)
+            continue
         s = job.settings
         if s.victims not in models:
             models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
-        with bars(quiet) as progress:
-            forecast = dry_run_of(job.source, job.output, s, models[s.victims], report=job.report, progress=progress)
-        out.print(tables.forecast(forecast))
+        try:
+            with bars(quiet) as progress:
+                forecast = dry_run_of(job, models[s.victims], folder_is_made=batch.several, progress=progress)
+        except DrsfError as error:
+            if not batch.several:
+                raise
+            _print_error(error)
+            failures.append(job.source)
+        else:
+            out.print(tables.forecast(forecast))
+    if failures:
+        raise BatchError(f"{len(failures)} of {len(batch.jobs)} inputs would fail, the first is {failures[0]}.")
 
 
 def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
     from drsf_cli import tables
     from drsf_cli.models import Models
     from drsf_cli.pipeline import deidentify
-    from drsf_cli.resume import clear_leftovers, finished
+    from drsf_cli.resume import clear_leftovers, finished, restore_page
 
     if resume:
-        if finished(job) is not None:
+        if (document := finished(job)) is not None:
+            restore_page(job, document)
             out.print(f"{job.output} is finished already.", soft_wrap=True)
             return
         clear_leftovers(job)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drsf_cli.files import report_path, sheet_path
+from drsf_cli.files import page_path, report_path, sheet_path
 from drsf_cli.images import is_image
 from drsf_cli.inputs import Input
 from drsf_cli.settings import DeidSettings
@@ -26,9 +26,10 @@ class Job:
     report: Path
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """Every name that the job may write."""
-        return self.output, self.report, sheet_path(self.output)
+    def files(self) -> tuple[Path, ...]:
+        """Every name that the job writes."""
+        page = (page_path(self.output),) if self.settings.html else ()
+        return self.output, self.report, sheet_path(self.output), *page
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from drsf_cli.atomic import leftovers
-from drsf_cli.files import digest
+from drsf_cli.files import digest, page_path
 from drsf_cli.outputs import Job
+from drsf_cli.report import render_html
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
 from victims.base import Role
 from victims.registry import resolve
+from weights.files import write_atomically
 
 _NOT_DECIDING = ("overwrite", "threads")
 """Settings that say nothing, or only in the last bits, of what is written."""
@@ -38,6 +40,13 @@ def finished(job: Job) -> dict[str, Any] | None:
     except (AttributeError, KeyError, OSError, TypeError):  # not a report of ours, or a file that cannot be read
         return None
     return document if same else None
+
+
+def restore_page(job: Job, document: Mapping[str, Any]) -> None:
+    """Make the page of a finished job that was killed before it came: it is the last of the files."""
+    page = page_path(job.output)
+    if job.settings.html and not page.exists():
+        write_atomically(page, render_html([(job.report, document)]))
 
 
 def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:

@@ -138,6 +138,22 @@ def test_never_by_name_alone(what, one, clips, capsys):
     assert stamps(one) == made
 
 
+def test_a_page_that_a_kill_prevented_is_made(one):
+    """A kill after the output got its name, and before the page, the last of the files, did."""
+    report = one / "c00_deid.mp4.report.json"
+    document = json.loads(report.read_text())
+    document["settings"]["html"] = True
+    report.write_text(json.dumps(document))
+    before = stamps(one)
+    assert resume(one, "--html") == 0
+    page = one / "c00_deid.mp4.report.html"
+    assert "c00_deid.mp4" in page.read_text()
+    made = page.stat().st_mtime_ns
+    assert resume(one, "--html") == 0
+    assert page.stat().st_mtime_ns == made
+    assert stamps(one) == before
+
+
 def test_leftovers_of_a_kill_are_cleared_and_nothing_else(one, undisturbed):
     """A kill just before the output got its name: report and sheet are there, the output is still hidden."""
     (one / "c00_deid.mp4").rename(one / ".c00_deid.0123abcd.part.mp4")

@@ -11,8 +11,10 @@ import pytest
 from drsf_cli.baselines import FLOOR_STEP, SHOWN_STEP
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.dry_run import Stopwatch, dry_run_of
+from drsf_cli.files import report_path
 from drsf_cli.main import main
 from drsf_cli.models import Models
+from drsf_cli.outputs import Job
 from drsf_cli.progress import Silent
 from drsf_cli.settings import DeidSettings
 from tests.clips import make_clip
@@ -72,7 +74,7 @@ def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
     """Within a factor of five, which a busy machine needs."""
     settings = DeidSettings(attack="none")
     models = Models.load(settings.victims, "cpu")
-    expected = dry_run_of(clip, tmp_path / "out.mp4", settings, models)
+    expected = dry_run_of(job_of(clip, tmp_path / "out.mp4", settings), models)
     assert (expected.frames, expected.tried) == (20, 4)
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--attack", "none", "-q"]) == 0
     report = json.loads((tmp_path / "out.mp4.report.json").read_text())
@@ -80,9 +82,13 @@ def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
     assert real / 5 < expected.seconds < real * 5
 
 
+def job_of(clip, output, settings):
+    return Job(clip, output, settings, report_path(output))
+
+
 def test_start_and_end_count(clip, tmp_path):
     settings = DeidSettings(attack="none", start=0.1, end=0.5)
-    found = dry_run_of(clip, tmp_path / "out.mp4", settings, Models.load(settings.victims, "cpu"))
+    found = dry_run_of(job_of(clip, tmp_path / "out.mp4", settings), Models.load(settings.victims, "cpu"))
     assert (found.frames, found.tried) == (10, 4)
     assert found.trial["input"]["frames"] == 4
 
@@ -95,6 +101,22 @@ def test_what_the_run_would_refuse_it_refuses(clip, tmp_path, capsys):
     assert "out.mp4.report.html exists already" in capsys.readouterr().err
     assert main([*arguments[:3], str(tmp_path / "no" / "out.mp4"), *arguments[4:]]) == 4
     assert there.read_text() == "mine"
+
+
+def test_several_inputs_go_to_a_folder_that_will_be_made(clip, tmp_path, capsys):
+    """One that would fail stops no other; what is finished is left out."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    arguments = ["deid", str(clip), str(broken), "-o", str(tmp_path / "new" / "deid"), "--attack", "none", "--quiet"]
+    assert main([*arguments, "--dry-run"]) == 10
+    said = capsys.readouterr()
+    assert "broken.mp4 is not a video" in said.err
+    assert ".audit.png" in said.out
+    assert not (tmp_path / "new").exists()
+    assert main(arguments) == 10
+    capsys.readouterr()
+    assert main([*arguments, "--dry-run", "--resume"]) == 10
+    assert "is finished already" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_clip_that_starts_without_a_face_is_told(tmp_path, capsys):

@@ -202,8 +202,8 @@ def test_compact_loads_a_users_checkpoint(tmp_path: Path) -> None:
     crops = torch.rand(1, 3, 128, 128)
     assert torch.equal(loaded.heatmaps(crops), network(crops)[0])
     assert set(loaded.weights) == {"mine.pth"}
+    counters = {k: v[None] if "num_batches" in k else v for k, v in network.state_dict().items()}
     with pytest.raises(WeightsError, match="num_batches_tracked' has shape"):
-        counters = {k: v[None] if "num_batches" in k else v for k, v in network.state_dict().items()}
         load_strict(LandmarkNet(), counters, "counters")
     with pytest.raises(WeightsError, match=r"'maps\.bias'"):
         load_strict(LandmarkNet(), {k: v for k, v in network.state_dict().items() if k != "maps.bias"}, "short")
