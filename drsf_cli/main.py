@@ -740,6 +740,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
+    except Exception as error:
+        if os.environ.get("DRSF_DEBUG"):
+            raise
+        _print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
+        return DrsfError.exit_code
     if code == STOPPED:
         err.print("[red]stopped[/]: nothing was left behind")
     return code if isinstance(code, int) else 0

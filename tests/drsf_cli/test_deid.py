@@ -234,15 +234,19 @@ def test_existing_and_unwritable_outputs(clip, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4"]
 
 
-def test_a_failure_half_way_leaves_nothing(clip, tmp_path, monkeypatch):
+def test_a_failure_half_way_leaves_nothing(clip, tmp_path, capsys, monkeypatch):
     from attacks.embed import Embedder
 
     def broken(self, targets):
         raise RuntimeError("injected")
 
     monkeypatch.setattr(Embedder, "embed", broken)
+    arguments = ["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--quiet"]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == "error: RuntimeError: injected (a fault in drsf; drsf --debug shows where).\n"
+    monkeypatch.setenv("DRSF_DEBUG", "1")
     with pytest.raises(RuntimeError, match="injected"):
-        main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--quiet"])
+        main(arguments)
     assert list(tmp_path.iterdir()) == []
 
 
