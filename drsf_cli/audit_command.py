@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from drsf_cli.bars import bars
 from drsf_cli.options import ConfigOption
-from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.settings import DeidSettings
 from weights.errors import OutputError, UsageError
 from weights.files import write_atomically
 
@@ -72,8 +72,7 @@ def audit(
     if json_file is not None and json_file.exists() and not overwrite:
         raise OutputError(f"{json_file} exists already; give --overwrite or another name.")
     known = read_run(original, deid, report) or Run(DeidSettings())
-    names = known.settings.victims
-    names = VictimNames(detector or names.detector, _optional(aligner, names.aligner), _optional(gaze, names.gaze))
+    names = known.settings.victims.replaced(detector, aligner, gaze)
     settings = replace(
         known.settings,
         victims=names,
@@ -109,9 +108,3 @@ def audit(
         Console().print(tables.leakage(document))
         if meter is None:
             console.print(f"[yellow]identity not measured:[/] {escape(missing)}", soft_wrap=True)
-
-
-def _optional(given: str | None, known: str | None) -> str | None:
-    if given is None:
-        return known
-    return None if given.strip().lower() == "none" else given

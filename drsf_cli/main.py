@@ -88,6 +88,15 @@ Gaze = Annotated[
         rich_help_panel=VICTIM_PANEL,
     ),
 ]
+_SHOWN = "default: the report's with --compare"
+ShownDetector = Annotated[
+    str | None,
+    typer.Option("-d", "--detector", help=f"As of deid ({_SHOWN}).", rich_help_panel=VICTIM_PANEL),
+]
+ShownAligner = Annotated[
+    str | None, typer.Option("-a", "--aligner", help="Likewise; none.", rich_help_panel=VICTIM_PANEL)
+]
+ShownGaze = Annotated[str | None, typer.Option("-z", "--gaze", help="Likewise; none.", rich_help_panel=VICTIM_PANEL)]
 AllowUnknown = Annotated[
     bool,
     typer.Option(
@@ -119,13 +128,6 @@ def _device(name: str) -> Any:
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {name} is unknown; it takes auto, cpu or cuda.")
     return name
-
-
-def _names(detector: str, aligner: str, gaze: str) -> VictimNames:
-    def optional(name: str) -> str | None:
-        return None if name.strip().lower() == "none" else name
-
-    return VictimNames(detector, optional(aligner), optional(gaze))
 
 
 @app.command(
@@ -308,7 +310,7 @@ def deid(
     if on_no_face not in ("refuse", "solid", "copy"):
         raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
     settings = DeidSettings(
-        victims=_names(detector, aligner, gaze),
+        victims=VictimNames().replaced(detector, aligner, gaze),
         attack=attack,
         attack_options=tuple(attack_opt or ()),
         mask=mask,
@@ -469,7 +471,7 @@ def infer(
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     _refuse_existing(output, overwrite)
-    models = Models.load(_names(detector, aligner, gaze), _device(device), allow_unknown)
+    models = Models.load(VictimNames().replaced(detector, aligner, gaze), _device(device), allow_unknown)
     with bars(quiet) as progress:
         observations = infer_video(
             source,
@@ -622,9 +624,9 @@ def viz(
             "-m", "--mask", help="Of the panel in the middle; else as in INPUT's report.", rich_help_panel=FILE_PANEL
         ),
     ] = None,
-    detector: Detector = "mtcnn",
-    aligner: AlignerOption = "fan-compact",
-    gaze: Gaze = "gaze-compact",
+    detector: ShownDetector = None,
+    aligner: ShownAligner = None,
+    gaze: ShownGaze = None,
     camera: CameraOption = None,
     device: DeviceOption = "auto",
     allow_unknown: AllowUnknown = False,
@@ -636,7 +638,7 @@ def viz(
     """Draw box, landmarks, head pose and gaze on a video."""
     from drsf_cli.models import Models
     from drsf_cli.panels import compare as compare_clips
-    from drsf_cli.panels import single
+    from drsf_cli.panels import settings_of, single
     from drsf_cli.reading import infer as infer_video
     from drsf_cli.records import read_observations
 
@@ -644,7 +646,8 @@ def viz(
         raise UsageError("--compare reads all its panels itself; leave --json out.")
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
-    names = _names(detector, aligner, gaze)
+    known = VictimNames() if compare is None else settings_of(source, mask).victims
+    names = known.replaced(detector, aligner, gaze)
     with bars(quiet) as progress:
         if json_file is not None:
             single(source, output, read_observations(json_file), camera=camera, overwrite=overwrite)

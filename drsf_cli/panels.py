@@ -12,7 +12,7 @@ from drsf_cli.models import Models
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.reading import infer
 from drsf_cli.report import read_report
-from drsf_cli.settings import DeidSettings
+from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.video import VideoReader
 from drsf_cli.visualize import Panel, visualize
@@ -53,7 +53,7 @@ def compare(
     """
     original, written = Path(original), Path(written)
     progress = progress or Silent()
-    settings = _settings_of(written, mask)
+    settings = settings_of(written, mask)
     obscuring = parse_obscuring(settings.mask)
     reader = VideoReader(original, settings.start, settings.end)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
@@ -85,12 +85,14 @@ def compare(
     visualize(panels, output, camera=camera, overwrite=overwrite)
 
 
-def _settings_of(written: Path, mask: str | None) -> DeidSettings:
-    """What decides how `written` was covered, from the report beside it; the defaults where that says nothing."""
+def settings_of(written: Path, mask: str | None) -> DeidSettings:
+    """What decides how `written` was covered and is read, from the report beside it; the defaults where that says
+    nothing."""
     path = report_path(written)
     said: Mapping[str, Any] = read_report(path)["settings"] if path.is_file() else {}
     defaults = DeidSettings()
     return DeidSettings(
+        victims=VictimNames(**said["victims"]) if "victims" in said else defaults.victims,
         mask=mask or said.get("mask", defaults.mask),
         start=said.get("start"),
         end=said.get("end"),

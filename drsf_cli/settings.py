@@ -19,6 +19,16 @@ class VictimNames:
     aligner: str | None = "fan-compact"
     gaze: str | None = "gaze-compact"
 
+    def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
+        """With what was typed: None leaves a name as it is, `none` leaves the victim out."""
+
+        def optional(typed: str | None, known: str | None) -> str | None:
+            if typed is None:
+                return known
+            return None if typed.strip().lower() == "none" else typed
+
+        return VictimNames(detector or self.detector, optional(aligner, self.aligner), optional(gaze, self.gaze))
+
 
 @dataclass(frozen=True)
 class DeidSettings:

@@ -10,7 +10,10 @@ import pytest
 
 from drsf_cli.demo_clip import demo_frames, make_demo_clip
 from drsf_cli.main import main
+from drsf_cli.models import Models
+from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
+from weights.errors import UsageError
 
 SIZE = (320, 240)
 """Small, so that the attack is quick; the face is still 60 px wide."""
@@ -307,6 +310,26 @@ def test_the_middle_panel_is_covered_as_the_report_says(clip, tmp_path):
     )
     blocks = next(iter(VideoReader(tmp_path / "b.mkv"))).image[-height:, width + 10 : 2 * width]
     assert blocks[60:160, 110:200].astype(int).std(axis=(0, 1)).max() > 15
+
+
+def test_panels_are_read_by_the_run_s_own_victims_unless_others_are_typed(clip, tmp_path, monkeypatch):
+    output = tmp_path / "out.mp4"
+    assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "-z", "none", "--end", "0.1", "-q"]) == 0
+    loaded = []
+
+    def load(names, *rest):
+        loaded.append(names)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(Models, "load", load)
+    command = ["viz", str(output), "-o", str(tmp_path / "panels.mkv"), "--compare", str(clip), "-q"]
+    assert main(command) == main([*command, "-d", "retinaface", "-a", "none", "-z", "mpiigaze"]) == 2
+    assert main([*command[:4], "-q"]) == 2
+    assert loaded == [
+        VictimNames("mtcnn", "fan-compact", None),
+        VictimNames("retinaface", None, "mpiigaze"),
+        VictimNames("mtcnn", "fan-compact", "gaze-compact"),
+    ]
 
 
 def test_the_audit_names_the_frames_nearest_to_failing(deid):
