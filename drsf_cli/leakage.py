@@ -111,7 +111,8 @@ def measure(
     for group in runs(_sampled(original, written, covered, every), batch_size):
         hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
         if covered.codec is not None:
-            hidden = list(covered.codec.roundtrip(np.stack(hidden)))
+            heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
+            hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
         truths = [covered.observations[before.index].own for before, _ in group]
         images = {
             ORIGINAL: [before.image for before, _ in group],

@@ -64,7 +64,7 @@ def audit(
     )
     codec = None
     if not CODECS[settings.codec].lossless and info.kind == "video":
-        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, settings.preset))
+        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, settings.preset, settings.head_qp))
     covered = Covered(
         survey.observations,
         plan_cover(survey, reader, settings, plan.obscuring),

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
+from attacks.codec import DeliveryCodec
 from attacks.obscure import Pixelate, Region
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.leakage import Covered, measure
@@ -236,6 +237,25 @@ def test_the_report_of_another_clip_is_refused(clip, obscured, tmp_path, capsys)
     other.write_bytes(clip.read_bytes() + b"\0")
     assert main(["audit", str(other), str(obscured)]) == 3
     assert "another original" in capsys.readouterr().err
+
+
+def test_obscured_only_has_its_heads_coded_as_the_file_has(clip, tmp_path, monkeypatch):
+    output, coded = tmp_path / "out.mp4", []
+    assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--head-qp", "-8", "-q"]) == 0
+    roundtrip = DeliveryCodec.roundtrip
+
+    def watched(self, frames, pts_ticks=None, focus=None):
+        coded.extend((self.settings.focus_qp, own) for own in focus or [None] * len(frames))
+        return roundtrip(self, frames, pts_ticks, focus)
+
+    monkeypatch.setattr(DeliveryCodec, "roundtrip", watched)
+    assert main(["audit", str(clip), str(output), "--against", "lbp-cascade", "-q"]) == 0
+    assert len(coded) == 4
+    for qp, rects in coded:
+        assert qp == -8
+        ((x1, y1, x2, y2),) = rects
+        assert x1 < 160 < x2
+        assert y1 < 110 < y2
 
 
 def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
