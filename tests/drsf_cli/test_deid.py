@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from drsf_cli import clip as surveyed_clip
 from drsf_cli.demo_clip import demo_frames, make_demo_clip
 from drsf_cli.main import main
 from drsf_cli.models import Models
@@ -310,6 +311,27 @@ def test_the_middle_panel_is_covered_as_the_report_says(clip, tmp_path):
     )
     blocks = next(iter(VideoReader(tmp_path / "b.mkv"))).image[-height:, width + 10 : 2 * width]
     assert blocks[60:160, 110:200].astype(int).std(axis=(0, 1)).max() > 15
+
+
+def test_a_file_that_shows_a_head_fails_its_audit(clip, tmp_path, capsys, monkeypatch):
+    """Planted: what should obscure does nothing. The audit obscures by itself, and notices."""
+    monkeypatch.setattr(surveyed_clip, "obscure", lambda image, regions, obscuring: image.copy())
+    output = tmp_path / "out.mp4"
+    arguments = ["deid", str(clip), "-o", str(output), "--attack", "none", "--end", "0.1", "-q"]
+    assert main(arguments) == 7
+    assert "failed its audit and was removed: Frame 0 shows too much of the source" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    main([*arguments, "--keep-failed"])
+    report = json.loads((tmp_path / "out.mp4.report.json").read_text())
+    assert not report["audit"]["passed"]
+    assert len(list(VideoReader(output))) == 3
+
+
+def test_errors_over_the_limit_remove_the_output(clip, tmp_path, capsys):
+    arguments = ["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--attack", "none", "--end", "0.1", "-q"]
+    assert main([*arguments, "--max-error", "20"]) == 8
+    assert "3 of 3 frames are over --max-error 20" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_panels_are_read_by_the_run_s_own_victims_unless_others_are_typed(clip, tmp_path, monkeypatch):
