@@ -55,7 +55,7 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
 def cost(document: Mapping[str, Any]) -> RenderableType:
     spent = document["cost"]
     return Text(
-        f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['steps_per_frame']:.1f} steps and "
+        f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['victim_checks_per_frame']:.1f} checks and "
         f"{spent['seconds_per_frame']:.2f} s a frame; {spent['peak_memory_mb']:.0f} MB at most"
     )
 
