@@ -73,17 +73,20 @@ def cell_boxes(rows: NDArray, columns: NDArray, scale: float) -> Array:
 
 
 def regress(boxes: Array, shifts: Array, extra: float) -> Array:
-    """Corners moved by `shifts` (k, 4) in units of width and height; `extra` is upstream's +1 of the later stages."""
-    sides = boxes[:, 2:] - boxes[:, :2] + extra
-    return boxes + shifts * np.concatenate([sides, sides], axis=1)
+    """Corners moved by `shifts` (k, 4) in units of width and height; `extra` is upstream's +1 of the later stages. In
+    float32 as upstream: crops are cut at whole pixels, and another rounding cuts a pixel beside now and then."""
+    boxes, shifts = boxes.astype(np.float32), shifts.astype(np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2] + np.float32(extra)
+    return (boxes + shifts * np.concatenate([sides, sides], axis=1)).astype(np.float64)
 
 
 def squared(boxes: Array) -> Array:
-    """The square around each box's centre with its longer side."""
+    """The square around each box's centre with its longer side; in float32, see `regress`."""
+    boxes = boxes.astype(np.float32)
     sides = boxes[:, 2:] - boxes[:, :2]
     longest = sides.max(axis=1, keepdims=True)
-    low = boxes[:, :2] + sides / 2 - longest / 2
-    return np.concatenate([low, low + longest], axis=1)
+    low = boxes[:, :2] + sides * np.float32(0.5) - longest * np.float32(0.5)
+    return np.concatenate([low, low + longest], axis=1).astype(np.float64)
 
 
 def rectangles(boxes: Array, height: int, width: int) -> NDArray[np.int64]:

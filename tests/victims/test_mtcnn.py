@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import facenet_pytorch
 import numpy as np
@@ -13,6 +15,7 @@ from attacks.budget import Budget
 from attacks.obscure import Pixelate, Region, obscure, region_mask
 from attacks.perturb import AttackSettings, Stage, perturb
 from drsf_cli.demo_clip import demo_frames
+from drsf_cli.video import VideoReader
 from victims.area import AreaSampler, area_matrix
 from victims.base import Window
 from victims.boxes import iou, iou_tensor
@@ -67,6 +70,19 @@ def test_reading_equals_facenet_pytorch(mtcnn, portrait):
         order = np.argsort(-(found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1))
         np.testing.assert_allclose(found.boxes[order], np.asarray(boxes, dtype=float), atol=0.01)
         np.testing.assert_allclose(found.scores[order], np.asarray(scores, dtype=float), atol=1e-4)
+
+
+def test_reading_a_street_equals_facenet_pytorch(mtcnn, shared):
+    """Many faces, most of them small: 1920x1080."""
+    reference, compared = facenet_pytorch.MTCNN(device="cpu"), 0
+    for frame in itertools.islice(VideoReader(shared / "data" / "street_1080p_audio.mp4"), 0, 60, 30):
+        boxes, _ = reference.detect(frame.image)
+        (found,) = mtcnn.detect([frame.image])
+        order = np.lexsort(found.boxes.T)
+        wanted = np.asarray(boxes, dtype=float)
+        np.testing.assert_allclose(found.boxes[order], wanted[np.lexsort(wanted.T)], atol=0.01)
+        compared += len(wanted)
+    assert compared >= 6
 
 
 def test_a_batch_is_read_as_its_frames(mtcnn, portrait):

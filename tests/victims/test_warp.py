@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from victims.warp import crop_squares, warp_perspective
+from victims.warp import crop_squares, crop_whole_pixels, warp_perspective
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,8 @@ def test_gradients_are_right() -> None:
     images = torch.rand((2, 3, 9, 11), generator=generator, dtype=torch.float64).requires_grad_()
     boxes = torch.tensor([[-1.3, 2.2, 6.1, 9.6], [3.0, 1.0, 8.0, 6.0]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: crop_squares(x, boxes, 4), (images,))
+    windows = torch.tensor([[-2, 2, 6, 9], [3, 1, 8, 6]])
+    assert torch.autograd.gradcheck(lambda x: crop_whole_pixels(x, windows, 5), (images,))
     matrices = torch.tensor([[[0.8, 0.1, -1.0], [-0.1, 0.9, 0.5], [1e-2, 0.0, 1.0]]] * 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: warp_perspective(x, matrices, (5, 4)), (images,))
 
