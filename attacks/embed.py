@@ -34,6 +34,8 @@ the codec's macroblock."""
 TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 1.0}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
+BEHIND = 0.25
+"""In a frame that starts warm, a victim with less than this share of the worst one's error does not push."""
 TRIES = 4
 """Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
 perturbation."""
@@ -197,7 +199,9 @@ class Embedder:
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
         begun = written is not None or self._last is not None
-        settings = replace(self.settings, steps=steps, tries=TRIES if begun else 0)
+        settings = replace(self.settings, steps=steps)
+        if begun:
+            settings = replace(settings, tries=TRIES, behind=BEHIND)
         if written is None and begun:
             allowed = 0.0 if self.passes is None else self.passes + self._saved / len(targets)
             settings = replace(settings, extra=steps, passes=allowed)

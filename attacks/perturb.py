@@ -21,10 +21,7 @@ from attacks.trail import Trail
 from victims.base import Objective, Reading
 
 IDLE = 0.5
-"""A victim whose error is under this share of its tolerance does not push ..."""
-BEHIND = 0.25
-"""... nor one whose error, in tolerances, is under this share of the worst one's: the passes that it would cost bring
-more where they are needed."""
+"""A victim whose error is under this share of its tolerance does not push."""
 FAR = 4.0
 """No victim counts more than this many that are one tolerance off."""
 POOR = 20.0
@@ -60,6 +57,9 @@ class AttackSettings:
     extra: int = 0
     """Further steps after `steps` of a frame that is POOR, or whose victim passes stay within `passes`."""
     passes: float = 0.0
+    behind: float = 0.0
+    """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
+    would cost bring more where they are needed."""
     cap: float = 1.0
     """Longest step, in units of the one that would bring the linearised loss to 0."""
     tries: int = 0
@@ -144,7 +144,7 @@ def perturb(
         detour = bool(others) and taken % 2 == 1 and not last
         through = others[taken // 2 % len(others)] if detour else channel
         pixels = delivered(budget, delta, probe, active, through)
-        reading = _read(pixels, active, stages, with_gradient=not last)
+        reading = _read(pixels, active, stages, with_gradient=not last, behind=settings.behind)
         pushing = len(reading.pulls)
         pushed = torch.tensor(going) * pushing
         passes[active] += pushed
@@ -243,7 +243,10 @@ class _Combined:
     outputs: dict[str, Tensor]
 
 
-def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool) -> _Combined:
+def _read(
+    pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool, behind: float = 0.0
+) -> _Combined:
+    """`behind`: see AttackSettings."""
     readings: dict[str, Reading] = {}
     for stage in stages:
         before = readings.get(stage.after) if stage.after else None
@@ -251,7 +254,8 @@ def _read(pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradie
     errors = {name: reading.error.cpu() for name, reading in readings.items()}
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
-    wanting = (shares > IDLE) & (shares >= BEHIND * worst)
+    # no more than POOR counts: the landmarks of a box that is another's are far off, and the box must not starve for it
+    wanting = (shares > IDLE) & (shares >= behind * worst.clamp_max(POOR))
     pulls = [
         _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
         for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)

@@ -198,9 +198,22 @@ def test_a_victim_that_is_far_less_off_than_another_is_not_run_backward(second, 
         Stage("detector", Projection(weights, now + 0.27), 0.03),
         Stage("aligner", Projection(weights.flip(-1), (budget.base * weights.flip(-1)).sum().view(1) + second), 0.03),
     ]
-    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}))
+    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, behind=0.25)
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
     assert outcome.passes.tolist() == [pushing]
     assert outcome.checks.tolist() == [2 - pushing + 2]
+
+
+def test_a_box_does_not_starve_for_landmarks_that_are_lost_with_it():
+    """The second is 900 tolerances off, the first 9: more than a quarter of what is poor."""
+    budget, weights, now = make(1)
+    stages = [
+        Stage("detector", Projection(weights, now + 0.27), 0.03),
+        Stage("aligner", Projection(weights.flip(-1), (budget.base * weights.flip(-1)).sum().view(1) + 27.0), 0.03),
+    ]
+    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, behind=0.25)
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
+    assert outcome.passes.tolist() == [2]
 
 
 def test_the_sum_of_errors_decides_what_is_best():
