@@ -34,8 +34,9 @@ from victims.observe import Observer
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
 WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
 """Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
-PASSES = 12
-"""... and through a lossy codec more of them, as long as all frames keep to this mean of victim passes."""
+PASSES = 11.9
+"""... and through a lossy codec more of them, as long as all frames keep to this mean of victim passes. 12 are to be
+kept; what a frame will take is only guessed, and the last one may take a little too much."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tests.clips import make_clip
 @pytest.mark.parametrize(
     ("settings", "steps", "passes"),
     [
-        (DeidSettings(repel=("none",)), 3, 12),
+        (DeidSettings(repel=("none",)), 3, 11.9),
         (DeidSettings(codec="ffv1", repel=("none",)), 6, None),
         (DeidSettings(warm_iter=1, repel=("none",)), 1, None),
         (DeidSettings(codec="ffv1", warm_iter=2, repel=("none",)), 2, None),
