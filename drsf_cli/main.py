@@ -91,12 +91,34 @@ Gaze = Annotated[
 _SHOWN = "default: the report's with --compare"
 ShownDetector = Annotated[
     str | None,
-    typer.Option("-d", "--detector", help=f"As of deid ({_SHOWN}).", rich_help_panel=VICTIM_PANEL),
+    typer.Option(
+        "-d",
+        "--detector",
+        help=f"As of deid ({_SHOWN}).",
+        autocompletion=lambda: choices.DETECTORS,
+        rich_help_panel=VICTIM_PANEL,
+    ),
 ]
 ShownAligner = Annotated[
-    str | None, typer.Option("-a", "--aligner", help="Likewise; none.", rich_help_panel=VICTIM_PANEL)
+    str | None,
+    typer.Option(
+        "-a",
+        "--aligner",
+        help="Likewise; none.",
+        autocompletion=lambda: choices.ALIGNERS,
+        rich_help_panel=VICTIM_PANEL,
+    ),
 ]
-ShownGaze = Annotated[str | None, typer.Option("-z", "--gaze", help="Likewise; none.", rich_help_panel=VICTIM_PANEL)]
+ShownGaze = Annotated[
+    str | None,
+    typer.Option(
+        "-z",
+        "--gaze",
+        help="Likewise; none.",
+        autocompletion=lambda: choices.GAZE_ESTIMATORS,
+        rich_help_panel=VICTIM_PANEL,
+    ),
+]
 AllowUnknown = Annotated[
     bool,
     typer.Option(
