@@ -31,6 +31,7 @@ from attacks.codec import DeliveryCodec
 from attacks.obscure import Obscuring, Region, obscure
 from drsf_cli.evaluation import box_iou, evaluate
 from drsf_cli.identity import IdentityMeter
+from drsf_cli.leakage_table import COLUMNS
 from drsf_cli.outsiders import Outsider
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.video import Frame, VideoReader
@@ -41,7 +42,7 @@ from victims.face import Face, FrameObservation
 from victims.observe import Observer
 from weights.errors import InputError
 
-ORIGINAL, OBSCURED, WRITTEN = COLUMNS = ("original", "obscured", "written")
+ORIGINAL, OBSCURED, WRITTEN = COLUMNS
 SAME_FACE = 0.2
 """IoU from which a model's box is taken for the driver's."""
 MOST_FRAMES = 240

@@ -9,6 +9,7 @@ The JSON holds numbers, never pixels:
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
      "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
                  "steps", "floor": {"iou", "nme", "gaze_deg"} or null}],
+     "repelled": {name: as a victim}, "leakage": {...} or null (drsf_cli/leakage.py),
      "cost": {...}, "audit": {...} or null, "covering": {...},
      "samples": [{"frame_id", "regions", "original", "recovered", "obscured_only"}]}
 
@@ -45,6 +46,8 @@ from PIL import Image as Picture
 
 from attacks.obscure import Region, obscure, parse_obscuring, region_mask
 from drsf_cli.atomic import AtomicOutput
+from drsf_cli.leakage_table import COLUMNS, HEADINGS, identity_rows, looked_at, model_rows
+from drsf_cli.quantities import quantity
 from drsf_cli.records import from_records, to_records
 from drsf_cli.video import VideoReader
 from drsf_cli.visualize import draw
@@ -113,13 +116,12 @@ def check_report(report: object, source: str) -> None:
         for name in ("path", "sha256"):
             if not isinstance(root[key].get(name), str):
                 _refuse(source, f"{key}.{name}", "a text")
-    for role, victim in root["victims"].items():
-        if victim is not None:
-            weights = _mapping(
-                _mapping(victim, source, f"victims.{role}").get("weights"), source, f"victims.{role}.weights"
-            )
-            if not all(isinstance(value, str) for value in weights.values()):
-                _refuse(source, f"victims.{role}.weights", "file names with their sha256")
+    for key in ("victims", "repelled"):
+        for name, victim in _mapping(root.get(key) or {}, source, key).items():
+            if victim is not None:
+                _check_weights(victim, source, f"{key}.{name}")
+    if root.get("leakage") is not None:
+        _check_leakage(root["leakage"], source)
     fidelity = _mapping(root.get("fidelity"), source, "fidelity")
     _mapping(fidelity.get("recovered"), source, "fidelity.recovered")
     for kind in ("recovered", "noise_floor", "obscured_only", "other_faces"):
@@ -138,6 +140,44 @@ def check_report(report: object, source: str) -> None:
         _regions(entry, source, place)
         for kind in ("original", "recovered", "obscured_only"):
             _reading(entry, kind, f"{source}: {place}.{kind}")
+
+
+def _check_weights(victim: object, source: str, place: str) -> None:
+    weights = _mapping(_mapping(victim, source, place).get("weights"), source, f"{place}.weights")
+    if not all(isinstance(value, str) for value in weights.values()):
+        _refuse(source, f"{place}.weights", "file names with their sha256")
+
+
+def _check_leakage(leakage: object, source: str) -> None:
+    root = _mapping(leakage, source, "leakage")
+    for position, model in enumerate(_list(root.get("models"), source, "leakage.models")):
+        place = f"leakage.models[{position}]"
+        _has(_mapping(model, source, place), ("name", "repelled", "authorised"), source, place)
+        _check_columns(model, source, place)
+    _has(root, ("identity", "frames", "frames_looked_at", "note"), source, "leakage")
+    if root["identity"] is not None:
+        place = "leakage.identity"
+        identity = _mapping(root["identity"], source, place)
+        _has(identity, ("recogniser", "people", "far", "columns"), source, place)
+        if identity["columns"]:
+            _check_columns(identity, source, place)
+
+
+def _check_columns(measured: Mapping[str, Any], source: str, place: str) -> None:
+    """What was measured in each column, and the gap, which has the same keys."""
+    gap = _mapping(measured.get("leakage"), source, f"{place}.leakage")
+    _check_numbers(gap, gap, source, f"{place}.leakage")
+    columns = _mapping(measured.get("columns"), source, f"{place}.columns")
+    for column in COLUMNS:
+        inner = f"{place}.columns.{column}"
+        _has(_mapping(columns.get(column), source, inner), gap, source, inner)
+        _check_numbers(columns[column], gap, source, inner)
+
+
+def _has(mapping: Mapping[str, Any], keys: Iterable[str], source: str, place: str) -> None:
+    for key in keys:
+        if key not in mapping:
+            _refuse(source, f"{place}.{key}", "there")
 
 
 def _check_summary(summary: object, source: str, place: str) -> None:
@@ -548,12 +588,7 @@ def _segments(
 
 
 def _number(value: float | None, measure: Measure) -> str:
-    return "–" if value is None else f"{value:.{measure.digits}f}{_unit(measure)}"
-
-
-def _unit(measure: Measure) -> str:
-    """As it follows a number."""
-    return measure.unit if measure.unit in ("", "°") else f" {measure.unit}"
+    return "–" if value is None else quantity(value, measure.unit, measure.digits)
 
 
 def _worst_by(frames: Sequence[Mapping[str, Any]], measure: Measure) -> list[Mapping[str, Any]]:
@@ -685,6 +720,7 @@ def render_html(
     )
     environment.filters |= {"plain": _plain, "columns": _columns, "number": _number}
     environment.filters |= {"limits": _audit_limits, "rest": _audit_rest}
+    environment.filters |= {"model_rows": model_rows, "identity_rows": identity_rows, "looked_at": looked_at}
     environment.tests |= {"table": _is_table}
     script = (folder / "report.js").read_text("utf-8")
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -696,6 +732,7 @@ def render_html(
         style=(folder / "report.css").read_text("utf-8"),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{policy}'",
         Chart=Chart,
+        leakage_headings=HEADINGS,
     )
 
 

@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from drsf_cli import leakage_table
 from drsf_cli.evaluation import METRICS, Evaluation, FolderEvaluation
+from drsf_cli.quantities import quantity
 
 if TYPE_CHECKING:
     from drsf_cli.batch import Result
@@ -39,14 +41,14 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
         if values is None:
             continue
         alone = (floor or {}).get(key)
-        cells = [_number(values[name], unit, digits) for name in _STATISTICS]
-        table.add_row(title, *cells, "" if alone is None else _number(alone["mean"], unit, digits))
+        cells = [quantity(values[name], unit, digits) for name in _STATISTICS]
+        table.add_row(title, *cells, "" if alone is None else quantity(alone["mean"], unit, digits))
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
     others = document["fidelity"].get("other_faces")
     if others is not None:
-        means = [_number(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
+        means = [quantity(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
         found = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
         said.append(found, style="red" if others["missed"] else "")
     return Group(table, said) if table.row_count else said
@@ -77,7 +79,7 @@ def batch(results: Sequence[Result]) -> RenderableType:
     for result in results:
         found = result.figures
         cells = [
-            "" if found.get(key) is None else _number(found[key], unit, digits)
+            "" if found.get(key) is None else quantity(found[key], unit, digits)
             for key, unit, digits in (
                 ("frames", "", 0),
                 ("missed", "", 0),
@@ -104,7 +106,7 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
         if one is None:
             continue
         digits = 3 if metric.key in ("iou", "gaze_cosine") else 2
-        cells = [_number(getattr(one, name), "", digits) for name in _STATISTICS]
+        cells = [quantity(getattr(one, name), "", digits) for name in _STATISTICS]
         place = str(one.worst_frame) if one.worst_file is None else f"{one.worst_file}: {one.worst_frame}"
         table.add_row(f"{metric.title} {metric.unit}".strip(), *cells, place)
     missed, extra = (len(v) if isinstance(v, tuple) else v for v in (result.missed, result.extra))
@@ -136,7 +138,7 @@ def files(result: FolderEvaluation) -> RenderableType:
     for name, one in result.files.items():
         means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in shown]
         cells = [
-            "–" if mean is None else _number(mean, "", 3 if metric.key == "iou" else 2)
+            "–" if mean is None else quantity(mean, "", 3 if metric.key == "iou" else 2)
             for metric, mean in zip(shown, means, strict=True)
         ]
         table.add_row(name, *cells, str(one.compared), str(len(one.missed)))
@@ -149,7 +151,7 @@ def forecast(found: Forecast) -> RenderableType:
     victims = ", ".join(victim["name"] for victim in trial["victims"].values())
     recovered = trial["fidelity"]["recovered"]
     back = [
-        f"{title} {_number(recovered[key]['mean'], unit, digits)}"
+        f"{title} {quantity(recovered[key]['mean'], unit, digits)}"
         for key, title, unit, digits in _FIDELITY
         if key in recovered
     ]
@@ -209,73 +211,33 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
     return table
 
 
-_LEAKAGE = (
-    ("detected", "seen", "%", 0, 100.0),
-    ("iou", "box IoU", "", 2, 1.0),
-    ("nme", "landmarks, NME", "%", 1, 1.0),
-    ("gaze_deg", "gaze", "°", 1, 1.0),
-    ("diff_score", "DiffScore", "", 0, 1.0),
-)
-
-
 def leakage(document: Mapping[str, Any]) -> RenderableType:
     """What each model reads from the original, from the obscured video and from the written one; and the gap between
     the last two."""
     table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", "original", "obscured only", "obscured + attacked", "leakage"):
+    for name in ("model", "", *leakage_table.HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
-    for row in document["models"]:
-        marks = [
-            text for text, own in (("(repelled)", row["repelled"]), ("(reads on purpose)", row["authorised"])) if own
-        ]
-        label = " ".join([row["name"], *marks])
-        for key, title, unit, digits, factor in _LEAKAGE:
-            if key not in row["leakage"]:
-                continue
-            cells = [
-                _or_nothing(row["columns"][c][key], unit, digits, factor) for c in ("original", "obscured", "written")
-            ]
-            gap = row["leakage"][key]
-            if gap is None and row["columns"]["written"][key] is not None:
-                cells.append("from nothing")
-            else:
-                cells.append("–" if gap is None else f"{gap * factor:+.{digits}f}{' ' if unit == '%' else ''}{unit}")
-            table.add_row(label, title, *cells)
+    for model in leakage_table.model_rows(document):
+        label = f"{model.name} ({model.mark})" if model.mark else model.name
+        for row in model.rows:
+            table.add_row(Text(label), row.title, *row.cells)
             label = ""
         table.add_section()
     parts: list[RenderableType] = [table]
     if document["identity"] is not None:
         parts.append(_identity(document["identity"]))
-    looked, total = document["frames_looked_at"], document["frames"]
-    parts.append(Text(f"{looked} of {total} frames looked at. {document['note']}"))
-    return Group(*parts)
+    return Group(*parts, Text(leakage_table.looked_at(document)))
 
 
 def _identity(document: Mapping[str, Any]) -> RenderableType:
     table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
-    for name in ("", "original", "obscured only", "obscured + attacked", "leakage"):
+    for name in ("", *leakage_table.HEADINGS):
         table.add_column(name, justify="left" if not name else "right")
-    titles = (
-        ("cosine", "cosine"),
-        ("rank1", f"rank-1 of {document['people'] + 1}"),
-        ("tar", f"TAR@FAR {document['far']:g}"),
-    )
-    for key, title in titles:
-        if not document["columns"] or document["columns"]["written"][key] is None:
-            continue
-        cells = [f"{document['columns'][column][key]:.3f}" for column in ("original", "obscured", "written")]
-        table.add_row(title, *cells, f"{document['leakage'][key]:+.3f}")
+    for row in leakage_table.identity_rows(document):
+        table.add_row(row.title, *row.cells)
     return table
-
-
-def _or_nothing(value: float | None, unit: str, digits: int, factor: float) -> str:
-    return "nothing" if value is None else _number(value * factor, unit, digits)
 
 
 def provider_names(providers: Mapping[str, Sequence[str]]) -> str:
     """Those that really ran, without repetition."""
     return ", ".join(sorted({name.removesuffix("ExecutionProvider") for used in providers.values() for name in used}))
-
-
-def _number(value: float, unit: str, digits: int) -> str:
-    return f"{value:.{digits}f}{' ' if unit not in ('', '°') else ''}{unit}"

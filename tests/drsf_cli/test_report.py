@@ -23,6 +23,7 @@ from PIL import Image
 
 from attacks.obscure import Pixelate, Region, obscure
 from drsf_cli.demo_clip import make_demo_clip
+from drsf_cli.leakage_table import COLUMNS
 from drsf_cli.report import MEASURES, Chart, make_chart, read_report, sample, sample_ids, write_html
 from drsf_cli.video import VideoReader, VideoWriter
 from victims.face import Face, FrameObservation
@@ -107,6 +108,60 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def figures(detected: float, nme: float | None) -> dict[str, Any]:
+    return {"frames": 11, "detected": detected, "iou": detected / 2, "nme": nme, "gaze_deg": nme, "diff_score": 40.6}
+
+
+LEAKAGE = {
+    "frames": FRAMES,
+    "every": 2,
+    "frames_looked_at": 6,
+    "models": [
+        {
+            "name": "authorised chain",
+            "role": "detector",
+            "weights": {},
+            "authorised": True,
+            "repelled": False,
+            "columns": {"original": figures(1, 0.0), "obscured": figures(0, None), "written": figures(0.913, 0.66)},
+            "leakage": {"detected": 0.913, "iou": 0.4565, "nme": None, "gaze_deg": None, "diff_score": 0.0},
+        },
+        {
+            "name": "gaze-compact@<b>own</b>/a-rather-long-name-of-a-folder/gaze.safetensors",
+            "role": "gaze",
+            "weights": {"gaze.safetensors": "ef" * 32},
+            "authorised": False,
+            "repelled": True,
+            "columns": {
+                column: {"frames": 11, "gaze_deg": v} for column, v in zip(COLUMNS, (2.25, 31.0, 33.52), strict=True)
+            },
+            "leakage": {"gaze_deg": -2.52},
+        },
+    ],
+    "identity": {
+        "recogniser": "arcface.onnx",
+        "weights": {"arcface.onnx": "12" * 32},
+        "people": 9,
+        "far": 0.01,
+        "threshold": None,
+        "columns": {
+            column: {"frames": 6.0, "cosine": v, "rank1": v / 2, "tar": None}
+            for column, v in zip(COLUMNS, (0.9312, 0.1, 0.1786), strict=True)
+        },
+        "leakage": {"cosine": 0.0786, "rank1": 0.0393, "tar": None},
+    },
+    "note": "Nothing follows for other models.",
+}
+"""What `deid --audit full` writes, with made-up numbers."""
+
+
+def with_leakage(folder: Path) -> dict[str, Any]:
+    """The report of `folder`, of a run that repelled a model and looked at what others read."""
+    own = LEAKAGE["models"][1]
+    repelled = {own["name"]: {"name": "gaze-compact", "weights": own["weights"]}}
+    return {**read_report(folder / "driver_deid.json"), "repelled": repelled, "leakage": LEAKAGE}
+
+
 class Page(HTMLParser):
     """What a test wants to know of a page, by the standard library's parser."""
 
@@ -115,12 +170,17 @@ class Page(HTMLParser):
         self.text = text
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
+        self.rows: list[list[str]] = []
         self._open: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {key: value or "" for key, value in attrs}))
         self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop() != tag:
@@ -129,6 +189,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not {"script", "style"} & set(self._open):
             self.words.append(data)
+        if {"th", "td"} & set(self._open):
+            self.rows[-1][-1] += data
 
     def points(self, measure: str, series: str) -> list[tuple[float, float]]:
         """(x, y) of a curve in the drawing of `measure`, as the browser gets them."""
@@ -152,6 +214,12 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
     return Page(write_html([folder / "driver_deid.json"], folder / "page.html").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def full_page(folder: Path) -> Page:
+    write(folder / "full.json", with_leakage(folder))
+    return Page(write_html([folder / "full.json"], folder / "full.html").read_text("utf-8"))
 
 
 def test_the_page_holds_all_it_needs(page: Page) -> None:
@@ -213,6 +281,44 @@ def test_tables_say_what_the_report_says(page: Page) -> None:
     assert "<script>alert(1)</script>" in words, "shown as text"
     assert len([1 for tag, a in page.tags if tag == "line" and a.get("class") == "missed"]) == 3, "one a chart"
     assert "alert(1)" not in "".join(re.findall(r"<script[^>]*>(.*?)</script>", page.text, re.DOTALL))
+
+
+def test_what_others_can_read_is_what_the_report_says(full_page: Page) -> None:
+    """Row by row: the cells of the three columns and the gap, as numbers of the report."""
+    start = full_page.rows.index(["Model", "original", "obscured only", "obscured + attacked", "leakage"])
+    rows = full_page.rows[start + 1 :]
+    assert rows[:6] == [
+        ["authorised chain reads on purpose"],
+        ["seen", "100 %", "0 %", "91 %", "+91 %"],
+        ["box IoU", "0.50", "0.00", "0.46", "+0.46"],
+        ["landmarks, NME", "0.0 %", "nothing", "0.7 %", "from nothing"],
+        ["gaze", "0.0°", "nothing", "0.7°", "from nothing"],
+        ["DiffScore", "41", "41", "41", "+0"],
+    ]
+    assert rows[6:8] == [[f"{LEAKAGE['models'][1]['name']} repelled"], ["gaze", "2.2°", "31.0°", "33.5°", "-2.5°"]]
+    assert rows[8:11] == [
+        ["Measure", "original", "obscured only", "obscured + attacked", "leakage"],
+        ["cosine", "0.931", "0.100", "0.179", "+0.079"],
+        ["rank-1 of 10", "0.466", "0.050", "0.089", "+0.039"],
+    ]
+    words = " ".join(" ".join(full_page.words).split())
+    assert f"Repelled: {LEAKAGE['models'][1]['name']}." in words
+    assert "Identity, by arcface.onnx" in words
+    assert "6 of 12 frames looked at. Nothing follows for other models." in words
+    assert [LEAKAGE["models"][1]["name"], "gaze-compact", "gaze.safetensors" + "ef" * 32] in full_page.rows
+
+
+def test_a_report_without_leakage_says_nothing_of_others(folder: Path, page: Page, tmp_path: Path) -> None:
+    write(tmp_path / "r.json", {**read_report(folder / "driver_deid.json"), "repelled": {}, "leakage": None})
+    for one in (page, Page(write_html([tmp_path / "r.json"], tmp_path / "p.html").read_text("utf-8"))):
+        words = " ".join(one.words)
+        assert "others can read" not in words
+        assert "epelled" not in words
+    alone = {**with_leakage(folder), "repelled": {}, "leakage": {**LEAKAGE, "identity": None}}
+    write(tmp_path / "alone.json", alone)
+    words = " ".join(Page(write_html([tmp_path / "alone.json"], tmp_path / "a.html").read_text("utf-8")).words)
+    assert "No model was repelled." in words
+    assert "Identity" not in words
 
 
 def test_the_driver_is_not_in_the_page_unless_asked_for(folder: Path, page: Page, tmp_path: Path) -> None:
@@ -315,6 +421,11 @@ def test_samples_hold_the_worst_and_are_spread() -> None:
             r"regions\[0\]",
         ),
         ({"samples": [{"frame_id": 0, "original": {"frame_id": 0}}]}, "bboxes"),
+        ({"repelled": {"fan": {"weights": {"fan.pth": 3}}}}, "repelled.fan.weights"),
+        ({"leakage": {}}, "leakage.models is not a list"),
+        ({"leakage": {**LEAKAGE, "models": [{"name": "fan"}]}}, r"leakage.models\[0\].repelled is not there"),
+        ({"leakage": {**LEAKAGE, "identity": {"columns": {}}}}, "leakage.identity.recogniser"),
+        ({"leakage": {"models": []}}, "leakage.identity is not there"),
     ],
 )
 def test_what_is_no_report_is_named(folder: Path, tmp_path: Path, change: dict[str, Any], place: str) -> None:
@@ -429,8 +540,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_it(browser: Browser, folder: Path, page: Page, width: int, scheme: str) -> None:
-    browser.open(folder / "page.html", width, scheme)
+def test_a_browser_shows_it(browser: Browser, folder: Path, full_page: Page, width: int, scheme: str) -> None:
+    browser.open(folder / "full.html", width, scheme)
     complaints = [
         event
         for event in browser.events
@@ -441,11 +552,13 @@ def test_a_browser_shows_it(browser: Browser, folder: Path, page: Page, width: i
     urls = [
         event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"
     ]
-    assert urls[0] == (folder / "page.html").as_uri()
+    assert urls[0] == (folder / "full.html").as_uri()
     assert all(url.startswith("data:") for url in urls[1:])
     assert browser.value("document.documentElement.dataset.charts") == "3"
     sticks_out = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert browser.value(sticks_out) is False
+    cut = "[...document.querySelectorAll('.others')].filter(t => t.scrollWidth > t.parentElement.clientWidth).length"
+    assert browser.value(cut) == 0, "what others can read needs no sideways scrolling"
     background = browser.value("getComputedStyle(document.body).backgroundColor")
     shade = np.mean([int(number) for number in re.findall(r"\d+", background)[:3]])
     assert (shade < 60) == (scheme == "dark")

@@ -1,0 +1,8 @@
+"""A number with its unit, as people read it."""
+
+from __future__ import annotations
+
+
+def quantity(value: float, unit: str, digits: int, sign: str = "") -> str:
+    """`value` with so many decimals; units but ° stand apart. `sign`: "+" to have one before positive numbers, too."""
+    return f"{value:{sign}.{digits}f}{' ' if unit not in ('', '°') else ''}{unit}"
