@@ -46,7 +46,7 @@ def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: floa
 
 def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[str, Any]:
     return {
-        "detectors": [one.name for one in detectors],
+        "detectors": [_named(one) for one in detectors],
         "frames_with_face": sum(len(found) > 0 for found in clip.survey.seen),
         "frames_covered": sum(bool(own) for own in clip.regions),
         "frames_filled_in": sum(
@@ -56,7 +56,11 @@ def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[
 
 
 def repelled_section(repelled: Mapping[str, Victim]) -> dict[str, Any]:
-    return {name: {"name": victim.name, "weights": dict(victim.weights)} for name, victim in repelled.items()}
+    return {name: _named(victim) for name, victim in repelled.items()}
+
+
+def _named(victim: Victim) -> dict[str, Any]:
+    return {"name": victim.name, "weights": dict(victim.weights)}
 
 
 def peak_memory_mb() -> float:

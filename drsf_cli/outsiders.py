@@ -108,7 +108,7 @@ def named_outsiders(
 ) -> dict[str, Outsider]:
     """Those that `texts` name; `all` is every one at hand. Raises UsageError, WeightsError, InputError."""
     found: dict[str, Outsider] = {}
-    for text in _parts(texts):
+    for text in split_names(texts):
         if text.lower() == "all":
             found |= outsiders_at_hand(models)
         else:
@@ -131,7 +131,7 @@ def repelled_victims(texts: Iterable[str], models: Models, allow_unknown: bool =
     Raises UsageError for a model without a gradient, and for one that is authorised.
     """
     chosen: dict[str, Victim] = {}
-    for text in _parts(texts):
+    for text in split_names(texts):
         if text.lower() == "none":
             continue
         if text.lower() == "all":
@@ -146,7 +146,7 @@ def repelled_victims(texts: Iterable[str], models: Models, allow_unknown: bool =
     return {name: victim.to(where) for name, victim in chosen.items()}
 
 
-def _parts(texts: Iterable[str]) -> list[str]:
+def split_names(texts: Iterable[str]) -> list[str]:
     """Names, separated by commas or given one by one."""
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 

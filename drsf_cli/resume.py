@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from drsf_cli.atomic import leftovers
 from drsf_cli.files import digest, page_path
 from drsf_cli.outputs import Job
+from drsf_cli.outsiders import split_names
+from drsf_cli.plan import check
 from drsf_cli.report import render_html
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
 from victims.base import Role
-from victims.registry import resolve
 from weights.files import write_atomically
 
 _NOT_DECIDING = ("overwrite", "threads")
@@ -32,7 +33,7 @@ def finished(job: Job) -> dict[str, Any] | None:
     try:
         same = (
             _deciding(document["settings"]) == _deciding(json.loads(json.dumps(settings_to_dict(job.settings))))
-            and _same_weights(document["victims"], job.settings)
+            and _same_weights(document, job.settings)
             and document["input"].get("camera_sha256") == _digest(job.settings.camera)
             and document["input"]["sha256"] == digest(job.source)
             and document["output"]["sha256"] == digest(job.output)
@@ -81,18 +82,22 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
 
 
-def _same_weights(victims: Mapping[str, Any], settings: DeidSettings) -> bool:
+def _same_weights(document: Mapping[str, Any], settings: DeidSettings) -> bool:
     """Whether files of the user's own are what they were; the others are known by the version of drsf."""
-    named: dict[Role, str | None] = {
-        "detector": settings.victims.detector,
-        "aligner": settings.victims.aligner,
-        "gaze": settings.victims.gaze,
-    }
-    for role, text in named.items():
-        path = None if text is None else resolve(text, role)[1]
-        if path is not None and digest(path) not in victims[role]["weights"].values():
-            return False
-    return True
+    return all(digest(file) in known for file, known in _own_files(document, settings))
+
+
+def _own_files(document: Mapping[str, Any], settings: DeidSettings) -> Iterator[tuple[Path, Collection[str]]]:
+    """Each file typed as NAME@FILE that the run read, and the sha256 that its report has for it."""
+    victims, typed = document["victims"], settings.victims
+    roles: dict[Role, str | None] = {"detector": typed.detector, "aligner": typed.aligner, "gaze": typed.gaze}
+    used = [(text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims]
+    if check(settings).attack is not None:  # else nothing is repelled
+        used += [(text, [document["repelled"].get(text)]) for text in split_names(settings.repel)]
+    used += [(text, document["covering"]["detectors"]) for text in settings.cover_detectors]
+    for text, models in used:
+        if file := text.partition("@")[2]:
+            yield Path(file), {sha256 for model in models for sha256 in model["weights"].values()}
 
 
 def _digest(path: Path | None) -> str | None:

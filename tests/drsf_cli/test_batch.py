@@ -12,13 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.main import main
 from drsf_cli.resume import clear_leftovers, finished
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
+from victims.retinaface_networks import mobilenet_network
+from weights.store import catalog, default_store
 
 ROOT = Path(__file__).resolve().parents[2]
+GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +141,39 @@ def test_never_by_name_alone(what, one, clips, capsys):
     made = stamps(one)
     assert resume(one, *more) == 0
     assert stamps(one) == made
+
+
+def save_noisy(state, path, seed):
+    """Weights of the user's own: other ones for each seed."""
+    random = torch.Generator().manual_seed(seed)
+    save_file(
+        {k: v + 0.01 * torch.randn(v.shape, generator=random) if v.ndim > 1 else v for k, v in state.items()}, path
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "more"),
+    [
+        ("-z", "gaze-compact", ["-g", "none"]),
+        ("--cover-detector", "retinaface", ["-g", "none"]),
+        ("--repel", "gaze-compact", ["--max-iter", "1", "--warm-iter", "0"]),
+    ],
+)
+def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, clips, tmp_path, capsys):
+    """Trained on under the same name, between the two runs."""
+    state = mobilenet_network().state_dict() if name == "retinaface" else load_file(GAZE)
+    own = tmp_path / "own.safetensors"
+    save_noisy(state, own, 1)
+    flags = [flag, f"{name}@{own}", *more, "--allow-unknown-weights", "--quiet"]
+    arguments = ["deid", str(clips / "a" / "c00.mp4"), "-o", str(tmp_path / "out.mp4"), *flags, "--resume"]
+    assert main(arguments) == 0
+    before = (tmp_path / "out.mp4").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert "is finished already" in capsys.readouterr().out
+    save_noisy(state, own, 2)
+    assert main(arguments) == 4, "not finished, and not replaced unasked"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (tmp_path / "out.mp4").stat().st_mtime_ns > before
 
 
 def test_a_page_that_a_kill_prevented_is_made(one):
