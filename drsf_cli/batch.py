@@ -128,7 +128,7 @@ def attempted(
         return failed(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001  # a fault of the program in one file must not cost the night's others
         return failed(
-            f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; the summary has the traceback).",
+            f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; drsf --debug with this input alone shows where).",
             DrsfError.exit_code,
             traceback.format_exc(),
         )
@@ -181,7 +181,7 @@ class Batch:
     several: bool
     """False for one input that was named by itself."""
     summary: Path | None = None
-    """Where the summary goes; None where outputs lie beside their inputs."""
+    """Where the summary goes; None where outputs lie beside their inputs, which may be anywhere."""
 
 
 def plan_batch(

@@ -444,7 +444,9 @@ def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, 
         results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
     if not quiet:
         out.print(tables.batch(results))
-        if batch.summary is not None:
+        if batch.summary is None:
+            out.print("Wrote each output beside its input, and no summary: that takes a folder, -o DIR.")
+        else:
             out.print(f"Wrote {batch.summary}.", soft_wrap=True)
     failures = [result for result in results if result.state == "failed"]
     if failures:

@@ -253,6 +253,18 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     assert f"2 of {good + 2} inputs failed" in printed.err
 
 
+def test_named_files_without_a_folder_lie_beside_their_inputs(clips, tmp_path, capsys, monkeypatch):
+    """The table tells of them; there is no place for a summary."""
+    monkeypatch.setenv("COLUMNS", "300")
+    named = [shutil.copy(clips / "b" / f"c0{number}.mp4", tmp_path / f"{number}.mp4") for number in (1, 3)]
+    assert main(["deid", *map(str, named), "--attack", "none"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 inputs: 2 done, 0 skipped, 0 failed" in printed
+    assert "no summary: that takes a folder, -o DIR" in printed
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {"1.mp4", "1_deid.mp4", "3.mp4", "3_deid.mp4"}
+    assert list(tmp_path.glob("drsf-summary*")) == []
+
+
 def test_a_manifest_gives_each_file_its_options(clips, tmp_path):
     (tmp_path / "list.csv").write_text(
         f"input,output,mask,codec\n{clips}/a/c00.mp4,one.mp4,solid,\n{clips}/a/c02.mp4,deep/two.mkv,,ffv1\n"

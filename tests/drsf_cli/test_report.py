@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         "cost": {"victim_passes_per_frame": 14.2, "seconds_per_frame": 1.5},
         "audit": {"passed": False, "worst_frames": [{"frame_id": 7, "ssim": 0.61}, {"frame_id": 3, "ssim": 0.55}]},
-        "covering": {"filled_frames": 1},
+        "covering": {"filled_frames": 1, "detectors": [{"name": "mtcnn", "weights": {"pnet.safetensors": "ab" * 32}}]},
         "samples": [sample(i, [REGION], seen[i], seen[i]) for i in (0, 4, MISSED, 6)],
     }
     write(folder / "driver_deid.json", report)
