@@ -128,7 +128,7 @@ def attempted(
         return failed(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001  # a fault of the program in one file must not cost the night's others
         return failed(
-            f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; drsf --debug with this input alone shows where).",
+            f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).",
             DrsfError.exit_code,
             traceback.format_exc(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -22,6 +23,9 @@ FRAMES = 3
 
 INSTALLING = ("pipx install .", "uv tool install .", "python -m venv drsf-env && drsf-env/bin/pip install .")
 """Not run: they fetch packages. That the wheel has all it needs is in test_layout.py."""
+
+RAY = importlib.util.find_spec("ray") is not None
+"""Whether lines with --engine ray can be run."""
 
 
 def typed() -> list[str]:
@@ -52,7 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         demo_clip.make_demo_clip(folder / f"{name}.mp4", seconds=FRAMES / 25, size=(320, 240))
     (folder / "study").mkdir()
     shutil.copy(folder / "drive.mp4", folder / "study")
-    (folder / "study.toml").write_text(of("toml"))
+    demo_clip.make_demo_clip(folder / "study" / "park.mp4", seconds=0.04, size=(160, 120))
+    for kind in ("toml", "csv"):
+        (folder / f"study.{kind}").write_text(of(kind))
     return folder
 
 
@@ -77,15 +83,34 @@ def test_nothing_else_is_typed() -> None:
 @pytest.mark.timeout(600)
 def test_every_command_works(folder: Path, short_demo: None, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(folder)
-    ran = 0
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: beside other tests they would hardly start
+    ran = []
+    summaries = {}
     for line in typed():
         for command in line.split(" && "):
-            if command.startswith("drsf "):
+            if command.startswith("drsf ") and (RAY or "--engine ray" not in command):
                 assert main(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
-                ran += 1
-    assert ran >= 13
-    assert json.loads((folder / "deid" / "drsf-summary.json").read_text())
-    assert (folder / "deid" / "drive_deid.mp4").is_file()
+                ran.append(command)
+                summaries[command] = {
+                    path.relative_to(folder).as_posix(): json.loads(path.read_text())
+                    for path in folder.glob("*/drsf-summary*.json")
+                }
+    assert len(ran) >= 18 + RAY
+    counts = {
+        "drsf deid study -o deid": ("deid/drsf-summary.json", 2, 0),
+        "drsf deid 'study/*.mp4' -o deid --resume": ("deid/drsf-summary.json", 0, 2),
+        "drsf deid study -o deid --resume --shard 1/2": ("deid/drsf-summary.1-of-2.json", 0, 1),
+        "drsf deid --manifest study.csv -o listed --audit full": ("listed/drsf-summary.json", 2, 0),
+    }
+    if RAY:
+        counts["drsf deid study -o deid --resume --engine ray"] = ("deid/drsf-summary.json", 0, 2)
+    for command, (name, done, skipped) in counts.items():
+        found = summaries[command][name]
+        assert (found["done"], found["skipped"], found["failed"]) == (done, skipped, 0), command
+    listed = json.loads((folder / "listed" / "drive_deid.mp4.report.json").read_text())
+    assert (listed["settings"]["mask"], listed["settings"]["keep_audio"]) == ("solid", True)
+    assert listed["leakage"]["models"], "what others can read"
+    assert (folder / "listed" / "park" / "first.mp4").is_file()
     assert main(["doctor"]) == 0
     # what the README says there is then
     demo = {"driver.mp4", "driver_deid.mp4", "driver_deid.mp4.report.json", "driver.json", "driver_deid.json"}
