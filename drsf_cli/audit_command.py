@@ -12,12 +12,27 @@ from rich.console import Console
 from rich.markup import escape
 
 from drsf_cli.bars import bars
-from drsf_cli.options import ConfigOption
+from drsf_cli.common_options import (
+    FILE_PANEL,
+    AllowUnknown,
+    DeviceOption,
+    Overwrite,
+    Quiet,
+    ShownAligner,
+    ShownDetector,
+    ShownGaze,
+    examples,
+    known_device,
+)
+from drsf_cli.options import ConfigOption, HelpAllOption
 from drsf_cli.settings import DeidSettings
 from weights.errors import OutputError, UsageError
 from weights.files import write_atomically
 
-EPILOG = "Example: drsf audit drive.mp4 drive_deid.mp4 --against all --json leakage.json"
+EPILOG = examples(
+    "audit drive.mp4 drive_deid.mp4", "audit drive.mp4 drive_deid.mp4 --against dlib-hog --json leak.json"
+)
+READER_PANEL = "Who else reads"
 
 
 def audit(
@@ -28,32 +43,52 @@ def audit(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="A model: NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; all at hand.",
+            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all at hand.",
+            rich_help_panel=READER_PANEL,
         ),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Report of the run; DEID.report.json where it is there.")
-    ] = None,
-    detector: Annotated[str | None, typer.Option("-d", "--detector", help="Authorised; else the report's.")] = None,
-    aligner: Annotated[str | None, typer.Option("-a", "--aligner", help="Likewise.")] = None,
-    gaze: Annotated[str | None, typer.Option("-z", "--gaze", help="Likewise.")] = None,
-    mask: Annotated[str | None, typer.Option("-m", "--mask", help="How it was obscured; else the report's.")] = None,
     recogniser: Annotated[
-        Path | None, typer.Option("--recogniser", help="ONNX face recogniser, or dlib's .dat; else one at hand.")
+        Path | None,
+        typer.Option(
+            "--recogniser",
+            help="ONNX face recogniser, or dlib's .dat; else one at hand.",
+            rich_help_panel=READER_PANEL,
+        ),
     ] = None,
     gallery: Annotated[
-        Path | None, typer.Option("--gallery", help="Pictures of other people, for rank-1 and TAR@FAR.")
+        Path | None,
+        typer.Option(
+            "--gallery", help="Pictures of other people, for rank-1 and TAR@FAR.", rich_help_panel=READER_PANEL
+        ),
     ] = None,
-    far: Annotated[float, typer.Option("--far", help="False accept rate.")] = 0.01,
-    every: Annotated[int | None, typer.Option("--every", help="Look at every so many frames.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown-weights", help="Take weight files that the catalogue does not know.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --json.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no table.")] = False,
+    far: Annotated[float, typer.Option("--far", help="False accept rate.", rich_help_panel=READER_PANEL)] = 0.01,
+    every: Annotated[
+        int | None, typer.Option("--every", help="Look at every so many frames.", rich_help_panel=READER_PANEL)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Report of the run; default: DEID.report.json where it is there.",
+            rich_help_panel=FILE_PANEL,
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("-m", "--mask", help="How it was obscured; else the report's.", rich_help_panel=FILE_PANEL),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    detector: ShownDetector = None,
+    aligner: ShownAligner = None,
+    gaze: ShownGaze = None,
+    device: DeviceOption = "auto",
+    allow_unknown: AllowUnknown = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
     config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
     """Measure what models that were not authorised read from a de-identified video."""
     from drsf_cli import tables
@@ -63,8 +98,6 @@ def audit(
     from drsf_cli.models import Models
     from drsf_cli.outsiders import named_outsiders
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device} is unknown; it takes auto, cpu or cuda.")
     if every is not None and every < 1:
         raise UsageError(f"--every {every} is too small; it takes 1 or more.")
     if not 0 < far < 1:
@@ -77,7 +110,7 @@ def audit(
         known.settings,
         victims=names,
         mask=mask or known.settings.mask,
-        device=device,  # type: ignore[arg-type]
+        device=known_device(device),
         allow_unknown_weights=allow_unknown or known.settings.allow_unknown_weights,
     )
     models = Models.load(names, settings.device, settings.allow_unknown_weights)

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +21,28 @@ from rich.markup import escape
 
 from drsf_cli import audit_command, choices
 from drsf_cli.bars import FileBars, bars, shown
+from drsf_cli.common_options import (
+    ATTACK_PANEL,
+    COVER_PANEL,
+    FILE_PANEL,
+    VICTIM_PANEL,
+    AlignerOption,
+    AllowUnknown,
+    BatchSize,
+    CameraOption,
+    Detector,
+    DeviceOption,
+    End,
+    Gaze,
+    Overwrite,
+    Quiet,
+    ShownAligner,
+    ShownDetector,
+    ShownGaze,
+    Start,
+    examples,
+    known_device,
+)
 from drsf_cli.files import page_path, report_path
 from drsf_cli.options import RUN_PANEL, ConfigOption, HelpAllOption
 from drsf_cli.settings import DeidSettings, VictimNames
@@ -51,110 +73,8 @@ err = Console(stderr=True)
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = (
-    "Victims",
-    "Attack",
-    "Covering",
-    "Input and output",
-)
 
-Detector = Annotated[
-    str,
-    typer.Option(
-        "-d",
-        "--detector",
-        help="mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.",
-        autocompletion=lambda: choices.DETECTORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-AlignerOption = Annotated[
-    str,
-    typer.Option(
-        "-a",
-        "--aligner",
-        help="fan-compact, fan.",
-        autocompletion=lambda: choices.ALIGNERS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-Gaze = Annotated[
-    str,
-    typer.Option(
-        "-z",
-        "--gaze",
-        help="gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.",
-        autocompletion=lambda: choices.GAZE_ESTIMATORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-_SHOWN = "default: the report's with --compare"
-ShownDetector = Annotated[
-    str | None,
-    typer.Option(
-        "-d",
-        "--detector",
-        help=f"As of deid ({_SHOWN}).",
-        autocompletion=lambda: choices.DETECTORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-ShownAligner = Annotated[
-    str | None,
-    typer.Option(
-        "-a",
-        "--aligner",
-        help="Likewise; none.",
-        autocompletion=lambda: choices.ALIGNERS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-ShownGaze = Annotated[
-    str | None,
-    typer.Option(
-        "-z",
-        "--gaze",
-        help="Likewise; none.",
-        autocompletion=lambda: choices.GAZE_ESTIMATORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-AllowUnknown = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unknown-weights",
-        help="Take weight files that the catalogue does not know.",
-        hidden=True,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=RUN_PANEL)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no tables.", rich_help_panel=RUN_PANEL)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILE_PANEL)]
-CameraOption = Annotated[
-    Path | None, typer.Option("--camera", help="Intrinsics, an OpenCV YAML file.", rich_help_panel=VICTIM_PANEL)
-]
-Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
-End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
-BatchSize = Annotated[
-    int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
-]
-
-
-def _examples(*lines: str) -> str:
-    """The end of a command's help."""
-    return "\n\n".join(f"Example: drsf {line}" for line in lines)
-
-
-def _device(name: str) -> Any:
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {name} is unknown; it takes auto, cpu or cuda.")
-    return name
-
-
-@app.command(
-    epilog=_examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --config study.toml --dry-run")
-)
+@app.command(epilog=examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --config study.toml --dry-run"))
 def deid(
     inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
@@ -350,7 +270,7 @@ def deid(
         start=start,
         end=end,
         camera=camera,
-        device=_device(device),
+        device=known_device(device),
         threads=threads,
         allow_unknown_weights=allow_unknown,
         max_gap=max_gap,
@@ -467,7 +387,7 @@ def _engine(name: str, address: str | None, workers: int | None) -> Engine:
     return RayEngine(address, workers)
 
 
-@app.command(epilog=_examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze"))
+@app.command(epilog=examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze"))
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.", rich_help_panel=FILE_PANEL)],
@@ -495,7 +415,7 @@ def infer(
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     _refuse_existing(output, overwrite)
-    models = Models.load(VictimNames().replaced(detector, aligner, gaze), _device(device), allow_unknown)
+    models = Models.load(VictimNames().replaced(detector, aligner, gaze), known_device(device), allow_unknown)
     with bars(quiet) as progress:
         observations = infer_video(
             source,
@@ -516,14 +436,20 @@ def infer(
 
 @app.command(
     name="eval",
-    epilog=_examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json"),
+    epilog=examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json"),
 )
 def evaluate(
     gt: Annotated[Path, typer.Argument(metavar="GT", help="JSON of the original, or a folder of them.")],
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="JSON of the other, or a folder of them.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures as JSON.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write per-frame errors as CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write per-frame errors as CSV.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.", rich_help_panel=FILE_PANEL)
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -559,10 +485,10 @@ def evaluate(
         write_plots(result, plot)
 
 
-@app.command(epilog=_examples("demo demo"))
+@app.command(epilog=examples("demo demo"))
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.")] = 2.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.", rich_help_panel=FILE_PANEL)] = 2.0,
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -580,7 +506,7 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
-    settings = DeidSettings(device=_device(device), overwrite=overwrite)
+    settings = DeidSettings(device=known_device(device), overwrite=overwrite)
     models = Models.load(settings.victims, settings.device)
     with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)
@@ -599,15 +525,25 @@ def demo(
             out.print(str(path), soft_wrap=True)
 
 
-@app.command(epilog=_examples("export -d retinaface -z mpiigaze -o onnx"))
+@app.command(epilog=examples("export -d retinaface -z mpiigaze -o onnx"))
 def export(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the ONNX files.")],
-    detector: Annotated[str | None, typer.Option("-d", "--detector", help="A detector.")] = None,
-    aligner: Annotated[str | None, typer.Option("-a", "--aligner", help="An aligner.")] = None,
-    gaze: Annotated[str | None, typer.Option("-z", "--gaze", help="A gaze estimator.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every victim whose weights are here.")] = False,
-    opset: Annotated[int, typer.Option("--opset", help="ONNX opset.")] = 17,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside.")] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the ONNX files.", rich_help_panel=FILE_PANEL)
+    ],
+    detector: Annotated[
+        str | None, typer.Option("-d", "--detector", help="A detector.", rich_help_panel=VICTIM_PANEL)
+    ] = None,
+    aligner: Annotated[
+        str | None, typer.Option("-a", "--aligner", help="An aligner.", rich_help_panel=VICTIM_PANEL)
+    ] = None,
+    gaze: Annotated[
+        str | None, typer.Option("-z", "--gaze", help="A gaze estimator.", rich_help_panel=VICTIM_PANEL)
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every victim whose weights are here.", rich_help_panel=VICTIM_PANEL)
+    ] = False,
+    opset: Annotated[int, typer.Option("--opset", help="ONNX opset.", rich_help_panel=FILE_PANEL)] = 17,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside.", rich_help_panel=FILE_PANEL)] = False,
     allow_unknown: AllowUnknown = False,
     config: ConfigOption = None,
     help_all: HelpAllOption = False,
@@ -629,7 +565,7 @@ def export(
         err.print(f"[yellow]left out:[/] {escape(reason)}", soft_wrap=True)
 
 
-@app.command(epilog=_examples("viz drive.mp4 -o seen.mp4", "viz drive_deid.mp4 -o panels.mp4 --compare drive.mp4"))
+@app.command(epilog=examples("viz drive.mp4 -o seen.mp4", "viz drive_deid.mp4 -o panels.mp4 --compare drive.mp4"))
 def viz(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Video or picture.", rich_help_panel=FILE_PANEL)],
@@ -676,7 +612,7 @@ def viz(
         if json_file is not None:
             single(source, output, read_observations(json_file), camera=camera, overwrite=overwrite)
         else:
-            models = Models.load(names, _device(device), allow_unknown)
+            models = Models.load(names, known_device(device), allow_unknown)
             if compare is None:
                 seen = infer_video(source, models, camera=camera, progress=progress)
                 single(source, output, seen, camera=camera, overwrite=overwrite)
@@ -688,12 +624,15 @@ def viz(
         out.print(f"Wrote {output}.", soft_wrap=True)
 
 
-@app.command(epilog=_examples("report drive_deid.mp4.report.json -o report.html"))
+@app.command(epilog=examples("report drive_deid.mp4.report.json -o report.html"))
 def report(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Reports that `drsf deid` wrote.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file.", rich_help_panel=FILE_PANEL)],
     include_original: Annotated[
-        bool, typer.Option("--include-original", help="Put frames of the original into the page.")
+        bool,
+        typer.Option(
+            "--include-original", help="Put frames of the original into the page.", rich_help_panel=FILE_PANEL
+        ),
     ] = False,
     overwrite: Overwrite = False,
     config: ConfigOption = None,
@@ -705,7 +644,7 @@ def report(
     out.print(f"Wrote {output}.", soft_wrap=True)
 
 
-@app.command(epilog=_examples("doctor && drsf deid drive.mp4"))
+@app.command(epilog=examples("doctor && drsf deid drive.mp4"))
 def doctor() -> int:
     """Say which providers, codecs, victims and weights are usable, and why not.
 

@@ -1,4 +1,4 @@
-"""Options that work alike for every command: `--config FILE` and `--help-all`.
+"""Options that work alike for every command that has settings: `--config FILE` and `--help-all`.
 
 A configuration is TOML with a table for each command, whose keys are that command's long flags without the dashes:
 
@@ -7,6 +7,8 @@ A configuration is TOML with a table for each command, whose keys are that comma
     max-iter = 60
     region = ["0,0,120,80@0-2"]
     html = true
+    [weights.fork]
+    steps = 900
 
 A flag that is typed wins. Values go the way of typed ones, so they are checked alike; paths are relative to where the
 command runs, as typed ones are.
@@ -15,7 +17,7 @@ command runs, as typed ones are.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,11 +33,11 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
     """Make the file's values the command's defaults. Raises InputError, and UsageError naming file and key."""
     if path is None or context.resilient_parsing:
         return path
-    document = _read(path)
-    root = context.parent.command if context.parent is not None else None
-    commands = getattr(root, "commands", {context.info_name: context.command})
-    valid = sorted(name for name, command in commands.items() if "config" in flags(command))
-    for name, table in document.items():
+    root = context.find_root()
+    commands = dict(_commands(root.command))
+    valid = sorted(commands)
+    tables = dict(_tables(root.command, _read(path)))
+    for name, table in tables.items():
         if not isinstance(table, Mapping):
             raise UsageError(f"{path}: {name} stands above every table; put it under one of [{'], ['.join(valid)}].")
         if name not in valid:
@@ -44,12 +46,32 @@ def _load(context: typer.Context, path: Path | None) -> Path | None:
             known = settable(commands[name])
             if key not in known:
                 raise UsageError(f"{path}: [{name}] has no {key}; it takes {', '.join(sorted(known))}.")
+    own = ".".join(context.command_path.removeprefix(root.command_path).split())
     defaults = {}
-    for key, value in document.get(str(context.info_name), {}).items():
+    for key, value in tables.get(own, {}).items():
         option = settable(context.command)[key]
         defaults[option.name] = _typed(context, option, f"{path}: {key}", value)
     context.default_map = defaults
     return path
+
+
+def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(`deid` or `weights.fork`, command) of those that take a configuration."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*words, name))
+        elif "config" in flags(command):
+            yield ".".join((*words, name)), command
+
+
+def _tables(group: Any, document: Mapping[str, Any], words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The document's tables by the same names."""
+    for name, table in document.items():
+        inner = group.commands.get(name)
+        if hasattr(inner, "commands") and isinstance(table, Mapping):
+            yield from _tables(inner, table, (*words, name))
+        else:
+            yield ".".join((*words, name)), table
 
 
 def flags(command: Any) -> dict[str, Any]:

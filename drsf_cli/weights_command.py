@@ -12,6 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from drsf_cli.bars import bars
+from drsf_cli.common_options import FILE_PANEL, Overwrite, Quiet, examples
+from drsf_cli.options import ConfigOption
 from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
 
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
 
+TRAINING_PANEL = "Training"
+
 _COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
 
 
-@app.command("list")
+@app.command("list", epilog=examples("weights list"))
 def list_files() -> None:
     """Every known weight file and whether it is here; then the licences of each victim."""
     from weights import store
@@ -58,11 +62,11 @@ def _size(file: FileStatus) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
-@app.command(epilog="Example: drsf weights pull retinaface fan")
+@app.command(epilog=examples("weights pull retinaface fan", "weights pull --all"))
 def pull(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims or files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
     from weights import store
@@ -94,7 +98,12 @@ def pull(
         typer.echo(path)
 
 
-@app.command("import", epilog="Example: drsf weights import 2DFAN4-cd938726ad.zip")
+@app.command(
+    "import",
+    epilog=examples(
+        "weights import 2DFAN4-cd938726ad.zip", "weights import ours.pth --as ours.pth --allow-unknown-weights"
+    ),
+)
 def import_files(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recognised by their sha256.")],
     allow_unknown_weights: Annotated[
@@ -112,7 +121,7 @@ def import_files(
         typer.echo(default.import_file(file, name, allow_unknown_weights))
 
 
-@app.command()
+@app.command(epilog=examples("weights verify && drsf deid drive.mp4"))
 def verify() -> None:
     """Check the sha256 of every file that is here; exit 5 if one is damaged."""
     from weights import store
@@ -128,7 +137,7 @@ def verify() -> None:
         )
 
 
-@app.command()
+@app.command(epilog=examples("weights path"))
 def path() -> None:
     """The folder that fetched weights live in (DRSF_WEIGHTS overrides it)."""
     from weights import store
@@ -136,17 +145,28 @@ def path() -> None:
     typer.echo(store.weights_folder())
 
 
-@app.command(epilog="Example: drsf weights fork fan-compact --data faces -o ours.safetensors")
+@app.command(epilog=examples("weights fork fan-compact --data faces -o ours.safetensors"))
 def fork(
     name: Annotated[str, typer.Argument(metavar="NAME", help="fan-compact or gaze-compact.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of your own pictures or videos of faces.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.")],
-    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = ForkSettings.steps,
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder of your own pictures or videos of faces.", rich_help_panel=FILE_PANEL),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)],
+    steps: Annotated[
+        int, typer.Option("--steps", help="Training steps.", rich_help_panel=TRAINING_PANEL)
+    ] = ForkSettings.steps,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="As secret as the weights; drawn and forgotten by default.")
+        int | None,
+        typer.Option(
+            "--seed",
+            help="As secret as the weights; drawn and forgotten by default.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no table.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, and not the same."""
     from drsf_cli.fork_weights import fork_weights

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer.main
@@ -80,6 +81,9 @@ def test_a_file_says_what_flags_say_and_typed_flags_win(clip, tmp_path, capsys):
         ('[deid]\nconfig = "x"\n', 2, "has no config"),
         ('mask = "solid"\n', 2, "mask stands above every table"),
         ("[infer]\nmask = 3\n", 2, r"\[infer\] has no mask"),
+        ("[weights.fork]\nmask = 3\n", 2, r"\[weights.fork\] has no mask; it takes .*steps"),
+        ("[weights.pull]\nall = true\n", 2, r"\[weights.pull\] is not a command .*weights.fork"),
+        ("weights = 3\n", 2, "weights stands above every table"),
         ("[drive]\nmask = 3\n", 2, r"\[drive\] is not a command .*deid"),
         ("mask = \n", 3, "is not TOML"),
         (None, 3, "cannot be read"),
@@ -97,9 +101,25 @@ def test_what_a_file_cannot_say_is_refused(clip, tmp_path, capsys, text, code, s
     assert [path.name for path in tmp_path.iterdir() if path != config] == []
 
 
-@pytest.mark.parametrize("words", [words for words in LEAVES if words[0] != "weights" and words != ("doctor",)])
-def test_every_command_takes_a_file(words):
-    assert "--config" in [name for parameter in commands()[words].params for name in parameter.opts]
+NOTHING_TO_SET = [("doctor",), *(("weights", name) for name in ("list", "pull", "import", "verify", "path"))]
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_every_command_with_settings_takes_a_file(words):
+    takes = "--config" in [name for parameter in commands()[words].params for name in parameter.opts]
+    assert takes == (words not in NOTHING_TO_SET)
+
+
+def test_a_command_of_a_group_finds_its_table(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "drsf_cli.fork_weights.fork_weights", lambda *arguments, **given: seen.update(given) or SimpleNamespace()
+    )
+    config = tmp_path / "study.toml"
+    config.write_text('[deid]\nmask = "solid"\n[weights.fork]\nsteps = 7\nseed = 3\nquiet = true\n')
+    arguments = ["weights", "fork", "fan-compact", "--data", "faces", "-o", "own.safetensors", "--seed", "5"]
+    assert main([*arguments, "--config", str(config)]) == 0
+    assert (seen["steps"], seen["seed"]) == (7, 5), "the typed flag wins"
 
 
 # ------------------------------------------------------------------------------------------------- help
@@ -114,7 +134,7 @@ def test_help_fits_a_screen(words, monkeypatch, capsys):
     assert max(map(len, lines)) <= COLUMNS
 
 
-@pytest.mark.parametrize("words", [words for words in LEAVES if words[0] != "weights"], ids=" ".join)
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_help_has_an_example_that_the_command_understands(words, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     main([*words, "--help"])
@@ -126,6 +146,18 @@ def test_help_has_an_example_that_the_command_understands(words, monkeypatch, ca
         command = commands()[words]
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in typed if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_what_a_command_writes_and_replaces_is_in_a_panel_of_its_own(words):
+    panels = {name: getattr(p, "rich_help_panel", None) for p in commands()[words].params for name in p.opts}
+    for flag in ("--output", "--json", "--csv", "--plot", "--html", "--overwrite"):
+        if flag in panels and (words, flag) != (("viz",), "--json"):  # which is read there
+            assert panels[flag] == "Input and output", flag
+    for flag in ("--quiet", "--device", "--config", "--help-all"):
+        assert panels.get(flag) is None, f"{flag} is beside --help"
+    if any(getattr(p, "hidden", False) for p in commands()[words].params if p.param_type_name == "option"):
+        assert "--help-all" in panels, "shows what is hidden"
 
 
 def test_what_help_leaves_out_help_all_shows(monkeypatch, capsys):
