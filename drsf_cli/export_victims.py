@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from drsf_cli.demo_clip import demo_frames
+from drsf_cli.progress import Progress, Silent
 from export.onnx import ExportedNetwork, export_victim, recorded_inputs
 from victims import registry
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role, Victim
@@ -24,6 +25,7 @@ def export_victims(
     opset: int = 17,
     fp16: bool = False,
     allow_unknown: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[list[ExportedNetwork], list[str]]:
     """Export the victims named by role, or with `everything` all whose weights are here.
 
@@ -35,6 +37,8 @@ def export_victims(
         raise UsageError("drsf export: name victims with -d, -a or -z, or give --all; not both.")
     if everything:
         named = [(entry.role, name) for name, entry in registry.VICTIMS.items()]
+    progress = progress or Silent()
+    progress.begin("Exporting", len(named))
     victims: list[Victim] = []
     left_out: list[str] = []
     for role, name in named:
@@ -44,10 +48,12 @@ def export_victims(
             if not everything:
                 raise
             left_out.append(str(error))
+            progress.advance()
     images = list(demo_frames(seconds=0.12, fps=25))[:2]
     rows: list[ExportedNetwork] = []
     for victim in victims:
         rows += export_victim(victim, folder, opset, fp16, recorded_inputs(victim, Reading(images)))
+        progress.advance()
     return rows, left_out
 
 

@@ -545,6 +545,7 @@ def export(
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset.", rich_help_panel=FILE_PANEL)] = 17,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside.", rich_help_panel=FILE_PANEL)] = False,
     allow_unknown: AllowUnknown = False,
+    quiet: Quiet = False,
     config: ConfigOption = None,
     help_all: HelpAllOption = False,
 ) -> None:
@@ -552,15 +553,18 @@ def export(
     from drsf_cli import tables
     from drsf_cli.export_victims import export_victims
 
-    rows, left_out = export_victims(
-        output,
-        {"detector": detector, "aligner": aligner, "gaze": gaze},
-        everything=everything,
-        opset=opset,
-        fp16=fp16,
-        allow_unknown=allow_unknown,
-    )
-    out.print(tables.parity(rows))
+    with bars(quiet) as progress:
+        rows, left_out = export_victims(
+            output,
+            {"detector": detector, "aligner": aligner, "gaze": gaze},
+            everything=everything,
+            opset=opset,
+            fp16=fp16,
+            allow_unknown=allow_unknown,
+            progress=progress,
+        )
+    if not quiet:
+        out.print(tables.parity(rows))
     for reason in left_out:
         err.print(f"[yellow]left out:[/] {escape(reason)}", soft_wrap=True)
 
@@ -610,12 +614,13 @@ def viz(
     names = known.replaced(detector, aligner, gaze)
     with bars(quiet) as progress:
         if json_file is not None:
-            single(source, output, read_observations(json_file), camera=camera, overwrite=overwrite)
+            seen = read_observations(json_file)
+            single(source, output, seen, camera=camera, overwrite=overwrite, progress=progress)
         else:
             models = Models.load(names, known_device(device), allow_unknown)
             if compare is None:
                 seen = infer_video(source, models, camera=camera, progress=progress)
-                single(source, output, seen, camera=camera, overwrite=overwrite)
+                single(source, output, seen, camera=camera, overwrite=overwrite, progress=progress)
             else:
                 compare_clips(
                     compare, source, output, models, mask=mask, camera=camera, overwrite=overwrite, progress=progress
@@ -635,13 +640,16 @@ def report(
         ),
     ] = False,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     config: ConfigOption = None,
 ) -> None:
     """Make one self-contained HTML page of reports."""
     from drsf_cli.report import write_html
 
-    write_html(reports, output, include_original=include_original, overwrite=overwrite)
-    out.print(f"Wrote {output}.", soft_wrap=True)
+    with bars(quiet) as progress:
+        write_html(reports, output, include_original=include_original, overwrite=overwrite, progress=progress)
+    if not quiet:
+        out.print(f"Wrote {output}.", soft_wrap=True)
 
 
 @app.command(epilog=examples("doctor && drsf deid drive.mp4"))

@@ -28,9 +28,10 @@ def single(
     *,
     camera: Path | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Draw `observations` on the frames of `source`."""
-    visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite)
+    visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite, progress=progress)
 
 
 def compare(
@@ -82,7 +83,7 @@ def compare(
         Panel("obscured", (image for image, _ in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
     ]
-    visualize(panels, output, camera=camera, overwrite=overwrite)
+    visualize(panels, output, camera=camera, overwrite=overwrite, progress=progress)
 
 
 def settings_of(written: Path, mask: str | None) -> DeidSettings:

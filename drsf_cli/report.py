@@ -47,6 +47,7 @@ from PIL import Image as Picture
 from attacks.obscure import Region, obscure, parse_obscuring, region_mask
 from drsf_cli.atomic import AtomicOutput
 from drsf_cli.leakage_table import COLUMNS, HEADINGS, identity_rows, looked_at, model_rows
+from drsf_cli.progress import Progress, Silent
 from drsf_cli.quantities import quantity
 from drsf_cli.records import from_records, to_records
 from drsf_cli.video import VideoReader
@@ -303,21 +304,24 @@ class Sample:
 
 
 def _stills(
-    report: Mapping[str, Any], folder: Path, count: int, include_original: bool
+    report: Mapping[str, Any], folder: Path, count: int, include_original: bool, progress: Progress
 ) -> tuple[list[Sample], list[str]]:
-    """Pictures of at most `count` samples, and why any are left out, one sentence each."""
+    """Pictures of at most `count` samples, and why any are left out, one sentence each. These are 2 * `count` parts of
+    the progress: each sample is read from the output and from the input."""
     notes: list[str] = []
     entries = {entry["frame_id"]: entry for entry in report.get("samples") or []}
     ids = list(entries) if entries else sample_ids(report["frames"])
     ids = sorted(set(np.array(ids)[np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)].tolist()))
     output = _unchanged(report["output"], folder, notes)
     if output is None or not ids:
+        progress.advance(2 * count)
         return [], notes
     wants_source = include_original or any(entries[i].get("regions") for i in ids if i in entries)
     source = _unchanged(report["input"], folder, notes) if wants_source else None
     settings = report["settings"]
-    written = dict(_pick(output, ids, {}))
-    originals = dict(_pick(source, ids, settings)) if source is not None else {}
+    written = dict(_pick(output, ids, {}, progress))
+    originals = dict(_pick(source, ids, settings, progress)) if source is not None else {}
+    progress.advance(2 * count - len(written) - len(originals))
     samples = []
     for index in ids:
         if index not in written:
@@ -387,8 +391,10 @@ def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path 
     return path
 
 
-def _pick(path: Path, ids: Sequence[int], settings: Mapping[str, Any]) -> Iterator[tuple[int, Image]]:
-    """(index, frame) of `ids` (rising), counted from --start as the run did."""
+def _pick(
+    path: Path, ids: Sequence[int], settings: Mapping[str, Any], progress: Progress
+) -> Iterator[tuple[int, Image]]:
+    """(index, frame) of `ids` (rising), counted from --start as the run did; each is a part of the progress."""
     start, end = settings.get("start"), settings.get("end")
     reader = VideoReader(path, start if _is_number(start) else None, end if _is_number(end) else None)
     wanted = set(ids)
@@ -396,6 +402,7 @@ def _pick(path: Path, ids: Sequence[int], settings: Mapping[str, Any]) -> Iterat
     with reader:
         for frame in frames:
             if frame.index in wanted:
+                progress.advance()
                 yield frame.index, frame.image
             if frame.index >= max(ids):
                 return
@@ -681,7 +688,11 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def render_html(
-    reports: Sequence[tuple[Path, Mapping[str, Any]]], *, include_original: bool = False, samples: int = SAMPLES
+    reports: Sequence[tuple[Path, Mapping[str, Any]]],
+    *,
+    include_original: bool = False,
+    samples: int = SAMPLES,
+    progress: Progress | None = None,
 ) -> str:
     """The page of checked reports, each with the path that it was read from (clips are looked for beside it, too).
 
@@ -689,9 +700,11 @@ def render_html(
     obscured ones. `samples`: stills of a clip at most; with many reports fewer.
     """
     count = min(samples, _PAGE_SAMPLES // max(1, len(reports)))
+    progress = progress or Silent()
+    progress.begin("Reading frames to be shown", 2 * count * len(reports))
     sections = []
     for number, (path, report) in enumerate(reports):
-        stills, notes = _stills(report, path.parent, count, include_original) if count else ([], [])
+        stills, notes = _stills(report, path.parent, count, include_original, progress) if count else ([], [])
         charts = [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None]
         recovered = report["fidelity"]["recovered"]
         sections.append(
@@ -743,6 +756,7 @@ def write_html(
     include_original: bool = False,
     samples: int = SAMPLES,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Read reports and write their page; returns its path.
 
@@ -752,7 +766,10 @@ def write_html(
     place = AtomicOutput(Path(output), overwrite=overwrite, inputs=paths)
     try:
         page = render_html(
-            [(path, read_report(path)) for path in paths], include_original=include_original, samples=samples
+            [(path, read_report(path)) for path in paths],
+            include_original=include_original,
+            samples=samples,
+            progress=progress,
         )
         try:
             place.temporary.write_text(page, "utf-8")

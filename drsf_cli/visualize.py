@@ -8,7 +8,7 @@ uint8 RGB; nothing is drawn into the caller's array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
@@ -19,6 +19,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from drsf_cli.atomic import same_place
+from drsf_cli.progress import Progress, Silent
 from drsf_cli.video import Frame, VideoReader, open_writer
 from victims.base import Image
 from victims.camera import Camera, HeadPose, solve_head_pose
@@ -291,14 +292,13 @@ def visualize(
     codec: str = "h264",
     crf: int = 18,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw the panels' observations on their frames and write them, side by side if there are several.
 
     Size, rate and times are those of the *last* panel (its source is a file or a reader), which is the one under
     inspection; a picture gives a picture and a folder of pictures a folder, unless `output` is named like a video.
-    `camera`: of all panels; a path is an OpenCV calibration file. `progress` is called with the number of frames
-    written so far. Frames are streamed.
+    `camera`: of all panels; a path is an OpenCV calibration file. Frames are streamed.
 
     Raises UsageError for no panel, InputError for clips of different length or size and observations that belong to
     none of the frames, OutputError for a place that cannot be written or is one of the inputs.
@@ -323,11 +323,12 @@ def visualize(
         drawn = stack.enter_context(closing(_drawn(panels, readers, seen, camera)))
         first = next(drawn)
         info = replace(last.info, width=first.image.shape[1], height=first.image.shape[0])
+        progress = progress or Silent()
+        progress.begin("Drawing", last.info.frame_count)
         writer = stack.enter_context(open_writer(output, info, codec=codec, crf=crf, overwrite=overwrite))
         for frame in chain((first,), drawn):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
-            if progress is not None:
-                progress(writer.frames_written)
+            progress.advance()
         return writer.publish()
 
 

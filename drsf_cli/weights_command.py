@@ -110,6 +110,7 @@ def import_files(
         bool, typer.Option("--allow-unknown-weights", help="Keep a file that the catalogue does not know.")
     ] = False,
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Take weight files that came some other way into the user's cache; for machines without network."""
     from weights import store
@@ -118,7 +119,11 @@ def import_files(
         raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
     default = store.default_store()
     for file in files:
-        typer.echo(default.import_file(file, name, allow_unknown_weights))
+        with bars(quiet) as progress:  # which ends before anything is printed: what is shown with it goes where it does
+            progress.begin(f"Importing {file.name}", 1)
+            kept = default.import_file(file, name, allow_unknown_weights)
+            progress.advance()
+        typer.echo(kept)
 
 
 @app.command(epilog=examples("weights verify && drsf deid drive.mp4"))

@@ -1,4 +1,4 @@
-"""Many small clips, and what runs over them leave behind."""
+"""Many small clips, what runs over them leave behind, and what they tell meanwhile."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def make_clips(folder: Path, count: int, seconds: float = 0.08, size: tuple[int,
         path.parent.mkdir(parents=True, exist_ok=True)
         make_demo_clip(path, seconds=seconds, size=size, seed=number)
     return folder
+
+
+class Steps:
+    """Progress that keeps what it is told: [title, parts expected, parts done] of each step."""
+
+    def __init__(self) -> None:
+        self.told: list[list[Any]] = []
+
+    def begin(self, title: str, total: int | None) -> None:
+        self.told.append([title, total, 0])
+
+    def advance(self, parts: int = 1) -> None:
+        self.told[-1][2] += parts
 
 
 def job_of(source: Path, output: Path, **given: Any) -> Job:

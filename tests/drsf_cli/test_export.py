@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from drsf_cli import main as cli
+from drsf_cli.export_victims import export_victims
 from drsf_cli.main import main
+from tests.drsf_cli.many import Steps
 from victims.registry import VICTIMS
 
 
@@ -32,6 +34,17 @@ def test_one_file_a_network_and_a_table_of_parity(tmp_path: Path, capsys: pytest
         (row,) = (line for line in printed.splitlines() if name in line)
         relative, limit = (float(text) for text in re.findall(r"\de-\d\d", row)[-2:])
         assert relative <= limit == 1e-4
+
+
+def test_it_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of the victims that are left out; and in no terminal there is nothing but the table."""
+    steps = Steps()
+    rows, left_out = export_victims(tmp_path / "out", {}, everything=True, progress=steps)
+    assert steps.told == [["Exporting", len(VICTIMS), len(VICTIMS)]]
+    assert left_out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {row.path.name for row in rows}
+    assert main(["export", "-z", "gaze-compact", "-o", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_all_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

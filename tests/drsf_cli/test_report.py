@@ -24,8 +24,9 @@ from PIL import Image
 from attacks.obscure import Pixelate, Region, obscure
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.leakage_table import COLUMNS
-from drsf_cli.report import MEASURES, Chart, make_chart, read_report, sample, sample_ids, write_html
+from drsf_cli.report import MEASURES, SAMPLES, Chart, make_chart, read_report, sample, sample_ids, write_html
 from drsf_cli.video import VideoReader, VideoWriter
+from tests.drsf_cli.many import Steps
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError
 
@@ -354,6 +355,18 @@ def test_what_a_report_forgets_to_cover_is_taken_from_the_output(folder: Path, t
     whole = [image for image in images if image.shape == (240, 320, 3)]
     assert whole
     assert min(float(np.abs(image[60:140, 120:190] - original).mean()) for image in whole) > 12
+
+
+def test_it_tells_how_far_it_is(folder: Path, tmp_path: Path) -> None:
+    """Four samples of each of two clips, one of which is gone; each is read from two files."""
+    gone = read_report(folder / "driver_deid.json")
+    gone["output"]["path"] = "gone.mp4"
+    write(tmp_path / "gone.json", gone)
+    for reports in ([folder / "driver_deid.json"], [folder / "driver_deid.json", tmp_path / "gone.json"]):
+        steps = Steps()
+        write_html(reports, tmp_path / f"{len(reports)}.html", progress=steps)
+        ((_, total, done),) = steps.told
+        assert total == done == 2 * SAMPLES * len(reports)
 
 
 def test_changed_and_missing_clips_are_told(folder: Path, tmp_path: Path) -> None:

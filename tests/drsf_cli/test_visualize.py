@@ -27,6 +27,7 @@ from drsf_cli.visualize import (
     three_panels,
     visualize,
 )
+from tests.drsf_cli.many import Steps
 from victims.camera import FACE_MODEL_68, Camera, HeadPose
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError
@@ -178,12 +179,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_clip_keeps_size_and_times(clip: Path, tmp_path: Path) -> None:
     seen = [FrameObservation(i, 0.0, (Face(np.array([40.0, 30.0, 90.0, 100.0]), 0.9),)) for i in range(6)]
-    counts: list[int] = []
-    output = visualize([Panel("clip", clip, seen)], tmp_path / "out.mp4", progress=counts.append)
+    steps = Steps()
+    output = visualize([Panel("clip", clip, seen)], tmp_path / "out.mp4", progress=steps)
     before, after = list(VideoReader(clip)), list(VideoReader(output))
     assert [frame.pts for frame in after] == [frame.pts for frame in before]
     assert after[0].image.shape == before[0].image.shape
-    assert counts == [1, 2, 3, 4, 5, 6]
+    assert steps.told == [["Drawing", 6, 6]]
     # The box's upper edge, here and nowhere in the source.
     assert after[3].image[30, 60:80].astype(int).mean(axis=0) == pytest.approx(BOX_COLOUR, abs=60)
     with pytest.raises(OutputError):
