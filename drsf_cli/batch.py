@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from drsf_cli.atomic import leftovers
 from drsf_cli.inputs import expand
 from drsf_cli.manifest import manifest_wishes
 from drsf_cli.models import Models
@@ -226,6 +227,9 @@ def run_batch(
     results: list[Result] = []
     if summary is not None:
         make_folder(summary.parent)
+        if resume:
+            for path in leftovers(summary):  # of a run that was killed while it wrote this one
+                path.unlink(missing_ok=True)
         _write_summary(summary, jobs, results, shard)
     for result in engine.run(jobs, resume, watch):
         results.append(result)
