@@ -6,6 +6,7 @@ import json
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from drsf_cli import clip as surveyed_clip
@@ -14,6 +15,7 @@ from drsf_cli.main import main
 from drsf_cli.models import Models
 from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
+from export.session import cuda_problem
 from weights.errors import UsageError
 
 SIZE = (320, 240)
@@ -110,6 +112,45 @@ def test_infer_and_eval(clip, deid, tmp_path, capsys):
     assert "IoU" in capsys.readouterr().out
     mean = json.loads(figures.read_text())["metrics"]["iou"]["mean"]
     assert mean == pytest.approx(report["fidelity"]["recovered"]["iou"]["mean"], abs=2e-3)
+
+
+def test_the_provider_that_ran_is_named(clip, deid, tmp_path, capsys, monkeypatch):
+    """By the report and by infer's line, against what each session says itself."""
+    opened = []
+
+    class Kept(onnxruntime.InferenceSession):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Kept)
+    assert main(["infer", str(clip), "-o", str(tmp_path / "gt.json"), "--end", "0.1"]) == 0
+    assert len(opened) >= 5, "PNet, RNet, ONet, landmarks, gaze"
+    ran = {session.get_providers()[0] for session in opened}
+    named = ", ".join(sorted(name.removesuffix("ExecutionProvider") for name in ran))
+    assert f"(ONNX Runtime on {named})" in " ".join(capsys.readouterr().out.split())
+    _, report = deid
+    assert set(report["providers"]) == {"mtcnn", "fan-compact", "gaze-compact"}
+    assert {name for used in report["providers"].values() for name in used} == ran
+
+
+def test_another_provider_is_named_as_well(clip, tmp_path, capsys, monkeypatch):
+    """Sessions that say they run elsewhere: it is them who are asked, not the machine or the flag."""
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, "get_providers", lambda _: ["ElsewhereExecutionProvider", "CPUExecutionProvider"]
+    )
+    arguments = ["infer", str(clip), "-o", str(tmp_path / "gt.json"), "--end", "0.1", "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "(ONNX Runtime on Elsewhere)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="ONNX Runtime has a usable CUDA device here")
+@pytest.mark.parametrize("command", ["infer", "deid"])
+def test_a_device_that_is_not_there_is_refused_with_the_runtimes_words(command, clip, tmp_path, capsys):
+    assert main([command, str(clip), "-o", str(tmp_path / "out.mp4"), "--device", "cuda"]) == 9
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"--device cuda cannot be used: ONNX Runtime reports {cuda_problem()!r}" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
