@@ -307,6 +307,57 @@ def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys
     assert "drsf weights pull" in message
 
 
+ORIGINAL = ["-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
+SHORT = ["--max-iter", "3", "--warm-iter", "1", "--refine", "0", "--repel", "none", "--codec", "ffv1", "--quiet"]
+
+
+def test_the_flags_of_the_original_implementation_run(shared, clip, tmp_path, monkeypatch):
+    """With the official RetinaFace and MPIIGaze, on three frames, a few steps each."""
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
+    for name in ("retinaface_mobilenet0.25.pth", "mpiigaze_resnet_preact.pth"):
+        assert main(["weights", "import", str(shared / "weights" / name)]) == 0
+    output = tmp_path / "out.mkv"
+    flags = ["-d", "retinaface", "-a", "fan-compact", "-z", "mpiigaze", *ORIGINAL]
+    assert main(["deid", str(clip), "-o", str(output), "--end", "0.1", *flags, *SHORT]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    assert {role: victim["name"] for role, victim in report["victims"].items()} == {
+        "detector": "retinaface",
+        "aligner": "fan-compact",
+        "gaze": "mpiigaze",
+    }
+    assert (report["settings"]["attack"], report["settings"]["mask"]) == ("rmsprop", "pixelate_30")
+    recovered = report["fidelity"]["recovered"]
+    assert (recovered["frames"], recovered["missed"]) == (3, 0)
+    assert recovered["iou"]["mean"] > 0.9
+    assert [row["steps"] > 0 for row in report["frames"]] == [True] * 3
+
+
+def test_its_very_line_runs(shared, clip, tmp_path, monkeypatch):
+    """`-a fan -z ETH-XGaze` with random weights, as an organisation's own, of one hourglass where 2DFAN4 has four: the
+    way is the same, and a step costs a quarter. Nothing sensible is read, so one frame with no more than a step."""
+    import face_alignment.models
+    import torch
+
+    from victims.gaze import GAZE_MODELS
+
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
+    stack = face_alignment.models.FAN
+    monkeypatch.setattr(face_alignment.models, "FAN", lambda _: stack(1))
+    torch.manual_seed(0)
+    torch.save(stack(1).state_dict(), tmp_path / "fan.pth")
+    torch.save(GAZE_MODELS["eth-xgaze"].network().state_dict(), tmp_path / "eth.pth")
+    assert main(["weights", "import", str(shared / "weights" / "retinaface_mobilenet0.25.pth")]) == 0
+    flags = ["-d", "retinaface", "-a", f"fan@{tmp_path / 'fan.pth'}", "-z", f"ETH-XGaze@{tmp_path / 'eth.pth'}"]
+    flags += ["--allow-unknown-weights", "--end", "0.03", *ORIGINAL, *SHORT, "--max-iter", "1"]
+    assert main(["deid", str(clip), "-o", str(tmp_path / "out.mkv"), *flags]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    names = [report["victims"][role]["name"] for role in ("detector", "aligner", "gaze")]
+    assert names == ["retinaface", "fan", "eth-xgaze"]
+    assert set(report["victims"]["gaze"]["weights"]) == {"eth.pth"}
+    assert set(report["providers"]) == {"retinaface", "fan", "eth-xgaze"}
+    assert [row["frame_id"] for row in report["frames"]] == [0]
+
+
 def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip, tmp_path, capsys):
     bad, folder = tmp_path / "bad.mp4", tmp_path / "out"
     bad.write_bytes(b"")
