@@ -11,7 +11,7 @@ import torch
 from drsf_cli.covering import load_companions
 from drsf_cli.settings import VictimNames
 from export.device import Device
-from export.session import OnnxNetwork, authorised, cuda_problem
+from export.session import OnnxNetwork, authorised, use_cuda
 from victims import registry
 from victims.base import Detector
 from victims.camera import Camera
@@ -99,6 +99,6 @@ def torch_device(device: Device) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if device == "cuda":
-        reason = cuda_problem() or "torch sees no CUDA device"
-        raise DeviceError(f"--device cuda cannot be used: {reason}; use --device cpu or auto.")
+        use_cuda(device)  # which says it in ONNX Runtime's words
+        raise DeviceError("--device cuda cannot be used: torch sees no CUDA device; use --device cpu or auto.")
     return torch.device("cpu")

@@ -6,6 +6,7 @@ import json
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from drsf_cli import clip as surveyed_clip
@@ -14,6 +15,7 @@ from drsf_cli.main import main
 from drsf_cli.models import Models
 from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
+from export.session import cuda_problem
 from weights.errors import UsageError
 
 SIZE = (320, 240)
@@ -110,6 +112,45 @@ def test_infer_and_eval(clip, deid, tmp_path, capsys):
     assert "IoU" in capsys.readouterr().out
     mean = json.loads(figures.read_text())["metrics"]["iou"]["mean"]
     assert mean == pytest.approx(report["fidelity"]["recovered"]["iou"]["mean"], abs=2e-3)
+
+
+def test_the_provider_that_ran_is_named(clip, deid, tmp_path, capsys, monkeypatch):
+    """By the report and by infer's line, against what each session says itself."""
+    opened = []
+
+    class Kept(onnxruntime.InferenceSession):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Kept)
+    assert main(["infer", str(clip), "-o", str(tmp_path / "gt.json"), "--end", "0.1"]) == 0
+    assert len(opened) >= 5, "PNet, RNet, ONet, landmarks, gaze"
+    ran = {session.get_providers()[0] for session in opened}
+    named = ", ".join(sorted(name.removesuffix("ExecutionProvider") for name in ran))
+    assert f"(ONNX Runtime on {named})" in " ".join(capsys.readouterr().out.split())
+    _, report = deid
+    assert set(report["providers"]) == {"mtcnn", "fan-compact", "gaze-compact"}
+    assert {name for used in report["providers"].values() for name in used} == ran
+
+
+def test_another_provider_is_named_as_well(clip, tmp_path, capsys, monkeypatch):
+    """Sessions that say they run elsewhere: it is them who are asked, not the machine or the flag."""
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, "get_providers", lambda _: ["ElsewhereExecutionProvider", "CPUExecutionProvider"]
+    )
+    arguments = ["infer", str(clip), "-o", str(tmp_path / "gt.json"), "--end", "0.1", "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "(ONNX Runtime on Elsewhere)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="ONNX Runtime has a usable CUDA device here")
+@pytest.mark.parametrize("command", ["infer", "deid"])
+def test_a_device_that_is_not_there_is_refused_with_the_runtimes_words(command, clip, tmp_path, capsys):
+    assert main([command, str(clip), "-o", str(tmp_path / "out.mp4"), "--device", "cuda"]) == 9
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"--device cuda cannot be used: ONNX Runtime reports {cuda_problem()!r}" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
@@ -264,6 +305,57 @@ def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys
     message = capsys.readouterr().err
     assert "pixelate_30 is weak" in message
     assert "drsf weights pull" in message
+
+
+ORIGINAL = ["-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
+SHORT = ["--max-iter", "3", "--warm-iter", "1", "--refine", "0", "--repel", "none", "--codec", "ffv1", "--quiet"]
+
+
+def test_the_flags_of_the_original_implementation_run(shared, clip, tmp_path, monkeypatch):
+    """With the official RetinaFace and MPIIGaze, on three frames, a few steps each."""
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
+    for name in ("retinaface_mobilenet0.25.pth", "mpiigaze_resnet_preact.pth"):
+        assert main(["weights", "import", str(shared / "weights" / name)]) == 0
+    output = tmp_path / "out.mkv"
+    flags = ["-d", "retinaface", "-a", "fan-compact", "-z", "mpiigaze", *ORIGINAL]
+    assert main(["deid", str(clip), "-o", str(output), "--end", "0.1", *flags, *SHORT]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    assert {role: victim["name"] for role, victim in report["victims"].items()} == {
+        "detector": "retinaface",
+        "aligner": "fan-compact",
+        "gaze": "mpiigaze",
+    }
+    assert (report["settings"]["attack"], report["settings"]["mask"]) == ("rmsprop", "pixelate_30")
+    recovered = report["fidelity"]["recovered"]
+    assert (recovered["frames"], recovered["missed"]) == (3, 0)
+    assert recovered["iou"]["mean"] > 0.9
+    assert [row["steps"] > 0 for row in report["frames"]] == [True] * 3
+
+
+def test_its_very_line_runs(shared, clip, tmp_path, monkeypatch):
+    """`-a fan -z ETH-XGaze` with random weights, as an organisation's own, of one hourglass where 2DFAN4 has four: the
+    way is the same, and a step costs a quarter. Nothing sensible is read, so one frame with no more than a step."""
+    import face_alignment.models
+    import torch
+
+    from victims.gaze import GAZE_MODELS
+
+    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
+    stack = face_alignment.models.FAN
+    monkeypatch.setattr(face_alignment.models, "FAN", lambda _: stack(1))
+    torch.manual_seed(0)
+    torch.save(stack(1).state_dict(), tmp_path / "fan.pth")
+    torch.save(GAZE_MODELS["eth-xgaze"].network().state_dict(), tmp_path / "eth.pth")
+    assert main(["weights", "import", str(shared / "weights" / "retinaface_mobilenet0.25.pth")]) == 0
+    flags = ["-d", "retinaface", "-a", f"fan@{tmp_path / 'fan.pth'}", "-z", f"ETH-XGaze@{tmp_path / 'eth.pth'}"]
+    flags += ["--allow-unknown-weights", "--end", "0.03", *ORIGINAL, *SHORT, "--max-iter", "1"]
+    assert main(["deid", str(clip), "-o", str(tmp_path / "out.mkv"), *flags]) == 0
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    names = [report["victims"][role]["name"] for role in ("detector", "aligner", "gaze")]
+    assert names == ["retinaface", "fan", "eth-xgaze"]
+    assert set(report["victims"]["gaze"]["weights"]) == {"eth.pth"}
+    assert set(report["providers"]) == {"retinaface", "fan", "eth-xgaze"}
+    assert [row["frame_id"] for row in report["frames"]] == [0]
 
 
 def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip, tmp_path, capsys):

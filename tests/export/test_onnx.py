@@ -21,10 +21,11 @@ from export.onnx import export_network, export_victim, parity, recorded_inputs, 
 from export.session import OnnxNetwork
 from tests.export.stub import Drifting, Net, Stub
 from victims.base import Victim
-from victims.fan import CompactFan
+from victims.fan import NETWORK, CompactFan, Fan, LastHeatmaps
 from victims.gaze import GAZE_MODELS, NormalizedGaze, load_gaze
 from victims.mtcnn import load_mtcnn
-from victims.retinaface import load_retinaface
+from victims.retinaface import RetinaFace, load_retinaface
+from victims.retinaface_networks import resnet50_network
 from weights.errors import DrsfError, OutputError
 
 
@@ -161,11 +162,42 @@ def _compact_fan(shared: Path) -> Victim:
 
 
 def _random_eth_xgaze(shared: Path) -> Victim:
-    return NormalizedGaze("eth-xgaze", GAZE_MODELS["eth-xgaze"].network().eval(), {})
+    return _random_gaze("eth-xgaze")
+
+
+def _random_mpiifacegaze(shared: Path) -> Victim:
+    return _random_gaze("mpiifacegaze")
+
+
+def _random_gaze(name: str) -> Victim:
+    torch.manual_seed(0)
+    return NormalizedGaze(name, GAZE_MODELS[name].network().eval(), {})
+
+
+def _random_fan(shared: Path) -> Victim:
+    from face_alignment.models import FAN
+
+    torch.manual_seed(0)
+    return Fan({NETWORK: LastHeatmaps(FAN(4)).eval()}, {})
+
+
+def _random_resnet50(shared: Path) -> Victim:
+    torch.manual_seed(0)
+    return RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
 
 
 @pytest.mark.parametrize(
-    "load", [_official_retinaface, _official_mpiigaze, _compact_gaze, _compact_fan, _random_eth_xgaze]
+    "load",
+    [
+        _official_retinaface,
+        _official_mpiigaze,
+        _compact_gaze,
+        _compact_fan,
+        _random_eth_xgaze,
+        _random_mpiifacegaze,
+        _random_fan,
+        _random_resnet50,
+    ],
 )
 def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
     victim = load(shared)
@@ -183,6 +215,7 @@ def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
         (_compact_gaze, 2e-3),
         (_compact_fan, 2e-3),
         (_random_eth_xgaze, 2e-3),
+        (_random_mpiifacegaze, 2e-3),
     ],
 )
 def test_victims_export_in_half(

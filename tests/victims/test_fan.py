@@ -10,7 +10,7 @@ import torch
 
 from victims.base import Window, load_strict
 from victims.compact.landmark_net import LandmarkNet
-from victims.fan import NETWORK, CompactFan, Fan, HeatmapAligner, load_aligner
+from victims.fan import NETWORK, CompactFan, Fan, HeatmapAligner
 from weights.errors import WeightsError
 
 # MTCNN's box of the face in scikit-image's portrait (facenet_pytorch.MTCNN.detect, rounded).
@@ -133,26 +133,6 @@ def test_fan_loads_the_official_key_set_and_nothing_else(four_stacks: torch.nn.M
     short = {key: value for key, value in official.items() if key != "m2.b2_plus_1.conv1.weight"}
     with pytest.raises(WeightsError, match=r"some\.pth.*'m2\.b2_plus_1\.conv1\.weight'"):
         Fan.make_network(short, "some.pth")
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
-@pytest.mark.parametrize("container", ["pickle", "TorchScript"])
-def test_fan_loads_both_published_containers(four_stacks: torch.nn.Module, tmp_path: Path, container: str) -> None:
-    """2DFAN4-11f355bf06.pth.tar is a legacy pickle, 2DFAN4-cd938726ad.zip a TorchScript archive."""
-    path = tmp_path / "2DFAN4"
-    if container == "TorchScript":
-        with torch.no_grad():
-            torch.jit.trace(four_stacks, torch.zeros(1, 3, 64, 64), check_trace=False, strict=False).save(str(path))
-    else:
-        torch.save(four_stacks.state_dict(), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(WeightsError, match="--allow-unknown-weights"):
-        load_aligner("fan", path)
-    loaded = load_aligner("fan", path, allow_unknown=True).networks[NETWORK].stack.state_dict()  # type: ignore[attr-defined]
-    wanted = four_stacks.state_dict()
-    assert set(loaded) == set(wanted)
-    assert all(torch.equal(loaded[key], value) for key, value in wanted.items() if "num_batches" not in key)
-    with pytest.raises(WeightsError, match=r"2DFAN4: key 'conv1\.weight' has shape \(64, 3, 7, 7\) where LandmarkNet"):
-        load_aligner("fan-compact", path, allow_unknown=True)
 
 
 def test_compact_reads_a_photograph(compact: CompactFan, portrait: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -252,48 +250,6 @@ def test_key_sets_are_the_official_ones(name: str, count: int) -> None:
     keys = official_keys(name)
     assert len(keys) == count
     assert set(GAZE_MODELS[name].network().state_dict()) == set(keys)
-
-
-CONTAINERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
-    "raw": torch.save,
-    "module": lambda state, path: torch.save({f"module.{key}": value for key, value in state.items()}, path),
-    "model": lambda state, path: torch.save({"model": state}, path),
-    "safetensors": lambda state, path: save_file(state, str(path)),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "container"),
-    [
-        *((name, container) for name in ("mpiigaze", "mpiifacegaze") for container in CONTAINERS),
-        ("eth-xgaze", "safetensors"),
-        ("eth-xgaze", "model"),
-    ],
-)
-def test_every_container_loads(name: str, container: str, victims: dict[str, NormalizedGaze], tmp_path: Path) -> None:
-    source = victims[name].networks["gaze"]
-    assert isinstance(source, nn.Module)
-    CONTAINERS[container](source.state_dict(), tmp_path / "own.pth")
-    loaded = load_gaze(name, tmp_path / "own.pth", allow_unknown=True).networks["gaze"]
-    assert isinstance(loaded, nn.Module)
-    assert not loaded.training
-    for key, value in loaded.state_dict().items():
-        assert torch.equal(value, source.state_dict()[key]), key
-
-
-def test_wrong_keys_are_named(victims: dict[str, NormalizedGaze], tmp_path: Path) -> None:
-    network = victims["mpiigaze"].networks["gaze"]
-    assert isinstance(network, nn.Module)
-    state = dict(network.state_dict())
-    path = tmp_path / "own.pth"
-    for wrong, says in (
-        ({key: value for key, value in state.items() if key != "bn.weight"}, "'bn.weight' is missing"),
-        ({**state, "extra": torch.zeros(1)}, "'extra' is unknown"),
-        ({**state, "fc.weight": torch.zeros(2, 64)}, r"'fc.weight' has shape \(2, 64\)"),
-    ):
-        torch.save(wrong, path)
-        with pytest.raises(WeightsError, match=says):
-            load_gaze("mpiigaze", path, allow_unknown=True)
 
 
 def test_unknown_files_and_names_are_refused(victims: dict[str, NormalizedGaze], tmp_path: Path) -> None:

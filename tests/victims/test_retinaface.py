@@ -151,49 +151,6 @@ def test_same_faces_as_facexlib_on_the_street(official: RetinaFace, shared: Path
 # ------------------------------------------------------------------- loading
 
 
-def test_wrong_checkpoints_name_the_key(official: RetinaFace, tmp_path: Path) -> None:
-    network = official.networks["retinaface"]
-    assert isinstance(network, torch.nn.Module)
-    state = dict(network.state_dict())
-    prefixed = {f"module.{key}": value for key, value in state.items()}
-    broken = {
-        "missing": {key: value for key, value in state.items() if key != "ssh2.conv7x7_3.0.weight"},
-        "unknown": state | {"extra.weight": torch.zeros(1)},
-        "shape": state | {"ClassHead.0.conv1x1.weight": torch.zeros(2, 64, 1, 1)},
-    }
-    keys = {"missing": "ssh2.conv7x7_3.0.weight", "unknown": "extra.weight", "shape": "ClassHead.0.conv1x1.weight"}
-    for name, content in broken.items():
-        torch.save(content, tmp_path / name)
-        with pytest.raises(WeightsError, match=f"key '{keys[name]}'"):
-            load_retinaface("retinaface", tmp_path / name, allow_unknown=True)
-    torch.save(prefixed, tmp_path / "prefixed")
-    loaded = load_retinaface("retinaface", tmp_path / "prefixed", allow_unknown=True)
-    assert set(loaded.weights) == {"prefixed"}
-    with pytest.raises(WeightsError, match="--allow-unknown-weights"):
-        load_retinaface("retinaface", tmp_path / "prefixed")
-    with pytest.raises(WeightsError, match=r"key 'body\.conv1\.weight' is missing"):
-        load_retinaface("retinaface-resnet50", tmp_path / "prefixed", allow_unknown=True)
-
-
-@pytest.mark.parametrize("wrap", ["raw", "module.", "model"])
-def test_resnet50_loads_the_official_key_set(tmp_path: Path, wrap: str) -> None:
-    """The published file is a legacy pickle whose keys begin with `module.`; its 456 keys are facexlib's, see above."""
-    torch.manual_seed(0)
-    state = resnet50_network().state_dict()
-    assert len(state) == 456
-    content = {"model": state} if wrap == "model" else state
-    if wrap == "module.":
-        content = {f"module.{key}": value for key, value in state.items()}
-    path = tmp_path / "Resnet50_Final.pth"
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    network = load_retinaface("retinaface-resnet50", path, allow_unknown=True).networks["retinaface"]
-    assert isinstance(network, torch.nn.Module)
-    assert not network.training
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    with pytest.raises(WeightsError, match=r"key 'body\.stage1\.0\.0\.weight' is missing"):
-        load_retinaface("retinaface", path, allow_unknown=True)
-
-
 def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match="drsf weights pull retinaface-resnet50"):
