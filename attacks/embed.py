@@ -36,6 +36,8 @@ TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 1.
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
 BEHIND = 0.25
 """In a frame that starts warm, a victim with less than this share of the worst one's error does not push."""
+LEAST = 2
+"""Steps that such a frame takes even where victim passes are owed."""
 TRIES = 4
 """Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
 perturbation."""
@@ -119,6 +121,24 @@ class _Last:
 
 
 @dataclass
+class Allowance:
+    """Victim passes that frames may take, whoever embeds in them: more in one where others took fewer."""
+
+    mean: float
+    """Of all frames."""
+    saved: float = 0.0
+    """How many fewer were taken so far; below zero, how many more."""
+
+    def each(self, frames: int) -> float:
+        """How many each of the next `frames` may take."""
+        return self.mean + self.saved / frames
+
+    def taken(self, passes: Tensor) -> None:
+        """Book the passes (n,) of n frames."""
+        self.saved += float((self.mean - passes).sum())
+
+
+@dataclass
 class Embedder:
     """Embeds runs of frames of one clip, in order. `chain` runs on torch, on the device of its victims."""
 
@@ -128,17 +148,15 @@ class Embedder:
     """What the result is delivered through, in the state in which the next run begins; None when that is lossless."""
     warm_steps: int = 3
     """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again."""
-    passes: float | None = None
-    """Mean of victim passes a frame to keep to, those of the first frame included: frames that start warm take up to
-    twice their steps where it allows, and no fewer than their steps where it does not."""
+    allowance: Allowance | None = None
+    """What is kept to, with the first frame included: frames that start warm take up to twice their steps where it
+    allows, and no more than LEAST where it does not."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     robust: bool = False
     """Take every second gradient through another delivery (`DETOURS`), and twice the warm steps: what is embedded then
     outlives a transcoding better."""
     _last: _Last | None = field(default=None, repr=False)
-    _saved: float = field(default=0.0, repr=False)
-    """Passes that earlier frames took fewer than `passes`; below zero, took more."""
 
     @property
     def device(self) -> torch.device:
@@ -203,13 +221,15 @@ class Embedder:
         if begun:
             settings = replace(settings, tries=TRIES, behind=BEHIND)
         if written is None and begun:
-            allowed = 0.0 if self.passes is None else self.passes + self._saved / len(targets)
-            settings = replace(settings, extra=steps, passes=allowed)
+            least, allowed = steps, 0.0
+            if self.allowance is not None:
+                least, allowed = min(LEAST, steps), self.allowance.each(len(targets))
+            settings = replace(settings, steps=least, extra=2 * steps - least, passes=allowed)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:
-            if self.passes is not None:
-                self._saved += self.passes * len(targets) - float(outcome.passes.sum())
+            if self.allowance is not None:
+                self.allowance.taken(outcome.passes)
             last, image = targets[-1], results[-1].apply(targets[-1].covered)
             self._last = _Last(outcome.going_on[-1].cpu(), window, _drawn_at(outcome, last.face), image, last.focus)
         return results

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from attacks.codec import CODECS, DeliveryCodec
-from attacks.embed import Embedded, Embedder, Target
+from attacks.embed import Allowance, Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import Region
 from attacks.perturb import AttackSettings, Stage
@@ -35,8 +35,8 @@ SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
 WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
 """Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
 PASSES = 11.9
-"""... and through a lossy codec more of them, as long as all frames keep to this mean of victim passes. 12 are to be
-kept; what a frame will take is only guessed, and the last one may take a little too much."""
+"""... and through a lossy codec more of them or fewer, so that all frames of a segment keep to this mean of victim
+passes. 12 are to be kept; what a frame will take is only guessed, and the last one may take a little too much."""
 
 
 @dataclass
@@ -125,7 +125,8 @@ class Work:
             attack = self.plan.attack
             live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
             with live or contextlib.nullcontext():
-                faces = None if attack is None else FacesEmbedder(clip, partial(self.embedder, attack, live))
+                make = None if attack is None else partial(self.embedder, attack, live, self.allowance())
+                faces = None if make is None else FacesEmbedder(clip, make)
                 for frames in runs(segment, s.batch_size):
                     covered = [clip.covered(frame) for frame in frames]
                     images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
@@ -136,10 +137,14 @@ class Work:
                         yield frame, image, own
                     progress.advance(len(frames))
 
-    def embedder(self, attack: AttackSettings, live: LiveCodec | None) -> Embedder:
+    def allowance(self) -> Allowance | None:
+        """What all faces of a segment share; None where the number of steps is said, or fixed."""
+        return None if self.delivery is None or self.settings.warm_iter is not None else Allowance(PASSES)
+
+    def embedder(self, attack: AttackSettings, live: LiveCodec | None, allowance: Allowance | None) -> Embedder:
         """Of one face, from nothing."""
         chain, s = self.models.attacker(self.camera), self.settings
-        warm, passes = s.warm_iter, None
+        warm = s.warm_iter
         if warm is None:
-            warm, passes = (WARM_STEPS_LOSSLESS, None) if self.delivery is None else (WARM_STEPS, PASSES)
-        return Embedder(chain, attack, live, warm, passes, self.extra_stages, s.robust)
+            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
+        return Embedder(chain, attack, live, warm, allowance, self.extra_stages, s.robust)

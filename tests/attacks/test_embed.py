@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.embed import Embedder, Target, _within, bolder, carried, moved, similarity
+from attacks.embed import Allowance, Embedder, Target, _within, bolder, carried, moved, similarity
 from attacks.perturb import AttackSettings, Stage
 from victims.base import Objective, Reading, Window
 from victims.face import Array, Face
@@ -129,17 +129,30 @@ class WithoutVictims(Embedder):
         return [Stage("detector", Never(), 1.0)]
 
 
-@pytest.mark.parametrize(
-    ("passes", "taken"),
-    [(None, [10, 3, 3, 3, 3]), (6.0, [10, 3, 5, 6, 6]), (2.0, [10, 3, 3, 3, 3]), (9.0, [10, 6, 6, 6, 6])],
-)
-def test_frames_keep_to_a_mean_of_passes(passes: float | None, taken: list[int]) -> None:
-    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which takes
-    three steps at least and six at most."""
+def passes_taken(allowance: Allowance | None, frames: int) -> list[int]:
+    """Of the first frames of a face."""
     chain = cast(Observer, SimpleNamespace(detector=SimpleNamespace(device=torch.device("cpu"))))
-    embedder = WithoutVictims(chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, passes=passes)
+    embedder = WithoutVictims(chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, allowance=allowance)
     image, mask = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64), bool)
     mask[8:56, 8:56] = True
     face = Face(np.array([12.0, 12.0, 52.0, 52.0]), 0.9)
-    done = embedder.embed([Target(index, image, mask, image, face, index) for index in range(5)])
-    assert [one.passes for one in done] == taken
+    done = embedder.embed([Target(index, image, mask, image, face, index) for index in range(frames)])
+    return [one.passes for one in done]
+
+
+@pytest.mark.parametrize(
+    ("mean", "taken"),
+    [(None, [10, 3, 3, 3, 3]), (6.0, [10, 2, 6, 6, 6]), (2.0, [10, 2, 2, 2, 2]), (9.0, [10, 6, 6, 6, 6])],
+)
+def test_frames_keep_to_a_mean_of_passes(mean: float | None, taken: list[int]) -> None:
+    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which takes
+    two steps at least and six at most."""
+    assert passes_taken(None if mean is None else Allowance(mean), 5) == taken
+
+
+def test_faces_share_what_may_be_taken() -> None:
+    """Two faces owe 2 x 10 - 2 x 6 passes after their first frames; two frames of two steps pay them."""
+    allowance = Allowance(6.0)
+    assert passes_taken(allowance, 1) == [10]
+    assert passes_taken(allowance, 5) == [10, 2, 2, 6, 6]
+    assert allowance.saved == 0.0
