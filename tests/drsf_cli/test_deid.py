@@ -16,6 +16,7 @@ from drsf_cli.models import Models
 from drsf_cli.settings import VictimNames
 from drsf_cli.video import VideoReader
 from export.session import cuda_problem
+from tests.clips import make_clip
 from weights.errors import UsageError
 
 SIZE = (320, 240)
@@ -66,6 +67,17 @@ def test_obscuring_alone_brings_little_back(clip, tmp_path):
     changed = (before != after).any(axis=-1)
     # the portrait's face is in the middle: hidden in every frame, blocks of one colour inside
     assert changed[:, 60:160, 110:200].mean() > 0.9
+
+
+def test_a_video_of_one_frame_comes_back(tmp_path):
+    source = make_clip(tmp_path / "one.mp4", list(demo_frames(0.04, size=SIZE)))
+    output = tmp_path / "out.mp4"
+    assert main(["deid", str(source), "-o", str(output), "--quiet"]) == 0
+    report = json.loads((tmp_path / "out.mp4.report.json").read_text())
+    assert len(list(VideoReader(output))) == report["input"]["frames"] == report["audit"]["frames"] == 1
+    recovered = report["fidelity"]["recovered"]
+    assert (recovered["frames"], recovered["missed"]) == (1, 0)
+    assert recovered["iou"]["mean"] > 0.8
 
 
 def test_only_the_obscured_region_changes_and_by_no_more_than_eps(clip, deid, tmp_path):
@@ -218,6 +230,9 @@ def _case(name, folder, clip):
         case "no_face":
             blank(target)
             return target, [], 6, "no face is seen"
+        case "one_frame_without_a_face":
+            make_clip(target, [np.full((*SIZE[::-1], 3), 128, np.uint8)])
+            return target, [], 6, "no face is seen"
         case "one_pixel":
             cv2.imwrite(str(folder / "one.png"), np.zeros((1, 1, 3), np.uint8))
             return folder / "one.png", [], 6, "no face is seen"
@@ -242,6 +257,7 @@ CASES = [
     "truncated",
     "missing",
     "no_face",
+    "one_frame_without_a_face",
     "one_pixel",
     "mask",
     "attack",
