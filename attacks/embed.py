@@ -150,7 +150,8 @@ class Embedder:
     """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again."""
     allowance: Allowance | None = None
     """What is kept to, with the first frame included: frames that start warm take up to twice their steps where it
-    allows, and no more than LEAST where it does not."""
+    allows. Where it does not, and they are not poor, they take LEAST, or their steps if what is embedded is to be
+    `robust`."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     robust: bool = False
@@ -223,7 +224,8 @@ class Embedder:
         if written is None and begun:
             least, allowed = steps, 0.0
             if self.allowance is not None:
-                least, allowed = min(LEAST, steps), self.allowance.each(len(targets))
+                least = steps if self.robust else min(LEAST, steps)
+                allowed = self.allowance.each(len(targets))
             settings = replace(settings, steps=least, extra=2 * steps - least, passes=allowed)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)

@@ -43,7 +43,7 @@ class DeidSettings:
     max_iter: int | None = None
     """Limit of steps for the first frame; None: the method's own."""
     warm_iter: int | None = None
-    """Limit of steps for every other frame; None: what 12 victim passes allow and at least 3; 6 for a lossless codec,
+    """Limit of steps for every other frame; None: what 12 victim passes allow and at least 2; 6 for a lossless codec,
     where more of them still help."""
     robust: bool = False
     """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""

@@ -129,10 +129,12 @@ class WithoutVictims(Embedder):
         return [Stage("detector", Never(), 1.0)]
 
 
-def passes_taken(allowance: Allowance | None, frames: int) -> list[int]:
+def passes_taken(allowance: Allowance | None, frames: int, robust: bool = False) -> list[int]:
     """Of the first frames of a face."""
     chain = cast(Observer, SimpleNamespace(detector=SimpleNamespace(device=torch.device("cpu"))))
-    embedder = WithoutVictims(chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, allowance=allowance)
+    embedder = WithoutVictims(
+        chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, allowance=allowance, robust=robust
+    )
     image, mask = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64), bool)
     mask[8:56, 8:56] = True
     face = Face(np.array([12.0, 12.0, 52.0, 52.0]), 0.9)
@@ -148,6 +150,10 @@ def test_frames_keep_to_a_mean_of_passes(mean: float | None, taken: list[int]) -
     """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which takes
     two steps at least and six at most."""
     assert passes_taken(None if mean is None else Allowance(mean), 5) == taken
+
+
+def test_what_is_to_be_robust_takes_twice_the_steps_whatever_is_owed() -> None:
+    assert passes_taken(Allowance(2.0), 3, robust=True) == [10, 6, 6]
 
 
 def test_faces_share_what_may_be_taken() -> None:
