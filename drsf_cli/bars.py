@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ class FileBars:
         console = self._bars.console
         if result.error is not None:
             console.print(f"[red]error:[/] {escape(result.error)}", soft_wrap=True)
+            if result.trace is not None and os.environ.get("DRSF_DEBUG"):
+                console.print(escape(result.trace), soft_wrap=True, highlight=False)
         elif not self._quiet:
             where = f" on {result.worker}" if result.worker else ""
             line = f"{self._ended} of {self._inputs}: {result.job.source} {result.state}{where}, {result.seconds:.1f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,66 +14,23 @@ from weights.errors import UsageError
 
 VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = "Victims", "Attack", "Covering", "Input and output"
 
+
+def _victim(short: str, flag: str, help_text: str, names: list[str]) -> Any:
+    return typer.Option(short, flag, help=help_text, autocompletion=lambda: names, rich_help_panel=VICTIM_PANEL)
+
+
 Detector = Annotated[
     str,
-    typer.Option(
-        "-d",
-        "--detector",
-        help="mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.",
-        autocompletion=lambda: choices.DETECTORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
+    _victim("-d", "--detector", "mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.", choices.DETECTORS),
 ]
-AlignerOption = Annotated[
-    str,
-    typer.Option(
-        "-a",
-        "--aligner",
-        help="fan-compact, fan.",
-        autocompletion=lambda: choices.ALIGNERS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
+AlignerOption = Annotated[str, _victim("-a", "--aligner", "fan-compact, fan.", choices.ALIGNERS)]
 Gaze = Annotated[
-    str,
-    typer.Option(
-        "-z",
-        "--gaze",
-        help="gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.",
-        autocompletion=lambda: choices.GAZE_ESTIMATORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
+    str, _victim("-z", "--gaze", "gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.", choices.GAZE_ESTIMATORS)
 ]
-ShownDetector = Annotated[
-    str | None,
-    typer.Option(
-        "-d",
-        "--detector",
-        help="As of deid; default: the report's where one is read.",
-        autocompletion=lambda: choices.DETECTORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-ShownAligner = Annotated[
-    str | None,
-    typer.Option(
-        "-a",
-        "--aligner",
-        help="Likewise; none.",
-        autocompletion=lambda: choices.ALIGNERS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
-ShownGaze = Annotated[
-    str | None,
-    typer.Option(
-        "-z",
-        "--gaze",
-        help="Likewise; none.",
-        autocompletion=lambda: choices.GAZE_ESTIMATORS,
-        rich_help_panel=VICTIM_PANEL,
-    ),
-]
+_SHOWN = "As of deid; default: the report's where one is read."
+ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
+ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; none.", choices.ALIGNERS)]
+ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; none.", choices.GAZE_ESTIMATORS)]
 AllowUnknown = Annotated[
     bool,
     typer.Option(

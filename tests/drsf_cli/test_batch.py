@@ -20,6 +20,7 @@ from drsf_cli.main import main
 from drsf_cli.resume import clear_leftovers, finished
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
+from weights.errors import DrsfError
 from weights.store import catalog, default_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,6 +254,14 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     assert table.index("c01.mp4") < table.index("a_text.mp4")
     assert f"{good + 2} inputs: {good} done, 0 skipped, 2 failed" in table
     assert f"2 of {good + 2} inputs failed" in printed.err
+    assert "Traceback" not in printed.err
+
+    monkeypatch.setenv("DRSF_DEBUG", "1")  # as `drsf --debug` does
+    with pytest.raises(DrsfError, match="2 of 2 inputs failed"):
+        main(["deid", *(str(folder / name) for name in ("a_text.mp4", "m_fault.mp4")), "--attack", "none"])
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == 1
+    assert 'raise ZeroDivisionError("planted")' in shown
 
 
 def test_named_files_without_a_folder_lie_beside_their_inputs(clips, tmp_path, capsys, monkeypatch):
