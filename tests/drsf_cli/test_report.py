@@ -451,6 +451,7 @@ def test_what_is_no_report_is_named(folder: Path, tmp_path: Path, change: dict[s
     assert [path.name for path in tmp_path.iterdir()] == ["bad.json"]
 
 
+@pytest.mark.usefixtures("page")  # which is what must not be replaced
 def test_files_that_cannot_be_read_or_replaced_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello")
     for path in (tmp_path / "text.json", tmp_path / "missing.json"):
