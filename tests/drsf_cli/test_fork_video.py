@@ -46,7 +46,6 @@ def test_who_reads_a_video_made_for_whom(held, private, tmp_path):
     arguments = ["audit", str(clip), str(output), "--against", other, "--json", str(figures), "-q"]
     assert main([*arguments, "--allow-unknown-weights"]) == 0
     authorised, outsider = json.loads(figures.read_text())["models"]
-    print(held, authorised["columns"], outsider["columns"])
     assert outsider["name"] == other
     read = authorised["columns"]["written"]
     assert read["detected"] == 1.0
