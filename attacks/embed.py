@@ -31,13 +31,15 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 1.0}
+TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 0.8}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
-BEHIND = 0.25
+BEHIND = 0.4
 """In a frame that starts warm, a victim with less than this share of the worst one's error does not push."""
 LEAST = 2
-"""Steps that such a frame takes even where victim passes are owed."""
+"""Steps that such a frame takes even where victim passes are owed, and ..."""
+MOST = 3
+"""... how many times the usual number where they are left over."""
 TRIES = 4
 """Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
 perturbation."""
@@ -149,7 +151,7 @@ class Embedder:
     warm_steps: int = 3
     """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again."""
     allowance: Allowance | None = None
-    """What is kept to, with the first frame included: frames that start warm take up to twice their steps where it
+    """What is kept to, with the first frame included: frames that start warm take up to MOST times their steps where it
     allows. Where it does not, and they are not poor, they take LEAST, or their steps if what is embedded is to be
     `robust`."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
@@ -222,11 +224,10 @@ class Embedder:
         if begun:
             settings = replace(settings, tries=TRIES, behind=BEHIND)
         if written is None and begun:
-            least, allowed = steps, 0.0
+            settings = replace(settings, extra=steps)
             if self.allowance is not None:
-                least = steps if self.robust else min(LEAST, steps)
-                allowed = self.allowance.each(len(targets))
-            settings = replace(settings, steps=least, extra=2 * steps - least, passes=allowed)
+                least, allowed = steps if self.robust else min(LEAST, steps), self.allowance.each(len(targets))
+                settings = replace(settings, steps=least, extra=MOST * steps - least, passes=allowed)
         outcome = perturb(budget, start, self.stages(targets, window), settings, channel, others)
         results = _results(targets, window, budget, outcome)
         if written is None:

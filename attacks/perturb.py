@@ -41,6 +41,8 @@ class Stage:
     """Error under which the victim is good enough, in the unit of Reading.error."""
     after: str | None = None
     """The stage whose output is this one's geometry."""
+    hinge: bool = False
+    """Whether there is nothing to be had below the error at which it no longer pushes: it then counts as none."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class AttackSettings:
     behind: float = 0.0
     """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
     would cost bring more where they are needed."""
-    cap: float = 1.0
-    """Longest step, in units of the one that would bring the linearised loss to 0."""
+    cap: float = 1.4
+    """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
+    length near its end, and 2 for one that is a square; the victims' have parts of both."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average. For runs that start near their end: single iterates scatter by the codec's noise, their mean comes back
@@ -215,7 +218,7 @@ def direction(pulls: Sequence[Pull]) -> Tensor:
 def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
     """(n, 1, 1, 1) what share of a rule's move to take, at most 1: what lowers the linearised sum of losses, weighted
     as in `direction`, by `cap` of itself. This is Polyak's step length, for any rule: targets are attainable, so that
-    losses can reach 0 and a longer step overshoots. A `cap` of 0 takes every move whole."""
+    losses can reach 0 and much longer steps overshoot. A `cap` of 0 takes every move whole."""
     if cap <= 0:
         return torch.ones_like(move[:, :1, :1, :1])
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)
@@ -262,15 +265,21 @@ def _read(
         if with_gradient and bool(wants.any())
     ]
     outputs = {name: reading.output.cpu() for name, reading in readings.items()}
-    return _Combined(worst, shares.sum(dim=0), pulls, errors, outputs)
+    hinges = torch.tensor([[stage.hinge] for stage in stages])
+    counted = torch.where(hinges, excess(shares), shares)
+    return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors, outputs)
+
+
+def excess(shares: Tensor) -> Tensor:
+    """Of errors in tolerances, how far they are from idle: 0 there, 1 at the tolerance."""
+    return ((shares - IDLE) / (1.0 - IDLE)).clamp_min(0.0)
 
 
 def _pull(reading: Reading, pixels: Tensor, wanting: Tensor, share: Tensor) -> Pull:
     """Of the frames that are `wanting` (n,) bool; `share` (n,): error / tolerance."""
     (gradient,) = torch.autograd.grad(reading.loss.sum(), pixels)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
-    excess = ((share - IDLE) / (1.0 - IDLE)).clamp(0.0, FAR)
-    return Pull(torch.nan_to_num(reading.loss.detach()) * wanting, gradient, excess)
+    return Pull(torch.nan_to_num(reading.loss.detach()) * wanting, gradient, excess(share).clamp_max(FAR))
 
 
 def unit(gradient: Tensor) -> Tensor:

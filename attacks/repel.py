@@ -81,13 +81,13 @@ class Repeller:
             if isinstance(victim, Detector):
                 boxes = np.stack([frame.face.box for frame in frames])
                 vanish = victim.repel_objective([f.covered for f in frames], [window] * len(frames), boxes)
-                stages.append(Stage(f"repel {name}", vanish, BLIND))
+                stages.append(Stage(f"repel {name}", vanish, BLIND, hinge=True))
             elif isinstance(victim, Aligner):
                 apart = DistanceObjective(self._aligner(victim, frames, window), LANDMARKS_APART)
-                stages.append(Stage(f"repel {name}", apart, SHORT_OF, "detector"))
+                stages.append(Stage(f"repel {name}", apart, SHORT_OF, "detector", hinge=True))
             elif isinstance(victim, GazeEstimator) and all(frame.face.landmarks is not None for frame in frames):
                 apart = DistanceObjective(self._gaze(victim, frames, window), GAZE_APART)
-                stages.append(Stage(f"repel {name}", apart, SHORT_OF, "aligner"))
+                stages.append(Stage(f"repel {name}", apart, SHORT_OF, "aligner", hinge=True))
         return stages
 
     @staticmethod

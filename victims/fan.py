@@ -147,7 +147,7 @@ class CompactFan(HeatmapAligner):
     weight_files = ("fan_compact.safetensors",)
     crop_size = CROP_SIZE
     pixel_offset = -0.5
-    coordinate_weight = 20.0
+    coordinate_weight = 60.0
 
     @staticmethod
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:

@@ -26,7 +26,7 @@ from torchvision.ops import nms
 
 from victims.area import AreaSampler, area_matrix
 from victims.base import Detector, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
-from victims.boxes import iou, iou_tensor
+from victims.boxes import box_distance, iou, iou_tensor
 from victims.face import Array, Detections
 from weights import store
 from weights.errors import UsageError
@@ -399,7 +399,7 @@ class MtcnnObjective(Objective):
             cells = level.cells[index]
             sides = cells[..., 2:] - cells[..., :2]
             predicted = cells + shifts.permute(0, 2, 3, 1) * torch.cat([sides, sides], dim=-1)
-            distance = _distance(predicted, targets[:, None, None, :])
+            distance = box_distance(predicted, targets[:, None, None, :])
             matching = level.matching[index]
             margins.append(margin.masked_fill(~matching, -torch.inf).flatten(1))
             errors.append(distance.flatten(1))
@@ -445,7 +445,7 @@ class MtcnnObjective(Objective):
             own_margin = margin[part].masked_fill(~ours, -torch.inf).detach()
             weight = 0.5 * torch.softmax(own_margin, dim=0) + 0.5 * ours / ours.sum()
             short = self.HINGE[network] * torch.relu(self.MARGINS[network] - margin[part])
-            distance = self.DISTANCE[network] * _distance(predicted, targets[row])
+            distance = self.DISTANCE[network] * box_distance(predicted, targets[row])
             rivals = torch.relu(margin[part] + 1.0) * ~ours
             losses.append((weight * (short + distance)).sum() + self.HINGE[network] * rivals.sum())
             followed = slice(start, start + real)
@@ -547,13 +547,6 @@ class MtcnnRepelObjective(MtcnnObjective):
                 best[row] = [*own[top], probabilities[followed][top]]
             start += total
         return torch.stack(losses), passed, best
-
-
-def _distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """Of boxes: mean corner distance in units of the target's size, plus 1 - IoU."""
-    size = (target[..., 2:] - target[..., :2]).clamp_min(1.0)
-    scaled = (predicted - target) / torch.cat([size, size], dim=-1)
-    return scaled.abs().mean(dim=-1) + (1.0 - iou_tensor(predicted, target.expand_as(predicted)))
 
 
 def _logits_network(module: nn.Module, softmax: str, name: str, source: str) -> Network:

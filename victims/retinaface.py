@@ -23,7 +23,7 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window, load_strict
-from victims.boxes import iou_tensor
+from victims.boxes import box_distance, iou_tensor
 from victims.face import Array, Detections
 from victims.retinaface_networks import RetinaFaceNetwork, mobilenet_network, resnet50_network
 from weights import store
@@ -238,7 +238,7 @@ class RetinaFaceObjective(_WindowObjective):
 
     Of the priors that match the target (IoU of at least 0.35, as in training), NMS lets the one with the largest
     margin (logit of face minus logit of background) win; so the loss is about that one. With w the softmax of twice
-    the margins m over the matching priors, and d = |box - target|₁ / (w + h) + 1 - IoU of each one's box:
+    the margins m over the matching priors, and d the distance (`victims.boxes.box_distance`) of each one's box:
 
         Σ w d                               whichever of those likely to win does win has the box
         + 0.25 · hinge(6 - Σ w m)           it fires
@@ -303,7 +303,7 @@ class RetinaFaceObjective(_WindowObjective):
         sides = (target[2:] - target[:2]).sum()
         boxes, margins = output.boxes[matching], output.margins[matching]
         weight = torch.softmax(2.0 * margins, dim=0)  # (M,)
-        apart = (boxes - target).abs().sum(dim=1) / sides + 1.0 - iou_tensor(boxes, target)
+        apart = box_distance(boxes, target)
         best = (weight * margins).sum()
         loss = (weight * apart).sum()
         lack = torch.maximum(torch.relu(self.MARGIN - best) / self.MARGIN, loss / self.NEAR).detach().clamp_max(1.0)

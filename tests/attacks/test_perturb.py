@@ -126,6 +126,40 @@ def test_a_frame_takes_more_steps_where_its_passes_allow():
         assert outcome.steps.tolist() == outcome.passes.tolist() == [steps]
 
 
+class Planned(Objective):
+    """Errors that are given beforehand, one a look."""
+
+    def __init__(self, errors):
+        self.errors = iter(errors)
+
+    def read(self, pixels, items, geometry=None):
+        value = pixels.square().mean(dim=(1, 2, 3))
+        return Reading(value, torch.full_like(value, next(self.errors)).detach(), value.detach())
+
+
+@pytest.mark.parametrize(("hinge", "kept"), [(False, 5.0), (True, 4.8)])
+def test_a_hinge_counts_only_while_it_pushes(hinge, kept):
+    """The last look is better for the victim, and a little worse for a hinge that is low enough in both."""
+    budget, _, _ = make(1)
+    stages = [
+        Stage("detector", Planned([9.0, 5.0, 4.8]), 1.0),
+        Stage("repel", Planned([0.0, 0.0, 0.4]), 1.0, hinge=hinge),
+    ]
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 2, smoothing=0.0))
+    assert float(outcome.errors["detector"][0]) == pytest.approx(kept)
+
+
+def test_a_hinge_that_pushes_counts():
+    """0.8 tolerances are 0.6 too many (0.5 are none, 1 is 1)."""
+    budget, _, _ = make(1)
+    stages = [
+        Stage("detector", Planned([9.0, 5.0, 4.5]), 1.0),
+        Stage("repel", Planned([0.0, 0.0, 0.8]), 1.0, hinge=True),
+    ]
+    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 2, smoothing=0.0))
+    assert float(outcome.errors["detector"][0]) == pytest.approx(5.0)
+
+
 def overshooting(tries, growth=1.0, tolerance=0.2):
     """An i-fgsm run that goes to and fro about its target: what it came to, its start and three iterates as recomputed
     by hand (u <- u - a sign(g), a = 0.5 growth^k), and what gives a perturbation's score."""
