@@ -19,6 +19,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import export  # noqa: F401  before anything that may import ONNX Runtime, see there
+
 if TYPE_CHECKING:
     from drsf_cli.demo_clip import make_demo_clip
     from drsf_cli.evaluation import Evaluation, evaluate
