@@ -34,8 +34,9 @@ the codec's macroblock."""
 TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 0.8}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
-BEHIND = 0.4
-"""In a frame that starts warm, a victim with less than this share of the worst one's error does not push."""
+BEHIND, BEHIND_SPARING = 0.25, 0.4
+"""In a frame that starts warm, a victim with less than this share of the worst one's error does not push; the second
+where the passes that this saves are steps of the others."""
 LEAST = 2
 """Steps that such a frame takes even where victim passes are owed, and ..."""
 MOST = 3
@@ -222,7 +223,7 @@ class Embedder:
         begun = written is not None or self._last is not None
         settings = replace(self.settings, steps=steps)
         if begun:
-            settings = replace(settings, tries=TRIES, behind=BEHIND)
+            settings = replace(settings, tries=TRIES, behind=BEHIND if self.allowance is None else BEHIND_SPARING)
         if written is None and begun:
             settings = replace(settings, extra=steps)
             if self.allowance is not None:

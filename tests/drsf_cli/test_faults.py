@@ -512,6 +512,7 @@ LINES = 5 * FRAMES
 
 _CHILD = """
 import resource, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
 from drsf_cli.main import main
 from drsf_cli.models import Models
 from drsf_cli.video import VideoReader

@@ -19,7 +19,8 @@ LITTLE = 1000
 """Bytes: what libraries leave, such as a mark that a session was."""
 
 _CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
 from drsf_cli.main import main
 from drsf_cli.video import VideoReader
 real = VideoReader.__iter__
