@@ -150,7 +150,8 @@ class Embedder:
     codec: LiveCodec | None = None
     """What the result is delivered through, in the state in which the next run begins; None when that is lossless."""
     warm_steps: int = 3
-    """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again."""
+    """Steps of a frame that starts from its neighbour's perturbation; one that is poor then gets as many again,
+    or MOST times as many in all where there is an `allowance`."""
     allowance: Allowance | None = None
     """What is kept to, with the first frame included: frames that start warm take up to MOST times their steps where it
     allows. Where it does not, and they are not poor, they take LEAST, or their steps if what is embedded is to be

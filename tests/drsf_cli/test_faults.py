@@ -512,20 +512,14 @@ LINES = 5 * FRAMES
 
 _CHILD = """
 import resource, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
 from drsf_cli.main import main
 from drsf_cli.models import Models
-from drsf_cli.video import VideoReader
 from tests.drsf_cli import test_faults as faults
+from tests.drsf_cli.child import prepare
+prepare()
 source, output, mode = sys.argv[1:]
 models = faults.models_of(faults.face_boxes([faults.sway], faults.FRAMES))
 Models.load = lambda *_, **__: models
-real = VideoReader.__iter__
-def spoken(self):
-    for frame in real(self):
-        print(".", flush=True)
-        yield frame
-VideoReader.__iter__ = spoken
 if mode == "full":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))

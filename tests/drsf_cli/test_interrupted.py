@@ -19,16 +19,10 @@ LITTLE = 1000
 """Bytes: what libraries leave, such as a mark that a session was."""
 
 _CHILD = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
+import sys
 from drsf_cli.main import main
-from drsf_cli.video import VideoReader
-real = VideoReader.__iter__
-def spoken(self):
-    for frame in real(self):
-        print(".", flush=True)
-        yield frame
-VideoReader.__iter__ = spoken
+from tests.drsf_cli.child import prepare
+prepare()
 sys.exit(main(["deid", *sys.argv[1:], "--max-iter", "2", "--threads", "1", "--repel", "none", "--quiet"]))
 """
 

@@ -23,7 +23,7 @@ def left_by(code: str, folder: Path) -> list[str]:
     # in a build farm ONNX Runtime reports nothing, and the test would see nothing
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "CI", "GITHUB_"))}
     home, temporary = folder / "home", folder / "temporary"
-    home.mkdir()
+    home.mkdir(parents=True)
     temporary.mkdir()
     places = {"HOME": str(home), "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(home / "cache")}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment | places, check=True)
@@ -32,10 +32,6 @@ def left_by(code: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("code", ["import drsf_cli, onnxruntime", LOADS])
 def test_nothing_is_told_to_anybody(code: str, tmp_path: Path) -> None:
-    assert left_by(code, tmp_path) == []
-
-
-def test_the_marks_are_those_of_this_version(tmp_path: Path) -> None:
-    """Without drsf there are some, or the test above could not fail."""
-    if left_by("import onnxruntime", tmp_path) == []:
+    if left_by("import onnxruntime", tmp_path / "without") == []:
         pytest.skip("this build of ONNX Runtime reports nothing")
+    assert left_by(code, tmp_path / "with") == []
