@@ -41,9 +41,11 @@ LEAST = 2
 """Steps that such a frame takes even where victim passes are owed, and ..."""
 MOST = 3
 """... how many times the usual number where they are left over."""
+OWED = 1 / 3
+"""Share of a frame's passes that goes, at most, into what frames before it owe: the steps of a cold start are paid over
+some fifteen frames. Sooner, and those are as poor as the clip gets."""
 TRIES = 4
-"""Points at and near the mean of its iterates that are tried for a frame which starts from its neighbour's
-perturbation."""
+"""Points at and near the mean of its iterates that are tried for a frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ class Allowance:
 
     def each(self, frames: int) -> float:
         """How many each of the next `frames` may take."""
-        return self.mean + self.saved / frames
+        return max(self.mean + self.saved / frames, (1.0 - OWED) * self.mean)
 
     def taken(self, passes: Tensor) -> None:
         """Book the passes (n,) of n frames."""
@@ -222,9 +224,9 @@ class Embedder:
             residual = _stack([window.cut(image) for image in decoded], self.device) - sent
             channel = partial(_with_residual, residual=residual)
         begun = written is not None or self._last is not None
-        settings = replace(self.settings, steps=steps)
+        settings = replace(self.settings, steps=steps, tries=TRIES)
         if begun:
-            settings = replace(settings, tries=TRIES, behind=BEHIND if self.allowance is None else BEHIND_SPARING)
+            settings = replace(settings, behind=BEHIND if self.allowance is None else BEHIND_SPARING)
         if written is None and begun:
             settings = replace(settings, extra=steps)
             if self.allowance is not None:

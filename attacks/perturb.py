@@ -67,8 +67,8 @@ class AttackSettings:
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
-    average. For runs that start near their end: single iterates scatter by the codec's noise, their mean comes back
-    better than most of them, and of a few points near it one is luckier than the mean (docs/attack.md)."""
+    average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
+    than most of them, and of a few points near it one is luckier than the mean (docs/attack.md)."""
 
     def goes_on(self, taken: int, score: float, passes: int) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`, with which its victim passes come to

@@ -146,15 +146,15 @@ def passes_taken(allowance: Allowance | None, frames: int, robust: bool = False)
     ("mean", "taken"),
     [
         (None, [10, 3, 3, 3, 3]),
-        (6.0, [10, 2, 6, 6, 6]),
+        (6.0, [10, 4, 4, 6, 6]),
         (2.0, [10, 2, 2, 2, 2]),
         (9.0, [10, 8, 9, 9, 9]),
         (12.0, [10, 9, 9, 9, 9]),
     ],
 )
 def test_frames_keep_to_a_mean_of_passes(mean: float | None, taken: list[int]) -> None:
-    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which takes
-    two steps at least and nine at most."""
+    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which gives a
+    third of its passes at most, and takes two steps at least and nine at most."""
     assert passes_taken(None if mean is None else Allowance(mean), 5) == taken
 
 
@@ -163,8 +163,8 @@ def test_what_is_to_be_robust_takes_twice_the_steps_whatever_is_owed() -> None:
 
 
 def test_faces_share_what_may_be_taken() -> None:
-    """Two faces owe 2 x 10 - 2 x 6 passes after their first frames; two frames of two steps pay them."""
+    """Two faces owe 2 x 10 - 2 x 6 passes after their first frames; four frames of four steps pay them."""
     allowance = Allowance(6.0)
     assert passes_taken(allowance, 1) == [10]
-    assert passes_taken(allowance, 5) == [10, 2, 2, 6, 6]
+    assert passes_taken(allowance, 5) == [10, 4, 4, 4, 4]
     assert allowance.saved == 0.0
