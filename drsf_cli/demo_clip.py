@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from attacks.codec import Colour
-from drsf_cli.video import VideoInfo, VideoWriter
+from drsf_cli.video import VideoInfo
+from drsf_cli.video_writer import VideoWriter
 from weights.errors import UsageError
 
 # Of the portrait, px: the head from hair to chin, and how far its nose stands out before its ears.
@@ -110,7 +111,7 @@ def make_demo_clip(
     """Write the clip of `demo_frames` to `path` (.mp4; .mkv for the lossless codecs); returns the path.
 
     The codec is set a little finer than the default for results, as a camera's own would be. Raises UsageError and
-    OutputError as `drsf_cli.video.VideoWriter`.
+    OutputError as `drsf_cli.video_writer.VideoWriter`.
     """
     frames = demo_frames(seconds, fps, size, seed)
     rate = Fraction(fps).limit_denominator(1001)

@@ -23,7 +23,8 @@ from drsf_cli.plan import check
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.survey import plan_cover, survey_video
-from drsf_cli.video import VideoReader, encoder_settings
+from drsf_cli.video import VideoReader
+from drsf_cli.video_writer import encoder_settings
 from victims.camera import Camera
 from weights.errors import InputError
 

@@ -10,7 +10,7 @@ from drsf_cli.files import page_path, report_path, sheet_path
 from drsf_cli.images import is_image
 from drsf_cli.inputs import Input
 from drsf_cli.settings import DeidSettings
-from drsf_cli.video import video_suffix
+from drsf_cli.video_writer import video_suffix
 from weights.errors import UsageError
 
 SUFFIX = "_deid"

@@ -41,7 +41,8 @@ from drsf_cli.report import render_html, sample, sample_ids
 from drsf_cli.segments import segment_of
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
-from drsf_cli.video import Frame, VideoReader, Writer, open_writer
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import Writer, open_writer
 from drsf_cli.work import Work
 from victims.base import Image
 from victims.face import FrameObservation

@@ -20,7 +20,8 @@ from scipy.spatial.transform import Rotation
 
 from drsf_cli.atomic import same_place
 from drsf_cli.progress import Progress, Silent
-from drsf_cli.video import Frame, VideoReader, open_writer
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import open_writer
 from victims.base import Image
 from victims.camera import Camera, HeadPose, solve_head_pose
 from victims.face import Array, Face, FrameObservation

@@ -26,7 +26,8 @@ from drsf_cli.progress import Progress, runs
 from drsf_cli.segments import Part, in_segments
 from drsf_cli.settings import DeidSettings
 from drsf_cli.survey import Survey, plan_cover, survey_video
-from drsf_cli.video import Frame, VideoReader, encoder_settings
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import encoder_settings
 from victims.base import Detector, Image, Victim, Window
 from victims.camera import Camera
 from victims.observe import Observer

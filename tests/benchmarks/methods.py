@@ -26,7 +26,8 @@ from drsf_cli.pipeline import deidentify
 from drsf_cli.plan import check
 from drsf_cli.settings import DeidSettings
 from drsf_cli.survey import plan_cover, survey_video
-from drsf_cli.video import Frame, VideoReader, encoder_settings
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import encoder_settings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Window
 from victims.camera import Camera

@@ -26,7 +26,8 @@ from drsf_cli.evaluation import Evaluation, evaluate
 from drsf_cli.models import Models
 from drsf_cli.reading import infer
 from drsf_cli.settings import VictimNames
-from drsf_cli.video import VideoReader, open_writer
+from drsf_cli.video import VideoReader
+from drsf_cli.video_writer import open_writer
 from tests.benchmarks.main_job import ROOT, SHARED
 from victims.face import FrameObservation
 

@@ -14,7 +14,8 @@ from drsf_cli.baselines import noise_floor
 from drsf_cli.clip import SurveyedClip
 from drsf_cli.progress import Silent
 from drsf_cli.survey import Survey
-from drsf_cli.video import Frame, VideoReader, VideoWriter, encoder_settings
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import VideoWriter, encoder_settings
 from tests import clips
 from victims.base import Image
 from victims.face import Face, FrameObservation

@@ -25,7 +25,8 @@ from attacks.obscure import Pixelate, Region, obscure
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.leakage_table import COLUMNS
 from drsf_cli.report import MEASURES, SAMPLES, Chart, make_chart, read_report, sample, sample_ids, write_html
-from drsf_cli.video import VideoReader, VideoWriter
+from drsf_cli.video import VideoReader
+from drsf_cli.video_writer import VideoWriter
 from tests.drsf_cli.many import Steps
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError

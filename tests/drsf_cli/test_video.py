@@ -21,7 +21,8 @@ import pytest
 from numpy.typing import NDArray
 
 from attacks.codec import DeliveryCodec
-from drsf_cli.video import Frame, VideoReader, VideoWriter, encoder_settings, open_writer
+from drsf_cli.video import Frame, VideoReader
+from drsf_cli.video_writer import VideoWriter, encoder_settings, open_writer
 from tests import clips
 from weights.errors import DrsfError, InputError, OutputError, UsageError
 
@@ -613,7 +614,8 @@ def test_places_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 _CHILD = """
 import resource, signal, sys
 from pathlib import Path
-from drsf_cli.video import VideoReader, VideoWriter
+from drsf_cli.video import VideoReader
+from drsf_cli.video_writer import VideoWriter
 from weights.errors import OutputError
 source, target, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 reader = VideoReader(source)
@@ -663,7 +665,8 @@ def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path) -> None:
 _MEMORY = """
 import sys
 from pathlib import Path
-from drsf_cli.video import VideoReader, VideoWriter
+from drsf_cli.video import VideoReader
+from drsf_cli.video_writer import VideoWriter
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 with VideoReader(source) as reader, VideoWriter(target, reader.info, keep_audio_from=source) as writer:
     for frame in reader:

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from attacks.codec import Colour
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.images import read_image, write_image
-from drsf_cli.video import VideoInfo, VideoReader, VideoWriter
+from drsf_cli.video import VideoInfo, VideoReader
+from drsf_cli.video_writer import VideoWriter
 from drsf_cli.visualize import (
     AXIS_COLOURS,
     BOX_COLOUR,
