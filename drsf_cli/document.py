@@ -1,4 +1,4 @@
-"""Sections of a run's report, as JSON has them; drsf_cli/report.py tells the whole form."""
+"""Sections of a run's report, as JSON has them; drsf_cli/report_file.py tells the whole form."""
 
 from __future__ import annotations
 

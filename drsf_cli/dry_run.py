@@ -21,7 +21,7 @@ from drsf_cli.models import Models
 from drsf_cli.outputs import Job
 from drsf_cli.pipeline import deidentify
 from drsf_cli.progress import Progress, Silent
-from drsf_cli.report import SAMPLES
+from drsf_cli.report_file import SAMPLES
 from drsf_cli.segments import parts_of
 from drsf_cli.settings import DeidSettings
 from drsf_cli.video import VideoReader

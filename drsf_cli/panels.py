@@ -11,7 +11,7 @@ from drsf_cli.files import report_path
 from drsf_cli.models import Models
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.reading import infer
-from drsf_cli.report import read_report
+from drsf_cli.report_file import read_report
 from drsf_cli.settings import DeidSettings, VictimNames
 from drsf_cli.survey import plan_cover, survey_video
 from drsf_cli.video import VideoReader

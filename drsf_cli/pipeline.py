@@ -37,7 +37,8 @@ from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models
 from drsf_cli.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.progress import Progress, Silent, runs
-from drsf_cli.report import render_html, sample, sample_ids
+from drsf_cli.report import render_html
+from drsf_cli.report_file import sample, sample_ids
 from drsf_cli.segments import segment_of
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
@@ -63,7 +64,7 @@ def deidentify(
     `source` is a video, a picture or a folder of pictures. `models` that are loaded already are used again; they must
     fit `settings.victims`. `progress` is told of the steps.
 
-    Returns the report as the file has it: a dict whose form drsf_cli/report.py tells. Raises a DrsfError
+    Returns the report as the file has it: a dict whose form drsf_cli/report_file.py tells. Raises a DrsfError
     (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
     """
     began = time.monotonic()

@@ -22,9 +22,12 @@ import pytest
 from PIL import Image
 
 from attacks.obscure import Pixelate, Region, obscure
+from drsf_cli.charts import Chart, make_chart
 from drsf_cli.demo_clip import make_demo_clip
 from drsf_cli.leakage_table import COLUMNS
-from drsf_cli.report import MEASURES, SAMPLES, Chart, make_chart, read_report, sample, sample_ids, write_html
+from drsf_cli.measures import MEASURES
+from drsf_cli.report import write_html
+from drsf_cli.report_file import SAMPLES, read_report, sample, sample_ids
 from drsf_cli.video import VideoReader
 from drsf_cli.video_writer import VideoWriter
 from tests.drsf_cli.many import Steps
