@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,32 +27,22 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from attacks.obscure import Obscuring, Pixelate, Region, obscure, region_mask
+from attacks.obscure import Obscuring, Region, obscure, region_mask
+from drsf_cli.finders import FaceFinder
+from drsf_cli.hidden import DETAIL_LIMIT, SSIM_LIMIT, compare_region, returned_share
 from drsf_cli.video import Frame, VideoReader
-from victims.base import Detector, Image
-from victims.face import Array, Detections
+from victims.base import Image
+from victims.face import Array
 from weights.errors import InputError
 
-SCALE = 128
-TILE = 16
-MIN_DETAIL = 2.0
-"""A tile whose source detail (root mean square of the slope, grey levels a px) is below this says nothing."""
-SSIM_LIMIT = 0.92
-DETAIL_LIMIT = 0.92
-OPEN_SHARE, FEW = 0.25, 2
-"""A region is too close to the source when more than this share of its tiles, and more than `FEW`, are open."""
+OPEN_SHARE = 0.25
+"""A region is too close to the source when more than this share of its tiles are open."""
 RETURNED_LIMIT = 0.88
-"""... or when more than this share of the removed detail is back over `SPOT` of its area: a square of a sixth of its
+"""... or when more than this share of the removed detail is back (drsf_cli/hidden.py): a square of a sixth of its
 shorter side, open, is enough. Of 420 hidden heads none came over 0.69 (with another face drawn in at 24 levels and JPEG
 75), of open ones none under 0.95 (JPEG 30; softened): docs/faults.md, tests/benchmarks/audit_limits.py."""
-SPOT = 0.005
-WINDOW = 12
-"""Detail is compared in windows of this many px, of `SCALE` across the region."""
-MIN_REMOVED = 8.0
-"""Windows in which obscuring took away less than this (root mean square, grey levels) say nothing."""
 UNCOVERED = 0.25
 """Of a face's box; a mask that hides three quarters of it hides eyes, nose and mouth."""
 CONFIDENT = 0.9
@@ -76,8 +66,6 @@ _OWN_TAGS = frozenset(
         "duration",
     }
 )
-
-FaceFinder = Callable[[Image], Detections]
 
 
 @dataclass(frozen=True)
@@ -178,9 +166,9 @@ def audit_file(
 ) -> AuditReport:
     """Compare `written` with `source`, whose frame k had to hide `regions[k]`.
 
-    `finders`: name -> what finds faces in an image; `finders_at_hand` gives those that need no weights. They look at
-    every `every`-th frame and at the last. `on_frame` is called after each frame. A file that cannot be read raises
-    InputError; what is wrong with one that can is in the report.
+    `finders`: name -> what finds faces in an image; `drsf_cli.finders.finders_at_hand` gives those that need no
+    weights. They look at every `every`-th frame and at the last. `on_frame` is called after each frame. A file that
+    cannot be read raises InputError; what is wrong with one that can is in the report.
     """
     report = AuditReport(detectors=list(finders), every=every)
     if source.info.kind == "video":
@@ -234,120 +222,6 @@ def audit_file(
     report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
     report.sheet = _contact_sheet([image for _, _, image in worst])
     return report
-
-
-def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]:
-    """Face finders that need no download, and the `detectors` given.
-
-    `lbp-cascade` is scikit-image's, of a family of its own (local binary patterns, no network); `haar-cascade` is
-    OpenCV 4's, which OpenCV 5 has dropped. Both see frontal faces only and give no score (NaN).
-    """
-    finders: dict[str, FaceFinder] = {}
-    for detector in detectors:
-        finders[detector.name] = _finder_of(detector)
-    finders["lbp-cascade"] = _lbp_cascade()
-    haar = _haar_cascade()
-    if haar is not None:
-        finders["haar-cascade"] = haar
-    return finders
-
-
-def compare_region(
-    source: Image, written: Image, region: Region, obscuring: Obscuring, others: Sequence[Region] = ()
-) -> tuple[float, float, float]:
-    """(highest SSIM, highest correlation of detail, share of open tiles) of a region of two frames of one size.
-
-    Detail is the slope of brightness from pixel to pixel. The edges of blocks are left out, those of the frame's
-    `others` regions too: an edge of the picture may happen to lie on one, and inside a block there is nothing.
-    """
-    x1, y1, x2, y2 = region.rect
-    scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))
-    a, b = (_grey(image[y1:y2, x1:x2], scale) for image in (source, written))
-    sigma = 1.0 if not isinstance(obscuring, Pixelate) or region.cell * scale >= 12 else 0.0
-    smooth_a, smooth_b = (cv2.GaussianBlur(plane, (0, 0), sigma) if sigma else plane for plane in (a, b))
-    counted = np.ones(a.shape, dtype=np.float32)
-    if isinstance(obscuring, Pixelate):
-        for one in (region, *others):
-            _leave_out_edges(counted, region, one, 3 if sigma else 1)
-    energy_a, energy_b, both = (np.zeros(a.shape) for _ in range(3))
-    for axis in (0, 1):
-        slope_a, slope_b = (np.gradient(plane, axis=axis) for plane in (smooth_a, smooth_b))
-        energy_a += slope_a * slope_a
-        energy_b += slope_b * slope_b
-        both += slope_a * slope_b
-    area = _tiles(counted)
-    used = area >= 0.1
-    planes = (energy_a, energy_b, both, _ssim_map(a, b))
-    energy_a, energy_b, both, ssim = (_tiles(plane * counted) / np.maximum(area, 1e-6) for plane in planes)
-    telling = used & (np.sqrt(energy_a) >= MIN_DETAIL)
-    if not telling.any():
-        return 0.0, 0.0, 0.0
-    # flat areas correlate with nothing; what remains there is the encoder's noise
-    seen = telling & (np.sqrt(energy_b) >= MIN_DETAIL / 8)
-    detail = both / np.sqrt(np.maximum(energy_a * energy_b, 1e-9))
-    is_open = seen & (detail > DETAIL_LIMIT) & (ssim > SSIM_LIMIT)
-    share = float(is_open.sum() / telling.sum()) if is_open.sum() > FEW else 0.0
-    return float(ssim[telling].max()), float(detail[seen].max(initial=0.0)), share
-
-
-def returned_share(source: Image, hidden: Image, written: Image, rect: tuple[int, int, int, int]) -> float:
-    """How much of the detail that obscuring took from the region `rect` of `source` the written frame shows again.
-
-    `hidden` is the obscured frame; all are (H, W, 3) of one size. In every window, with means taken off,
-
-        1 - |written - source|² / |hidden - source|²
-
-    is 0 for what is hidden and untouched, below 0 for changes that have nothing to do with the source, 1 for the
-    source.
-    Returned is the value that `SPOT` of the region's area reaches or surpasses, 0 where nothing was taken away.
-    """
-    x1, y1, x2, y2 = rect
-    scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))
-    whole, covered, shown = (_grey(image[y1:y2, x1:x2], scale) for image in (source, hidden, written))
-    size = min(whole.shape) / SCALE
-    window = max(4, round(WINDOW * size))
-    removed, missing = (_local_variance(whole - other, window) for other in (covered, shown))
-    telling = removed >= MIN_REMOVED**2
-    values = np.sort(1.0 - missing[telling] / removed[telling])[::-1]
-    place = round(SPOT * (SCALE * size) ** 2)
-    return float(max(0.0, values[place])) if len(values) > place else 0.0
-
-
-def _local_variance(plane: NDArray[np.float32], window: int) -> NDArray[np.float32]:
-    """In windows of (window, window) px around every pixel."""
-    mean, square = (
-        cv2.boxFilter(values, -1, (window, window), borderType=cv2.BORDER_REFLECT) for values in (plane, plane * plane)
-    )
-    return np.asarray(np.maximum(square - mean * mean, 0.0), dtype=np.float32)
-
-
-def _leave_out_edges(counted: NDArray[np.float32], region: Region, other: Region, margin: int) -> None:
-    """Set `counted`, the scaled plane of `region`, to 0 within `margin` px of the edges of the blocks of `other`,
-    where that lies over it."""
-    x1, y1, x2, y2 = region.rect
-    low_x, low_y = max(x1, other.rect[0]), max(y1, other.rect[1])
-    high_x, high_y = min(x2, other.rect[2]), min(y2, other.rect[3])
-    if low_x >= high_x or low_y >= high_y:
-        return
-    height, width = counted.shape
-    scale_x, scale_y = width / (x2 - x1), height / (y2 - y1)
-    part = counted[
-        max(0, round((low_y - y1) * scale_y) - margin) : round((high_y - y1) * scale_y) + margin,
-        max(0, round((low_x - x1) * scale_x) - margin) : round((high_x - x1) * scale_x) + margin,
-    ]
-    for axis, start, low, high, origin, scale in (
-        (1, x1, low_x, high_x, other.origin[0], scale_x),
-        (0, y1, low_y, high_y, other.origin[1], scale_y),
-    ):
-        offset = max(0, round((low - start) * scale) - margin)
-        first = low - (low - origin) % other.cell
-        for line in (low, high, *range(first, high + other.cell, other.cell)):
-            at = round((line - start) * scale) - offset
-            place = slice(max(0, at - margin), max(0, at + margin))
-            if axis:
-                part[:, place] = 0.0
-            else:
-                part[place] = 0.0
 
 
 def _check_hidden(
@@ -450,98 +324,12 @@ def _check_pictures(written: Path, report: AuditReport) -> None:
                 report.problems.append(f"{path.name} holds tags: {', '.join(sorted(kept)) or 'EXIF'}.")
 
 
-def _finder_of(detector: Detector) -> FaceFinder:
-    def find(image: Image) -> Detections:
-        return detector.detect([image])[0]
-
-    return find
-
-
-def _lbp_cascade() -> FaceFinder:
-    from skimage.data import lbp_frontal_face_cascade_filename
-    from skimage.feature import Cascade
-
-    cascade = Cascade(lbp_frontal_face_cascade_filename())
-
-    def find(image: Image) -> Detections:
-        scale = min(1.0, 480 / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        if min(small.shape[:2]) < 32:
-            return _unscored([])
-        found = cascade.detect_multi_scale(
-            small, scale_factor=1.2, step_ratio=1.5, min_size=(24, 24), max_size=(small.shape[0], small.shape[0])
-        )
-        return _unscored(
-            [
-                np.array([f["c"], f["r"], f["c"] + f["width"], f["r"] + f["height"]], dtype=np.float64) / scale
-                for f in found
-            ]
-        )
-
-    return find
-
-
-def _haar_cascade() -> FaceFinder | None:
-    kind = getattr(cv2, "CascadeClassifier", None)
-    if kind is None:
-        return None
-    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
-    cascade = kind(str(path))
-    if cascade.empty():
-        return None
-
-    def find(image: Image) -> Detections:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found = cascade.detectMultiScale(grey, 1.1, 6)
-        return _unscored([np.array([x, y, x + w, y + h], dtype=np.float64) for x, y, w, h in found])
-
-    return find
-
-
-def _unscored(boxes: list[Array]) -> Detections:
-    return Detections(np.array(boxes, dtype=np.float64).reshape(-1, 4), np.full(len(boxes), np.nan))
-
-
 def _overlap(a: Array, b: Array) -> float:
     """Intersection over union of two boxes."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     both = float(np.prod(np.maximum(sides, 0.0)))
     whole = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
     return both / max(whole - both, 1e-9)
-
-
-def _grey(image: Image, scale: float) -> NDArray[np.float32]:
-    plane = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    if scale < 1.0:
-        height, width = plane.shape
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return plane.astype(np.float32)
-
-
-def _tiles(plane: NDArray[Any]) -> Array:
-    """Means over tiles of about `TILE` px; every pixel is in one."""
-    height, width = plane.shape
-    ys = np.linspace(0, height, max(1, height // TILE) + 1).astype(int)
-    xs = np.linspace(0, width, max(1, width // TILE) + 1).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(plane, ys[:-1], axis=0), xs[:-1], axis=1)
-    return np.asarray(sums / np.outer(np.diff(ys), np.diff(xs)), dtype=np.float64)
-
-
-def _ssim_map(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Structural similarity of two planes (0..255) at every pixel: Wang et al. 2004, Gaussian window of 1.5 px."""
-
-    def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(cv2.GaussianBlur(plane, (11, 11), 1.5), dtype=np.float32)
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_a, mean_b = mean(a), mean(b)
-    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
-    cov = mean(a * b) - mean_a * mean_b
-    return np.asarray(
-        (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)),
-        dtype=np.float32,
-    )
 
 
 def _keep_worst(worst: list[tuple[float, int, Image]], badness: float, frame: Frame, regions: Sequence[Region]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drsf_cli.audit import FaceFinder
+from drsf_cli.finders import FaceFinder
 from victims.base import Aligner, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections, Face
 from weights.errors import UsageError, WeightsError

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
-from drsf_cli.audit import FaceFinder, finders_at_hand
+from drsf_cli.finders import FaceFinder, finders_at_hand
 from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, DlibTrees, is_installed, model_file
 from drsf_cli.models import Models, torch_device
 from export.device import Device

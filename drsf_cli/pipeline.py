@@ -23,7 +23,7 @@ from typing import Any
 from attacks.codec import Rect
 from attacks.embed import TOLERANCES, Embedded, Embedder
 from drsf_cli.atomic import AtomicOutput, publish_together
-from drsf_cli.audit import AuditReport, audit_file, finders_at_hand
+from drsf_cli.audit import AuditReport, audit_file
 from drsf_cli.baselines import noise_floor, obscured_only
 from drsf_cli.changes import ChangeStore, FaceKey
 from drsf_cli.clip import SurveyedClip
@@ -32,6 +32,7 @@ from drsf_cli.evaluation import Evaluation
 from drsf_cli.faces import Redrawing, focus_of
 from drsf_cli.fidelity import MORE_STEPS, Fidelity, faces_section, fidelity, frame_row, summary
 from drsf_cli.files import page_path, report_path, sheet_path, state_of
+from drsf_cli.finders import finders_at_hand
 from drsf_cli.identity import IdentityMeter, find_recogniser
 from drsf_cli.leakage import Covered, measure
 from drsf_cli.models import Models

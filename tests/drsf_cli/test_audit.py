@@ -16,15 +16,9 @@ from skimage.data import astronaut
 from skimage.metrics import structural_similarity
 
 from attacks.obscure import Blur, Obscuring, Pixelate, Region, Solid, obscure
-from drsf_cli.audit import (
-    RETURNED_LIMIT,
-    AuditReport,
-    _ssim_map,
-    audit_file,
-    compare_region,
-    finders_at_hand,
-    returned_share,
-)
+from drsf_cli.audit import RETURNED_LIMIT, AuditReport, audit_file
+from drsf_cli.finders import finders_at_hand
+from drsf_cli.hidden import compare_region, returned_share, ssim_map
 from drsf_cli.video import VideoReader
 from victims.base import Image
 from victims.face import Detections
@@ -133,7 +127,7 @@ class TestHidden:
         _, expected = structural_similarity(
             a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
         )
-        assert np.abs(_ssim_map(a, b) - expected)[8:-8, 8:-8].max() < 0.01
+        assert np.abs(ssim_map(a, b) - expected)[8:-8, 8:-8].max() < 0.01
 
 
 class TestFile:

@@ -1,0 +1,82 @@
+"""Face finders that need no download: what looks for faces that nobody covered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from victims.base import Detector, Image
+from victims.face import Array, Detections
+
+FaceFinder = Callable[[Image], Detections]
+
+
+def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]:
+    """Face finders that need no download, and the `detectors` given.
+
+    `lbp-cascade` is scikit-image's, of a family of its own (local binary patterns, no network); `haar-cascade` is
+    OpenCV 4's, which OpenCV 5 has dropped. Both see frontal faces only and give no score (NaN).
+    """
+    finders: dict[str, FaceFinder] = {}
+    for detector in detectors:
+        finders[detector.name] = _finder_of(detector)
+    finders["lbp-cascade"] = _lbp_cascade()
+    haar = _haar_cascade()
+    if haar is not None:
+        finders["haar-cascade"] = haar
+    return finders
+
+
+def _finder_of(detector: Detector) -> FaceFinder:
+    def find(image: Image) -> Detections:
+        return detector.detect([image])[0]
+
+    return find
+
+
+def _lbp_cascade() -> FaceFinder:
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+
+    cascade = Cascade(lbp_frontal_face_cascade_filename())
+
+    def find(image: Image) -> Detections:
+        scale = min(1.0, 480 / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if min(small.shape[:2]) < 32:
+            return _unscored([])
+        found = cascade.detect_multi_scale(
+            small, scale_factor=1.2, step_ratio=1.5, min_size=(24, 24), max_size=(small.shape[0], small.shape[0])
+        )
+        return _unscored(
+            [
+                np.array([f["c"], f["r"], f["c"] + f["width"], f["r"] + f["height"]], dtype=np.float64) / scale
+                for f in found
+            ]
+        )
+
+    return find
+
+
+def _haar_cascade() -> FaceFinder | None:
+    kind = getattr(cv2, "CascadeClassifier", None)
+    if kind is None:
+        return None
+    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
+    cascade = kind(str(path))
+    if cascade.empty():
+        return None
+
+    def find(image: Image) -> Detections:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        found = cascade.detectMultiScale(grey, 1.1, 6)
+        return _unscored([np.array([x, y, x + w, y + h], dtype=np.float64) for x, y, w, h in found])
+
+    return find
+
+
+def _unscored(boxes: list[Array]) -> Detections:
+    return Detections(np.array(boxes, dtype=np.float64).reshape(-1, 4), np.full(len(boxes), np.nan))
