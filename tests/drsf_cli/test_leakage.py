@@ -266,17 +266,7 @@ def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     found = {}
     for label, flags in (("plain", ["--audit", "full", "--repel", "none"]), ("repelled", ["--repel", name])):
         output = tmp_path / f"{label}.mkv"
-        shared_flags = [
-            "-g",
-            "mi-fgsm",
-            "--codec",
-            "ffv1",
-            "--allow-unknown-weights",
-            "--max-iter",
-            "30",
-            "--warm-iter",
-            "4",
-        ]
+        shared_flags = ["--codec", "ffv1", "--allow-unknown-weights", "--warm-iter", "4"]
         assert main(["deid", str(clip), "-o", str(output), *shared_flags, *flags]) == 0
         assert "What others can read" in capsys.readouterr().out
         report = json.loads((tmp_path / f"{label}.mkv.report.json").read_text())
@@ -294,7 +284,7 @@ def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     assert report["leakage"]["models"][1]["repelled"]
     assert report["settings"]["repel"] == [name]
     assert repelled["repelled"]
-    assert repelled["columns"]["written"]["gaze_deg"] > row["columns"]["written"]["gaze_deg"] + 5
+    assert repelled["columns"]["written"]["gaze_deg"] > row["columns"]["written"]["gaze_deg"] + 8
     assert repelled["columns"]["written"]["gaze_deg"] > 13
     assert report["fidelity"]["recovered"]["gaze_deg"]["mean"] < 6
     # the audit of the file finds what the report says
