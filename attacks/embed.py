@@ -161,8 +161,8 @@ class Embedder:
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     robust: bool = False
-    """Take every second gradient through another delivery (`DETOURS`), and twice the warm steps: what is embedded then
-    outlives a transcoding better."""
+    """Draw more boldly, take every second gradient through another delivery (`DETOURS`), and twice the warm steps: what
+    is embedded then outlives a transcoding better."""
     _last: _Last | None = field(default=None, repr=False)
 
     @property
@@ -269,7 +269,10 @@ class Embedder:
         if last is None:
             return torch.zeros(3, window.height, window.width)
         delta = carried(last.delta, last.window, window, last.landmarks, _landmarks(target.face))
-        return delta if self.codec is None else bolder(delta, window, target.face, self.settings.eps)
+        if self.codec is None:
+            return delta
+        strength = ROBUST_STRENGTH if self.robust else STRENGTH
+        return bolder(delta, window, target.face, strength * self.settings.eps)
 
     def _detours(self, focus: Sequence[Rect], window: Window) -> list[Channel]:
         """Other ways in which frames may reach a reader."""
@@ -406,14 +409,15 @@ def carried(delta: Tensor, source: Window, target: Window, before: Array, after:
     return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
 
 
-STRENGTH = 0.5
-"""Root mean square in a face's box, in units of eps, that what is carried is brought up to ..."""
+STRENGTH, ROBUST_STRENGTH = 0.5, 0.8
+"""Root mean square in a face's box, in units of eps, that what is carried is brought up to, the second where it is to
+outlive a transcoding, ..."""
 BOLDER = 1.4
 """... by this factor a frame at most."""
 
 
-def bolder(delta: Tensor, window: Window, face: Face, eps: float) -> Tensor:
-    """A perturbation (3, h, w) of `window`, scaled up where it is faint in the face's box.
+def bolder(delta: Tensor, window: Window, face: Face, strength: float) -> Tensor:
+    """A perturbation (3, h, w) of `window`, scaled up where its root mean square in the face's box is below `strength`.
 
     Many a reader takes no notice of contrast (MPIIGaze equalises the histogram of an eye), so that no gradient asks for
     it; but a codec's noise stays as it is, and the stronger the drawing, the less of what is read is noise.
@@ -421,7 +425,7 @@ def bolder(delta: Tensor, window: Window, face: Face, eps: float) -> Tensor:
     x1, y1, x2, y2 = np.round(face.box - [window.x, window.y] * 2).astype(int).clip(0)
     part = delta[:, y1:y2, x1:x2]
     size = float(part.square().mean().sqrt()) if part.numel() else 0.0
-    return delta if size == 0.0 else delta * min(max(STRENGTH * eps / size, 1.0), BOLDER)
+    return delta if size == 0.0 else delta * min(max(strength / size, 1.0), BOLDER)
 
 
 def _within(rect: Rect, window: Window) -> Rect:

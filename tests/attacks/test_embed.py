@@ -11,7 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.embed import Allowance, Embedder, Target, _within, bolder, carried, moved, similarity
+from attacks.embed import (
+    Allowance,
+    Embedder,
+    Target,
+    _landmarks,
+    _Last,
+    _within,
+    bolder,
+    carried,
+    moved,
+    similarity,
+)
+from attacks.live import LiveCodec
 from attacks.perturb import AttackSettings, Stage
 from victims.base import Objective, Reading, Window
 from victims.face import Array, Face
@@ -95,7 +107,7 @@ def test_moved_is_a_shift_by_whole_pixels() -> None:
 
 @pytest.mark.parametrize(
     ("size", "factor"),
-    [(0.0, 1.0), (0.01, 1.4), (0.04, 1.25), (0.05, 1.0), (0.09, 1.0)],  # half of eps is 0.05
+    [(0.0, 1.0), (0.01, 1.4), (0.04, 1.25), (0.05, 1.0), (0.09, 1.0)],
 )
 def test_what_is_faint_in_the_face_is_drawn_more_boldly(size: float, factor: float) -> None:
     delta = torch.full((3, WINDOW.height, WINDOW.width), 0.1)
@@ -103,13 +115,13 @@ def test_what_is_faint_in_the_face_is_drawn_more_boldly(size: float, factor: flo
     signs = torch.ones_like(delta)
     signs[:, :, ::2] = -1.0
     face = Face(np.array([20.0, 52.0, 114.0, 112.0]), 1.0)
-    assert torch.allclose(bolder(delta * signs, WINDOW, face, 0.1), delta * signs * factor)
+    assert torch.allclose(bolder(delta * signs, WINDOW, face, 0.05), delta * signs * factor)
 
 
 def test_a_face_beside_the_window_changes_nothing() -> None:
     delta = torch.full((3, WINDOW.height, WINDOW.width), 0.01)
     for box in ([0.0, 0.0, 50.0, 30.0], [400.0, 300.0, 450.0, 360.0]):
-        assert torch.equal(bolder(delta, WINDOW, Face(np.array(box), 1.0), 0.1), delta)
+        assert torch.equal(bolder(delta, WINDOW, Face(np.array(box), 1.0), 0.05), delta)
 
 
 def test_a_focus_is_clipped_to_the_window() -> None:
@@ -160,6 +172,24 @@ def test_frames_keep_to_a_mean_of_passes(mean: float | None, taken: list[int]) -
 
 def test_what_is_to_be_robust_takes_twice_the_steps_whatever_is_owed() -> None:
     assert passes_taken(Allowance(2.0), 3, robust=True) == [10, 6, 6]
+
+
+@pytest.mark.parametrize(("lossy", "robust", "size"), [(False, False, 0.04), (True, False, 0.05), (True, True, 0.056)])
+def test_through_a_codec_what_is_carried_is_drawn_more_boldly(lossy: bool, robust: bool, size: float) -> None:
+    """From 0.04: up to half of eps, 0.1; where it is to be robust towards 0.08, by 1.4 a frame."""
+    face = Face(np.array([80.0, 50.0, 140.0, 110.0]), 0.9)
+    image, mask = np.full((160, 224, 3), 128, np.uint8), np.ones((160, 224), bool)
+    embedder = WithoutVictims(
+        cast(Observer, None),
+        AttackSettings("sgd", 0.1, 10),
+        cast(LiveCodec, object()) if lossy else None,
+        robust=robust,
+    )
+    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.04)
+    embedder._last = _Last(delta, WINDOW, _landmarks(face), image, (0, 0, 1, 1))
+    x, y = 110 - WINDOW.x, 80 - WINDOW.y
+    drawn = embedder._carried(Target(1, image, mask, image, face, 1), WINDOW)
+    assert drawn[:, y, x] == pytest.approx(size, rel=1e-4)
 
 
 def test_faces_share_what_may_be_taken() -> None:
