@@ -27,7 +27,7 @@ from scipy.ndimage import binary_erosion
 
 from attacks.embed import Embedded, Target
 from attacks.obscure import GREY
-from drsf_cli import atomic, clip, document, pipeline, survey, video, work
+from drsf_cli import atomic, clip, document, pipeline, survey, video_writer, work
 from drsf_cli.changes import ChangeStore
 from drsf_cli.models import Models
 from drsf_cli.pipeline import deidentify
@@ -373,7 +373,7 @@ STAGES = [
     (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey, "see_all"),
     (pipeline.AtomicOutput, "publish"), (pipeline.AtomicOutput, "fill"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
-    (video.VideoWriter, "write"), (video.VideoWriter, "finish"), (video.VideoWriter, "publish"),
+    (video_writer.VideoWriter, "write"), (video_writer.VideoWriter, "finish"), (video_writer.VideoWriter, "publish"),
 ]  # fmt: skip
 
 ATTACKED = [
