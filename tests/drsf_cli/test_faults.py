@@ -535,7 +535,7 @@ def child(source: Path, output: Path, mode: str) -> subprocess.Popen[str]:
     )
 
 
-SIGNALS = int(os.environ.get("DRSF_SIGNALS", "1"))
+SIGNALS = int(os.environ.get("DRSF_SIGNALS", "2"))
 """How many moments are drawn for each signal."""
 
 
