@@ -30,6 +30,7 @@ from victims.boxes import box_distance, iou, iou_tensor
 from victims.face import Array, Detections
 from weights import store
 from weights.errors import UsageError
+from weights.loading import load_state_dict
 
 MIN_FACE = 20
 """Smallest face sought, px."""
@@ -551,7 +552,7 @@ class MtcnnRepelObjective(MtcnnObjective):
 
 def _logits_network(module: nn.Module, softmax: str, name: str, source: str) -> Network:
     """`module` with its weights and without its last softmax."""
-    load_strict(module, store.load_state_dict(Path(source)), name)
+    load_strict(module, load_state_dict(Path(source)), name)
     setattr(module, softmax, nn.Identity())
     return module
 

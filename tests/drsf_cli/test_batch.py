@@ -20,8 +20,9 @@ from drsf_cli.main import main
 from drsf_cli.resume import clear_leftovers, finished
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
+from weights.catalog import catalog
 from weights.errors import DrsfError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 ROOT = Path(__file__).resolve().parents[2]
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])

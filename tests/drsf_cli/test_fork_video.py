@@ -14,7 +14,8 @@ from drsf_cli.fork_weights import FILES, landmark_crop
 from drsf_cli.main import main
 from victims import registry
 from victims.compact.fork import FAMILIES, ForkSettings, clone, fork
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 
 @pytest.fixture(scope="module")

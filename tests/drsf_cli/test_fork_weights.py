@@ -15,7 +15,8 @@ from drsf_cli.fork_weights import read_faces
 from drsf_cli.main import main
 from tests.clips import make_clip
 from victims import registry
-from weights.store import catalog, default_store
+from weights.catalog import catalog
+from weights.store import default_store
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from drsf_cli.weights_command import app
 from weights import store
+from weights.catalog import WeightFile
 from weights.errors import UsageError, WeightsError
-from weights.store import Store, WeightFile
+from weights.store import Store
 
 BODY = b"weights" * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -112,6 +113,6 @@ def test_the_packaged_catalogue_is_listed_whole(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
     printed = call("list").stdout
-    for record in store.catalog().values():
+    for record in catalog().values():
         assert record.name in printed
         assert record.victim in printed
