@@ -23,7 +23,7 @@ from weights.files import fresh_sha256
 
 _PROGRESS = re.compile(r"Progress (\d+) of \d+")  # what `--progress-bar raw` prints
 _UNREACHABLE = re.compile(r"Could not fetch URL \S+: (?:connection error|There was a problem confirming[^:]*): (.*)")
-_ERROR = re.compile(r"ERROR: (.*)")
+_ERROR = re.compile(r"(?:ERROR: |× )(.*)")
 
 
 def fetch_wheel(wheel: Wheel, scratch: Path, progress: Progress | None) -> Path:
@@ -46,6 +46,8 @@ def fetch_wheel(wheel: Wheel, scratch: Path, progress: Progress | None) -> Path:
         raise FetchError("the index has another build of it")
     if fresh_sha256(path) != wheel.sha256:
         raise FetchError("what the index serves has another sha256")
+    if progress is not None:
+        progress(wheel.file, wheel.size, wheel.size)  # of a small wheel pip tells none
     return path
 
 
@@ -85,7 +87,7 @@ def _run(command: list[str], scratch: Path, wheel: Wheel, progress: Progress | N
 
 
 def _reason(complaint: str, log: Path) -> str:
-    """Why pip failed, in a few words. What it says of the index is only in its log."""
+    """Why pip failed, in a few words. What kept it from the index is only in its log."""
     if "No module named pip" in complaint:
         return "pip is not installed in drsf's environment"
     told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
@@ -94,7 +96,7 @@ def _reason(complaint: str, log: Path) -> str:
         return f"the package index cannot be reached ({unreachable[1].removesuffix(' - skipping')})"
     if "DO NOT MATCH THE HASHES" in told:
         return "what the index serves has another sha256"
-    errors = _ERROR.findall(told) or complaint.splitlines() or ["it gives no reason"]
+    errors = _ERROR.findall(complaint) or complaint.splitlines() or ["it gives no reason"]
     return str(errors[-1])
 
 

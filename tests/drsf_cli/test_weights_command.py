@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from drsf_cli.weights_command import app
 from weights import store
-from weights.catalog import WeightFile
+from weights.catalog import WeightFile, catalog
 from weights.errors import UsageError, WeightsError
 from weights.store import Store
 
@@ -109,8 +109,7 @@ def test_path(cache: Path) -> None:
     assert call("path").stdout.strip() == str(cache)
 
 
-def test_the_packaged_catalogue_is_listed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_the_packaged_catalogue_is_listed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     printed = call("list").stdout
     for record in catalog().values():

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -379,10 +379,10 @@ def test_bundled_files_are_the_catalogues() -> None:
         assert hashlib.sha256(file.path.read_bytes()).hexdigest() == file.record.sha256
 
 
-def test_shared_weights_are_known(shared: Path, tmp_path: Path) -> None:
+def test_published_weights_are_known(shared: Path, published: Callable[[str], Path], tmp_path: Path) -> None:
     one = Store(catalog(), tmp_path)
-    one.import_file(shared / "weights" / "retinaface_mobilenet0.25.pth")
-    one.import_file(shared / "weights" / "mpiigaze_resnet_preact.pth")
+    one.import_file(published("retinaface_mobilenet0.25.pth"))
+    one.import_file(published("mpiigaze_resnet_preact.pth"))
     assert visible(tmp_path) == ["mpiigaze_resnet_preact.pth", "retinaface_mobilenet0.25.pth"]
     with pytest.raises(WeightsError, match="not in the catalogue"):
         one.import_file(shared / "weights" / "retinaface_mobilenet0.25_other_training_run.pth")
