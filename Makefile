@@ -11,7 +11,9 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.txt)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirement requirements.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/drsf weights pull retinaface mediapipe || echo "Going on without these weights; 'drsf weights pull retinaface mediapipe' fetches them later."
+	for name in retinaface mediapipe; do \
+	  $(BIN)/drsf weights pull $$name || echo "Going on without; 'drsf weights pull $$name' fetches these weights later."; \
+	done
 	touch $@
 
 demo: setup

@@ -178,6 +178,18 @@ def test_what_a_killed_process_left_is_cleared(index: Index, tmp_path: Path) -> 
     assert left(tmp_path) == ["eye.tflite", "mesh.tflite"]
 
 
+def test_a_pull_that_is_interrupted_starts_again(index: Index, tmp_path: Path) -> None:
+    def interrupt(_: str, done: int, __: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path).pull(["eye"], interrupt)
+    assert left(tmp_path) == []
+    make(tmp_path).pull(["eye"])
+    assert left(tmp_path) == ["eye.tflite", "mesh.tflite"]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "why"),
     [
