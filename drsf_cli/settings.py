@@ -49,7 +49,7 @@ class DeidSettings:
     """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
     segment: float = 60.0
     """Seconds of the file's clock after which embedding starts from nothing again, so that what lies between can be
-    done by itself (drsf_cli/segments.py). Nobody covers by segments."""
+    done by itself (drsf_cli/deid/segments.py). Nobody covers by segments."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
     batch_size: int = 1

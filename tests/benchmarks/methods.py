@@ -22,14 +22,14 @@ import torch
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import obscure
-from drsf_cli.evaluation import Evaluation, evaluate
-from drsf_cli.models import Models
-from drsf_cli.pipeline import deidentify
-from drsf_cli.plan import check
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.plan import check
+from drsf_cli.deid.survey import plan_cover, survey_video
+from drsf_cli.measure.evaluation import Evaluation, evaluate
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import encoder_settings
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
-from drsf_cli.survey import plan_cover, survey_video
-from drsf_cli.video import Frame, VideoReader
-from drsf_cli.video_writer import encoder_settings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Window
 from victims.camera import Camera

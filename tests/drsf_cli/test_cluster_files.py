@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli.main import main
+from drsf_cli.app import main
 from tests.drsf_cli.many import contents, make_clips
 
 ROOT = Path(__file__).resolve().parents[2]
