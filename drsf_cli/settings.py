@@ -78,7 +78,7 @@ class DeidSettings:
     cover_detectors: tuple[str, ...] = ()
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = "largest"
-    """Whose attributes are embedded: `largest` of each frame (docs/faces.md says which that is); `x,y` px: the face
+    """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px: the face
     nearest to that point; or `all` that are seen for long enough."""
     keep_failed: bool = False
     """Keep an output that failed its audit; its report says so."""
@@ -89,7 +89,7 @@ class DeidSettings:
     """Write the page of the report, too."""
     repel: tuple[str, ...] = ("all",)
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
-    default: it costs about a third more passes and hardly any fidelity (docs/leakage.md)."""
+    default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
     audit: str = "file"
     """`file`: of the written file; `full`: of what others can read as well."""
 
