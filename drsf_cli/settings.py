@@ -78,8 +78,8 @@ class DeidSettings:
     cover_detectors: tuple[str, ...] = ()
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = "largest"
-    """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px: the face
-    nearest to that point; or `all` that are seen for long enough."""
+    """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
+    the face nearest to that point; or `all` that are seen for long enough."""
     keep_failed: bool = False
     """Keep an output that failed its audit; its report says so."""
     max_error: float | None = None
