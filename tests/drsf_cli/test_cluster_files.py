@@ -1,4 +1,4 @@
-"""The scripts and recipes of docs/how-to/many-videos.md: run with stand-ins for what is not here, or checked by line."""
+"""The scripts and recipes of docs/how-to/many-videos.md: run with stand-ins for what is not here, or read."""
 
 from __future__ import annotations
 
