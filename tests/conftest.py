@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from weights import store
-from weights.catalog import catalog
-from weights.files import fresh_sha256
-from weights.store import weights_folder
+from export.waiting import wait_passively
+
+wait_passively(os.environ)  # before torch is imported, see there
+
+import torch  # noqa: E402
+
+from weights import store  # noqa: E402
+from weights.catalog import catalog  # noqa: E402
+from weights.files import fresh_sha256  # noqa: E402
+from weights.store import weights_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DRSF_SHARED", ROOT.parent / "shared"))
@@ -78,3 +83,15 @@ def stored(own_store: Path, published: Callable[[str], Path]) -> Callable[..., N
             (own_store / name).symlink_to(published(name))
 
     return put
+
+
+@pytest.fixture(scope="session")
+def mediapipe_files(published: Callable[[str], Path]) -> Path:
+    """A folder with the files of MediaPipe's wheel."""
+    found = [
+        published(record.name)
+        for record in catalog().values()
+        if record.victim in ("blazeface", "blazeface-full", "facemesh")
+    ]
+    assert len({path.parent for path in found}) == 1
+    return found[0].parent
