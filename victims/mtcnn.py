@@ -29,6 +29,7 @@ from victims.face import Array, Detections
 from victims.mtcnn_networks import ONet, PNet, RNet
 from weights import store
 from weights.errors import UsageError
+from weights.loading import load_state_dict
 
 MIN_FACE = 20
 """Smallest face sought, px."""
