@@ -26,7 +26,7 @@ def test_frames_that_start_warm_take_what_their_passes_allow_unless_it_is_said(
 ) -> None:
     clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
     work = Work.on(clip, settings)
-    assert work.plan.attack is not None
+    assert settings.attack_settings is not None
     allowance = work.allowance()
-    assert work.embedder(work.plan.attack, None, allowance).warm_steps == steps
+    assert work.embedder(settings.attack_settings, None, allowance).warm_steps == steps
     assert (None if allowance is None else allowance.mean) == passes

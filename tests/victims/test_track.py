@@ -311,10 +311,22 @@ class TestRegionsByHand:
         assert (region.box.tolist(), region.start, region.end) == (box, start, end)
 
     @pytest.mark.parametrize(
-        "text", ["", "1,2,3", "3,2,1,4", "1,4,3,4", "1,2,3,4@3-2", "a,b,c,d", "1,2,3,4@", "1,2,3,4@5", "-1,2,3,4"]
+        "text",
+        [
+            "",
+            "1,2,3",
+            "3,2,1,4",
+            "1,4,3,4",
+            "1,2,3,4@3-2",
+            "a,b,c,d",
+            "1,2,3,4@",
+            "1,2,3,4@5",
+            "-1,2,3,4",
+            "1,2,3," + "9" * 400,
+        ],
     )
     def test_invalid(self, text: str) -> None:
-        with pytest.raises(UsageError, match="--region"):
+        with pytest.raises(UsageError, match=r"form x1,y1|is empty|ends before|too large"):
             parse_region(text)
 
     def test_covers_its_time_only(self) -> None:
