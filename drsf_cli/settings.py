@@ -81,10 +81,10 @@ def _attack(value: str) -> tuple[str, dict[str, float], int] | None:
     return name, parse_options(name, options.split(",") if colon else ()), method.steps
 
 
-def _codec(value: str) -> None:
-    from attacks.codec import find_codec
+def _codec(value: object) -> None:
+    from attacks.codec import CODECS
 
-    find_codec(value)
+    one_of(*CODECS)(value)
 
 
 def _crf(value: object) -> None:
@@ -173,7 +173,7 @@ class DeidSettings:
     batch_size: int = limited(1, whole(1), "--batch-size")
     """Frames that are worked on at once. Above 1, lossy output is less exact: a frame's best iterate was measured next
     to intermediate versions of its neighbours."""
-    codec: str = limited("h264", text("the name of a codec", _codec), "--codec")
+    codec: str = limited("h264", _codec, "--codec")
     crf: int = limited(23, _crf, "--crf")
     head_qp: int = limited(-4, _head_qp)
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
