@@ -52,7 +52,9 @@ def deid(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--manifest", help="CSV or JSONL: inputs with own options.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
@@ -123,10 +125,13 @@ def deid(
         ),
     ] = DeidSettings.codec,
     crf: Annotated[
-        int, typer.Option("--crf", help="H.264 quality, 0 best.", rich_help_panel=FILE_PANEL)
+        int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
     keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="Copy the sound: voices identify too.", rich_help_panel=FILE_PANEL)
+        bool,
+        typer.Option(
+            "--keep-audio", help="Copy the sound: voices identify too.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = False,
     start: Start = None,
     end: End = None,

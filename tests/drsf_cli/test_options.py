@@ -173,6 +173,13 @@ def test_what_help_leaves_out_help_all_shows(monkeypatch, capsys):
     assert "--warm-iter" in hidden
 
 
+def test_deid_has_few_options():
+    """At most 40 in all, of which --help shows at most 20, itself included."""
+    options = [p for p in commands()[("deid",)].params if p.param_type_name == "option"]
+    assert len(options) + 1 <= 40
+    assert len([p for p in options if not p.hidden]) + 1 <= 20
+
+
 # ----------------------------------------------------------------------------------------------- errors
 
 
