@@ -271,7 +271,9 @@ def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
     """What `settings_to_dict` wrote, from JSON; settings of other versions of drsf are left out. Raises UsageError for
     a value that is not allowed."""
     known = {one.name for one in fields(DeidSettings)}
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known
+    }
     if isinstance(given.get("victims"), Mapping):
         roles = {one.name for one in fields(VictimNames)}
         given["victims"] = VictimNames(**{role: name for role, name in given["victims"].items() if role in roles})

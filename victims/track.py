@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -246,19 +245,6 @@ def add_regions(
         [*frame, *(box for box, region in zip(drawn, regions, strict=True) if region.start <= time <= region.end)]
         for frame, time in zip(covers, times, strict=True)
     ]
-
-
-def main_track(tracks: Sequence[Track]) -> Track | None:
-    """The track that is the largest face in most frames: the driver, in a driver-facing clip."""
-    best: dict[int, tuple[float, int]] = {}
-    for position, track in enumerate(tracks):
-        for index, box in track.boxes.items():
-            area = float((box[2] - box[0]) * (box[3] - box[1]))
-            best[index] = max(best.get(index, (-1.0, 0)), (area, position))
-    if not best:
-        return None
-    votes = Counter(position for _, position in best.values())
-    return tracks[max(votes, key=lambda position: (votes[position], -position))]
 
 
 def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, max_gap_s: float) -> Array:

@@ -253,7 +253,7 @@ def complete(monkeypatch, capsys):
 def test_completion_knows_commands_flags_and_values(complete):
     assert {words[0] for words in LEAVES} == set(complete("drsf "))
     assert set(complete("drsf de")) == {"deid", "demo"}
-    assert complete("drsf deid --ma") == ["--manifest", "--mask"]
+    assert complete("drsf deid --de") == ["--detector", "--device"]
     assert complete("drsf deid --attack ") == ["none", *METHODS]
     assert complete("drsf deid --attack ad") == [name for name in METHODS if name.startswith("ad")]
     for flag, role in (("-d", "detector"), ("-a", "aligner"), ("-z", "gaze")):

@@ -17,7 +17,6 @@ from victims.track import (
     add_regions,
     cover_boxes,
     link,
-    main_track,
     merge_detections,
     parse_region,
 )
@@ -211,14 +210,6 @@ class TestTracks:
         widths = [float(boxes[0][2] - boxes[0][0]) for boxes in truth]
         assert tracks[0].largest == pytest.approx((max(widths), 1.3 * max(widths)))
         assert {cover.largest for frame in cover_boxes(tracks, times) for cover in frame} == {tracks[0].largest}
-
-    def test_main_track_is_the_largest_face_of_most_frames(self) -> None:
-        truth = faces([lambda t: (100 + 90 * t, 100, 120 if t < 0.3 else 30), still(500, 220, 80)], 50)
-        tracks = link(detected(truth), clock(50))
-        main = main_track(tracks)
-        assert main is not None
-        assert main.boxes[0][0] == 460
-        assert main_track([]) is None
 
     def test_no_detections(self) -> None:
         empty = Detections(np.zeros((0, 4)), np.zeros(0))
