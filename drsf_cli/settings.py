@@ -199,8 +199,8 @@ class DeidSettings:
     )
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = limited("largest", text("largest, all or a point x,y in px", _whose), "--embed")
-    """Whose attributes are embedded: `largest` of each frame (docs/faces.md says which that is); `x,y` px: the face
-    nearest to that point; or `all` that are seen for long enough."""
+    """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
+    the face nearest to that point; or `all` that are seen for long enough."""
     keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit; its report says so."""
     max_error: float | None = limited(None, optional(number(0, above=True)), "--max-error")
@@ -210,7 +210,7 @@ class DeidSettings:
     """Write the page of the report, too."""
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
-    default: it costs about a third more passes and hardly any fidelity (docs/leakage.md)."""
+    default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
     audit: Audit = limited("file", one_of("file", "full"), "--audit")
     """`file`: of the written file; `full`: of what others can read as well."""
 

@@ -42,7 +42,8 @@ OPEN_SHARE = 0.25
 RETURNED_LIMIT = 0.88
 """... or when more than this share of the removed detail is back (drsf_cli/measure/hidden.py): a square of a sixth of
 its shorter side, open, is enough. Of 420 hidden heads none came over 0.69 (with another face drawn in at 24 levels and
-JPEG 75), of open ones none under 0.95 (JPEG 30; softened): docs/faults.md, tests/benchmarks/audit_limits.py."""
+JPEG 75), of open ones none under 0.95 (JPEG 30; softened): docs/measurements/faults.md,
+tests/benchmarks/audit_limits.py."""
 UNCOVERED = 0.25
 """Of a face's box; a mask that hides three quarters of it hides eyes, nose and mouth."""
 CONFIDENT = 0.9

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from drsf_cli.measure.records import read_observations
@@ -211,6 +210,8 @@ def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
 def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
     """For each face the one of `read` that lies where it does: no face is taken twice, and the sum of the overlaps is
     the largest. None where nothing that is left overlaps it."""
+    from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
+
     overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
     found: list[Face | None] = [None] * len(wanted)
     for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):

@@ -17,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from drsf_cli.readers.finders import FaceFinder, finders_at_hand
 from drsf_cli.readers.installed import INSTALLED_FINDERS, LANDMARKS_FILE, DlibTrees, is_installed, model_file
@@ -26,6 +25,7 @@ from export.device import Device
 from export.session import OnnxNetwork, authorised
 from victims import registry
 from victims.base import Detector, ExportSpec, Image, Objective, Role, Victim, Window
+from victims.boxes import suppress
 from victims.face import Array, Detections
 from victims.fan import NETWORK, CompactFan, Fan
 from victims.gaze import GAZE_MODELS, NormalizedGaze
@@ -244,8 +244,8 @@ def _ultraface(path: Path) -> FaceFinder:
         passed = scores > ULTRAFACE_THRESHOLD
         extent = image.shape[1::-1] * 2
         boxes, scores = outputs[4][passed] * torch.tensor(extent, dtype=torch.float64), scores[passed]
-        kept = nms(boxes, scores, ULTRAFACE_OVERLAP)
-        return Detections(boxes[kept].numpy(), scores[kept].numpy())
+        kept = suppress(boxes.numpy(), scores.numpy(), ULTRAFACE_OVERLAP)
+        return Detections(boxes.numpy()[kept], scores.numpy()[kept])
 
     return find
 

@@ -5,8 +5,9 @@
 
 Each method runs `drsf deid` on a part of the clip, H.264 at CRF 23, with its defaults but for --max-iter where that is
 given: all rules then begin with as many steps, and cost the same. The plain recipe, on N frames, is
-the original implementation's (docs/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on the whole
-frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last iterate.
+the original implementation's (docs/measurements/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on
+the whole frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last
+iterate.
 Prints a Markdown table with victim passes and CPU seconds a frame.
 """
 

@@ -1,4 +1,4 @@
-"""The scripts and recipes beside docs/cluster.md: run with stand-ins for what is not here, or checked line by line."""
+"""The scripts and recipes of docs/how-to/many-videos.md: run with stand-ins for what is not here, or read."""
 
 from __future__ import annotations
 
