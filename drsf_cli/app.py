@@ -56,7 +56,7 @@ def _root(
     if version:
         out.print(versions()["drsf"])
         raise typer.Exit
-    context.obj.debug = debug
+    context.ensure_object(ErrorStyle).debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
