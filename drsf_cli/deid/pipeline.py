@@ -71,7 +71,7 @@ def deidentify(
     began = time.monotonic()
     output = Path(output)
     report = Path(report) if report is not None else report_path(output)
-    work = Work.on(Path(source), settings or DeidSettings(), models)
+    work = Work.on(Path(source), DeidSettings() if settings is None else settings, models)
     with opened(work, output, report, progress or Silent()) as run:
         embedded = run.embed(run.survey())
         return run.complete(embedded, began)
@@ -108,7 +108,7 @@ class Run:
 
     def __init__(self, work: Work, progress: Progress, output: Path, report: Path) -> None:
         self.work, self.progress, self.output, self.report = work, progress, output, report
-        self.settings, self.plan, self.reader = work.settings, work.plan, work.reader
+        self.settings, self.reader = work.settings, work.reader
         self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
         self.store = ChangeStore()
         self.beside: list[AtomicOutput] = []
@@ -137,7 +137,6 @@ class Run:
             info,
             codec=s.codec,
             crf=s.crf,
-            preset=s.preset,
             focus_qp=s.head_qp,
             keep_audio_from=keep,
             start=s.start,
@@ -187,7 +186,7 @@ class Run:
         clip, embedded = written.clip, written.embedded
         result = self._verify(clip)
         # without losses the loop has seen what was written already
-        for _ in range(self.settings.refine if self.plan.attack and self.work.delivery is not None else 0):
+        for _ in range(self.settings.refine if self.settings.attack_settings and self.work.delivery is not None else 0):
             if not result.falling_short:
                 break
             better = self._refined(clip, embedded, result)
@@ -196,7 +195,7 @@ class Run:
             embedded, result = better
         audit = self._audit(clip)
         floor = None
-        if self.plan.attack is not None and self.work.delivery is not None:
+        if self.settings.attack_settings is not None and self.work.delivery is not None:
             floor = noise_floor(clip, self.observer, self.work.delivery.settings, focus_of(embedded), self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
@@ -230,9 +229,9 @@ class Run:
     ) -> tuple[Mapping[FaceKey, Embedded], Fidelity] | None:
         """Send faces that fall short back for more steps and write the file again. None when that made nothing
         better."""
-        assert self.plan.attack is not None
+        assert self.settings.attack_settings is not None
         chain = self.work.models.attacker(self.work.camera)
-        embedder = Embedder(chain, self.plan.attack, extra_stages=self.work.extra_stages)
+        embedder = Embedder(chain, self.settings.attack_settings, extra_stages=self.work.extra_stages)
         wanted = {key for key in result.falling_short if key in embedded}
         frames = {index for index, _ in wanted}
         changes = dict(embedded)
@@ -277,15 +276,13 @@ class Run:
             self.reader,
             self.writer.temporary,
             clip.regions,
-            self.plan.obscuring,
+            self.settings.obscuring,
             finders_at_hand([self.observer.detector, *self.companions]),
             keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:
-            raise AuditError(
-                f"{self.output} failed its audit and was removed: {audit.problems[0]} (--keep-failed would keep it.)"
-            )
+            raise AuditError(f"{self.output} failed its audit and was removed: {audit.problems[0]}")
         self.sheet = audit.sheet
         return audit
 
@@ -300,7 +297,7 @@ class Run:
         return measure(
             self.reader,
             self.writer.temporary,
-            Covered(clip.survey.observations, clip.regions, self.plan.obscuring, self.work.delivery),
+            Covered(clip.survey.observations, clip.regions, self.settings.obscuring, self.work.delivery),
             self.observer,
             outsiders,
             device=self.settings.device,
@@ -330,7 +327,7 @@ class Run:
         ]
         shown = sample_ids(rows)
         # without an attack that is the output itself
-        weak = {} if self.plan.attack is None else obscured_only(clip, self.observer, shown, self.progress)
+        weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
         observations = clip.survey.observations
         return {
             "drsf": versions()["drsf"],

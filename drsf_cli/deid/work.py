@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import torch
-
 from attacks.codec import CODECS, DeliveryCodec
 from attacks.embed import Allowance, Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
@@ -19,7 +17,6 @@ from attacks.repel import Repeller
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
-from drsf_cli.deid.plan import Plan, check
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
 from drsf_cli.media.reader import Frame, VideoReader
@@ -45,7 +42,6 @@ class Work:
     """Ready to go over the frames of `reader`: all of a clip, or a part of it."""
 
     settings: DeidSettings
-    plan: Plan
     reader: VideoReader
     models: Models
     camera: Camera | None
@@ -53,16 +49,13 @@ class Work:
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
-        plan = check(settings)
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
         reader = VideoReader(source, settings.start, settings.end)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        return cls(settings, plan, reader, models, camera)
+        return cls(settings, reader, models, camera)
 
     def part(self, part: Part) -> Work:
         """The same for a part of what is read."""
@@ -79,7 +72,7 @@ class Work:
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
-        wanted = self.settings.repel if self.plan.attack else ()
+        wanted = self.settings.repel if self.settings.attack_settings else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
     @cached_property
@@ -88,7 +81,7 @@ class Work:
         s, info = self.settings, self.reader.info
         if CODECS[s.codec].lossless or info.kind != "video":
             return None
-        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, s.preset, s.head_qp))
+        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp))
 
     @cached_property
     def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:
@@ -103,7 +96,7 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            self.plan.whose,
+            s.whose,
             s.batch_size,
             progress,
             self.companions,
@@ -112,10 +105,10 @@ class Work:
 
     def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
         """What each frame must hide; `survey` is of the whole clip. Raises NoFaceError."""
-        return plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
+        return plan_cover(survey, self.reader, self.settings)
 
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
-        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
+        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring)
 
     def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
@@ -123,7 +116,7 @@ class Work:
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            attack = self.plan.attack
+            attack = s.attack_settings
             live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
             with live or contextlib.nullcontext():
                 make = None if attack is None else partial(self.embedder, attack, live, self.allowance())

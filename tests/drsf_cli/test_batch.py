@@ -257,9 +257,8 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     assert f"2 of {good + 2} inputs failed" in printed.err
     assert "Traceback" not in printed.err
 
-    monkeypatch.setenv("DRSF_DEBUG", "1")  # as `drsf --debug` does
     with pytest.raises(DrsfError, match="2 of 2 inputs failed"):
-        main(["deid", *(str(folder / name) for name in ("a_text.mp4", "m_fault.mp4")), "--attack", "none"])
+        main(["--debug", "deid", *(str(folder / name) for name in ("a_text.mp4", "m_fault.mp4")), "--attack", "none"])
     shown = capsys.readouterr().err
     assert shown.count("Traceback") == 1
     assert 'raise ZeroDivisionError("planted")' in shown

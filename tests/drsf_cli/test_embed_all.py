@@ -17,7 +17,6 @@ from drsf_cli.deid.changes import ChangeStore
 from drsf_cli.deid.clip import SurveyedClip, nearest_face
 from drsf_cli.deid.faces import FacesEmbedder, Redrawing, focus_of
 from drsf_cli.deid.fidelity import SHORT, fidelity, score
-from drsf_cli.deid.plan import check
 from drsf_cli.deid.survey import Survey, survey_video
 from drsf_cli.measure.evaluation import evaluate, match_faces
 from drsf_cli.measure.records import read_observations
@@ -162,11 +161,11 @@ def test_no_pixel_has_two_faces(tmp_path: Path) -> None:
 
 
 def test_whose() -> None:
-    assert check(DeidSettings(embed="All")).whose == "all"
-    assert check(DeidSettings(embed="10, 20.5")).whose == (10.0, 20.5)
-    assert check(DeidSettings()).whose == "largest"
+    assert DeidSettings(embed="All").whose == "all"
+    assert DeidSettings(embed="10, 20.5").whose == (10.0, 20.5)
+    assert DeidSettings().whose == "largest"
     with pytest.raises(UsageError, match="--embed"):
-        check(DeidSettings(embed="everyone"))
+        DeidSettings(embed="everyone")
 
 
 # ------------------------------------------------------------------------------------------------- a real pair

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from attacks.codec import DeliveryCodec
 from attacks.obscure import Pixelate, Region
 from drsf_cli.app import main
+from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from tests.clips import make_clip
 from victims.base import GazeEstimator
 from victims.face import Detections, Face, FrameObservation
@@ -242,7 +243,7 @@ def test_the_report_of_another_clip_is_refused(clip, obscured, tmp_path, capsys)
 
 def test_obscured_only_has_its_heads_coded_as_the_file_has(clip, tmp_path, monkeypatch):
     output, coded = tmp_path / "out.mp4", []
-    assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--head-qp", "-8", "-q"]) == 0
+    deidentify(clip, output, DeidSettings(attack="none", head_qp=-8))
     roundtrip = DeliveryCodec.roundtrip
 
     def watched(self, frames, pts_ticks=None, focus=None):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from drsf_cli.commands.deid import use_threads
 from drsf_cli.deid.work import Work
 from drsf_cli.settings import DeidSettings
 from tests.clips import make_clip
@@ -26,7 +28,21 @@ def test_frames_that_start_warm_take_what_their_passes_allow_unless_it_is_said(
 ) -> None:
     clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
     work = Work.on(clip, settings)
-    assert work.plan.attack is not None
+    assert settings.attack_settings is not None
     allowance = work.allowance()
-    assert work.embedder(work.plan.attack, None, allowance).warm_steps == steps
+    assert work.embedder(settings.attack_settings, None, allowance).warm_steps == steps
     assert (None if allowance is None else allowance.mean) == passes
+
+
+def test_threads_are_set_by_the_command_and_not_by_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's threads belong to the process, which may be somebody else's."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
+    settings = DeidSettings(threads=2, repel=("none",))
+    assert Work.on(clip, settings).models.threads == 2, "which its sessions are opened with"
+    assert asked == []
+    use_threads(DeidSettings())
+    assert asked == []
+    use_threads(settings)
+    assert asked == [2]
