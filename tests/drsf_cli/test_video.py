@@ -217,14 +217,14 @@ def test_times_that_do_not_rise_are_mended(tmp_path: Path, monkeypatch: pytest.M
     path = clips.make_clip(tmp_path / "x.mkv", clips.patterns(5, 32, 32), **_RGB)
     reader = VideoReader(path)
     raw = iter([0, 40, 40, 20, None])
-    genuine = reader._frames_from.__globals__["_decode"]
+    genuine = reader._frames_from.__globals__["decode"]
 
     def tampered(*args: Any, **kwargs: Any) -> Any:
         for frame in genuine(*args, **kwargs):
             frame.pts = next(raw)
             yield frame
 
-    monkeypatch.setattr("drsf_cli.media.reader._decode", tampered)
+    monkeypatch.setattr("drsf_cli.media.reader.decode", tampered)
     assert [frame.pts_ticks for frame in reader] == [0, 40, 41, 42, 82]
 
 
