@@ -9,6 +9,8 @@ from typing import Any, Literal
 from export.device import Device
 
 OnNoFace = Literal["refuse", "solid", "copy"]
+Audio = Literal["drop", "copy", "aac"]
+"""What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class DeidSettings:
     head_qp: int = -4
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
-    keep_audio: bool = False
+    audio: Audio = "drop"
     start: float | None = None
     end: float | None = None
+    fps: float | None = None
+    """Frames a second of pictures and of streams that have no clock; None: what these name, else 25."""
     camera: Path | None = None
     device: Device = "auto"
     threads: int | None = None

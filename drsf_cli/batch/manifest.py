@@ -110,6 +110,9 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
             if not isinstance(value, str):
                 raise UsageError(f"{where}: {name} is a path, not {value!r}.")
             own[name] = value.strip()
+        elif name.strip().removeprefix("--").replace("-", "_") == "keep_audio":
+            if _value(where, name, value, bool):
+                options["audio"] = "copy"
         else:
             field = _field(where, name)
             options[field] = _value(where, name, value, _HINTS[field])

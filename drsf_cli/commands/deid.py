@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.markup import escape
@@ -25,6 +25,7 @@ from drsf_cli.commands.shared_options import (
     Detector,
     DeviceOption,
     End,
+    Fps,
     Gaze,
     Overwrite,
     Quiet,
@@ -33,7 +34,7 @@ from drsf_cli.commands.shared_options import (
     known_device,
 )
 from drsf_cli.media.files import page_path
-from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.settings import Audio, DeidSettings, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
 
 if TYPE_CHECKING:
@@ -145,11 +146,16 @@ def deid(
             "--head-qp", help="Quantiser of H.264 at heads, less --crf's.", hidden=True, rich_help_panel=FILE_PANEL
         ),
     ] = DeidSettings.head_qp,
+    audio: Annotated[
+        str | None,
+        typer.Option("--audio", help="drop, copy or aac: voices identify too.", rich_help_panel=FILE_PANEL),
+    ] = None,
     keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="Copy the sound: voices identify too.", rich_help_panel=FILE_PANEL)
+        bool, typer.Option("--keep-audio", help="The same as --audio copy.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = False,
     start: Start = None,
     end: End = None,
+    fps: Fps = None,
     camera: CameraOption = None,
     embed: Annotated[
         str,
@@ -234,9 +240,10 @@ def deid(
         codec=codec,
         crf=crf,
         head_qp=head_qp,
-        keep_audio=keep_audio,
+        audio=_audio(audio, keep_audio),
         start=start,
         end=end,
+        fps=fps,
         camera=camera,
         device=known_device(device),
         threads=threads,
@@ -266,6 +273,16 @@ def deid(
         _deid_many(batch, chosen, resume, share, quiet)
     else:
         _deid_one(batch.jobs[0], resume, quiet)
+
+
+def _audio(audio: str | None, keep_audio: bool) -> Audio:
+    """What was typed. Raises UsageError."""
+    if keep_audio and audio not in (None, "copy"):
+        raise UsageError(f"--keep-audio is --audio copy, and --audio {audio} was given; leave one of them out.")
+    for known in get_args(Audio):
+        if (audio or ("copy" if keep_audio else "drop")) == known:
+            return known  # type: ignore[no-any-return]
+    raise UsageError(f"--audio {audio} is unknown; it takes {', '.join(get_args(Audio))}.")
 
 
 def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:

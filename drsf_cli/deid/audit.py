@@ -19,7 +19,7 @@ from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.files import digest, report_path
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -47,7 +47,7 @@ def audit(
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
     progress = progress or Silent()
-    reader = VideoReader(original, settings.start, settings.end)
+    reader = open_source(original, settings)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     plan = check(settings)

@@ -19,7 +19,7 @@ from drsf_cli.settings import DeidSettings
 from victims.base import Detector
 from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region, refuse_idle
 from weights.errors import NoFaceError
 
 Whose = Literal["largest", "all"] | tuple[float, float]
@@ -101,9 +101,10 @@ def plan_cover(
     survey: Survey, reader: VideoReader, settings: DeidSettings, obscuring: Obscuring
 ) -> list[tuple[Region, ...]]:
     """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
-    refuse, whatever regions there are: these may be meant for other clips."""
+    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame."""
     height, width = reader.info.height, reader.info.width
     manual = [parse_region(text) for text in settings.regions]
+    refuse_idle(manual, survey.times)
     tracks = link(survey.seen, survey.times, settings.max_gap)
     if not tracks and settings.on_no_face == "refuse":
         raise NoFaceError(

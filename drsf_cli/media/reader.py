@@ -44,6 +44,7 @@ from drsf_cli.media.decoding import decode, shown_packets
 from drsf_cli.media.images import PictureNotes, grey_bits, image_size, is_image, list_images, read_image
 from drsf_cli.media.integrity import find_flaw
 from drsf_cli.media.timing import DEFAULT_RATE, Clock, is_bare, named_rate
+from drsf_cli.settings import DeidSettings
 from weights.errors import InputError, UsageError
 
 _HDR = {16: "PQ", 18: "HLG"}
@@ -457,6 +458,11 @@ class VideoReader:
                 f"The file's clock starts anew ({len(clock.restarted)} times, at {places} s): what follows was moved "
                 "behind what came before."
             )
+
+
+def open_source(path: str | Path, settings: DeidSettings) -> VideoReader:
+    """A run's input, read as its settings say."""
+    return VideoReader(path, settings.start, settings.end, fps=settings.fps)
 
 
 def _output_colour(frame: VideoFrame) -> Colour:

@@ -38,6 +38,11 @@ def is_bare(container: InputContainer) -> bool:
     return bool(container.format.flags & cast(int, FormatFlags.no_timestamps.value))
 
 
+def may_restart(container: InputContainer) -> bool:
+    """Whether a clock may start anew within the file: not where an index says when each frame is shown."""
+    return not is_bare(container) and not is_one_of(container, (*INDEXED, "avi"))
+
+
 def named_rate(stream: VideoStream) -> Fraction | None:
     """Frames a second that a bare stream names in its own headers."""
     if not stream.codec_context.framerate:
@@ -91,8 +96,7 @@ class Clock:
         self._places: list[int] = []
         self._origin = 0 if self.counted else math.floor(clock_origin(container) / time_base)
         self._step = 1 if self.counted else max(1, round(1 / (rate * time_base)))
-        # what can be jumped into must have one clock, and containers with an index do
-        self._restarts = None if self.counted or is_one_of(container, INDEXED) else Restarts(time_base)
+        self._restarts = Restarts(time_base) if may_restart(container) else None
         self._last: int | None = None
         self.restarted: list[int] = []
         """Ticks of the packets with which a new clock began."""

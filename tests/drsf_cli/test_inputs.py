@@ -213,7 +213,7 @@ def test_a_csv_manifest(tmp_path):
     assert (a.settings.mask, a.settings.max_iter, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
     assert a.settings.regions == ("1,2,3,4", "5,6,7,8@0-2")
     assert a.settings.victims.gaze is None
-    assert a.settings.keep_audio
+    assert a.settings.audio == "copy"
     assert b.settings == DeidSettings(crf=30, codec="ffv1")
     assert d.settings.mask == "blur_9"
 
