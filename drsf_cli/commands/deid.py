@@ -47,8 +47,14 @@ EPILOG = examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --c
 def deid(
     inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Output file; a folder for several inputs.", rich_help_panel=FILE_PANEL),
+        str | None,  # a path would lose the slash at its end
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Output file; a folder (NAME/) for several inputs.",
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -220,7 +226,7 @@ def deid(
     help_all: HelpAllOption = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
-    from drsf_cli.batch.run import plan_batch
+    from drsf_cli.batch.run import make_folder, plan_batch
     from drsf_cli.deid.plan import check
 
     if on_no_face not in ("refuse", "solid", "copy"):
@@ -264,14 +270,27 @@ def deid(
     for line in plan.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
     share = None if shard is None else parse_shard(shard, os.environ)
-    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
+    into_folder = output is not None and output.endswith("/")
+    batch = plan_batch(
+        inputs or [],
+        settings,
+        output=None if output is None else Path(output),
+        manifest=manifest,
+        report=report,
+        shard=share,
+        into_folder=into_folder,
+    )
+    for line in batch.passed_over:
+        err.print(f"[yellow]passed over:[/] {escape(line)}", soft_wrap=True)
     if dry_run:
-        _forecast(batch, resume, quiet)
+        _forecast(batch, resume, quiet, into_folder)
         return
     chosen = _engine(engine, address, workers)
     if batch.several or engine != "local":
         _deid_many(batch, chosen, resume, share, quiet)
     else:
+        if into_folder:
+            make_folder(batch.jobs[0].output.parent)
         _deid_one(batch.jobs[0], resume, quiet)
 
 
@@ -285,7 +304,7 @@ def _audio(audio: str | None, keep_audio: bool) -> Audio:
     raise UsageError(f"--audio {audio} is unknown; it takes {', '.join(get_args(Audio))}.")
 
 
-def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
+def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:
     from drsf_cli.batch.dry_run import dry_run_of
     from drsf_cli.batch.resume import finished
     from drsf_cli.commands import tables
@@ -302,7 +321,9 @@ def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
             models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
         try:
             with bars(quiet) as progress:
-                forecast = dry_run_of(job, models[s.victims], folder_is_made=batch.several, progress=progress)
+                forecast = dry_run_of(
+                    job, models[s.victims], folder_is_made=batch.several or into_folder, progress=progress
+                )
         except DrsfError as error:
             if not batch.several:
                 raise
@@ -334,6 +355,8 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
         out.print(tables.fidelity(document))
         out.print(tables.cost(document))
         out.print(tables.audit(document))
+        for note in document["input"]["notes"]:
+            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
         if document["leakage"] is not None:
             out.print(tables.leakage(document["leakage"]))
         written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]

@@ -105,7 +105,7 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
     if report is None and not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         flat = dict(document["settings"])
         sha256 = document["input"]["sha256"]
         known = {one.name for one in fields(DeidSettings)}
