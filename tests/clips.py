@@ -224,3 +224,38 @@ def truncate(path: Path, fraction: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     return path
+
+
+def cut(source: Path, path: Path, key: int = 1, skip: int = 0) -> Path:
+    """Copy the packets of the first video stream from its key frame number `key` on, less `skip`, without coding: what
+    `ffmpeg -ss -c copy` does."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = container.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        first = [number for number, packet in enumerate(packets) if packet.is_keyframe][key] + skip
+        origin = cast(int, packets[first].dts)
+        for packet in packets[first:]:
+            packet.stream = copy
+            packet.pts, packet.dts = cast(int, packet.pts) - origin, cast(int, packet.dts) - origin
+            target.mux(packet)
+    return path
+
+
+def join_transport(parts: Sequence[Path], path: Path) -> Path:
+    """Transport streams behind each other, as by a recorder that goes on counting: the continuity counters run on (ISO/
+    IEC 13818-1, 2.4.3.3), the clocks do not."""
+    counters: dict[int, int] = {}
+    joined = bytearray()
+    for part in parts:
+        data = bytearray(part.read_bytes())
+        for at in range(0, len(data), 188):
+            pid = (data[at + 1] & 31) << 8 | data[at + 2]
+            counter = data[at + 3] & 15
+            if pid in counters and joined:
+                counter = (counters[pid] + (data[at + 3] >> 4 & 1)) & 15
+            data[at + 3] = data[at + 3] & 0xF0 | counter
+            counters[pid] = counter
+        joined += data
+    path.write_bytes(joined)
+    return path

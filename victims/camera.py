@@ -140,7 +140,7 @@ class Camera:
 
 def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float, float]:
     """Matrix, distortion, image width and height of a calibration file; None or 0 where it names none."""
-    if text.lstrip().startswith(("%YAML", "<?xml", "{")):
+    if text.lstrip().startswith(("%YAML:", "<?xml", "{")):
         # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         matrix, distortion, other = (
@@ -161,7 +161,7 @@ def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float
 
 
 def _plain_matrix(node: object) -> np.ndarray:
-    """A matrix of plain YAML: a mapping with `rows`, `cols` and `data`, or nested lists. Raises ValueError, TypeError."""
+    """A matrix of plain YAML: a mapping with `rows`, `cols`, `data`, or nested lists. Raises ValueError, TypeError."""
     if not isinstance(node, Mapping):
         return np.asarray(node, dtype=np.float64)
     data = np.asarray(node.get("data"), dtype=np.float64)

@@ -310,7 +310,7 @@ class VideoReader:
             else:
                 duration = container.duration / 1e6 if container.duration else None
             count = stream.frames or (round(duration * rate) if duration else None)
-            if is_one_of(container, ("mov",)) and stream.frames == len(stream.index_entries):
+            if is_one_of(container, ("mov",)) and stream.frames and len(stream.index_entries):
                 count = sum(not entry.is_discard for entry in stream.index_entries)
             aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or None
             return VideoInfo(
