@@ -73,6 +73,7 @@ def make_clip(
     full_range: bool | None = None,
     audio: Literal["first", "last"] | None = None,
     audio_codec: str = "aac",
+    hertz: Sequence[float] = (440,),
     second_video: bool = False,
     cover: bool = False,
     metadata: dict[str, str] | None = None,
@@ -133,7 +134,7 @@ def make_clip(
         if other is not None:
             container.mux(other.encode(None))
         if sound is not None:
-            _write_tone(container, sound, float((times[-1] - times[0]) * time_base + 1 / rate))
+            _write_tone(container, sound, float((times[-1] - times[0]) * time_base + 1 / rate), hertz)
     return path
 
 
@@ -147,10 +148,11 @@ def _add_audio(container: OutputContainer, codec: str) -> Any:
     return container.add_stream(codec, rate=16000, layout="mono")
 
 
-def _write_tone(container: OutputContainer, stream: Any, seconds: float) -> None:
-    """440 Hz, in blocks of 1024 samples."""
+def _write_tone(container: OutputContainer, stream: Any, seconds: float, hertz: Sequence[float] = (440,)) -> None:
+    """In blocks of 1024 samples; of several tones each sounds for its share of the time."""
     for start in range(0, int(seconds * 16000), 1024):
-        tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(start, start + 1024) / 16000)
+        pitch = hertz[min(len(hertz) - 1, int(start / 16000 / seconds * len(hertz)))]
+        tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(start, start + 1024) / 16000)
         if stream.codec_context.format.name.startswith("s16"):
             frame = av.AudioFrame.from_ndarray((tone * 32767).astype(np.int16)[None], format="s16", layout="mono")
         else:
@@ -258,4 +260,18 @@ def join_transport(parts: Sequence[Path], path: Path) -> Path:
             counters[pid] = counter
         joined += data
     path.write_bytes(joined)
+    return path
+
+
+def hide_start(path: Path, seconds: float) -> Path:
+    """Have the edit list of each track of an MP4 (ISO/IEC 14496-12, 8.6.6) begin that much later in its media."""
+    data = bytearray(path.read_bytes())
+    at = -1
+    while (at := data.find(b"elst", at + 1)) >= 0:
+        header = data.index(b"mdhd", at)
+        scale = struct.unpack(">I", data[header + (24 if data[header + 4] else 16) :][:4])[0]
+        kind, place = (">q", at + 20) if data[at + 4] else (">i", at + 16)
+        begins = struct.unpack_from(kind, data, place)[0] + round(seconds * scale)
+        struct.pack_into(kind, data, place, begins)
+    path.write_bytes(data)
     return path

@@ -33,7 +33,7 @@ _BINS = (
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler", "lost+found",
     "system volume information", "__macosx", ".trash", ".trash-*", ".trashes", ".@__thumb",
 )  # fmt: skip
-"""Folders of thumbnails, of what was thrown away and of old states (Synology, QNAP, Windows, Linux, macOS), lower case."""
+"""Folders of thumbnails, of what was thrown away and of old states, in lower case."""
 
 
 @dataclass(frozen=True)

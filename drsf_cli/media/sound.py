@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 import av
 import numpy as np
+from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
@@ -174,7 +175,7 @@ class _Aac:
                 if context is None:
                     raise InputError(f"{source} has sound that cannot be decoded here; leave it out.")
                 rate = min(AAC_RATES, key=lambda known, own=context.sample_rate: (abs(known - own), known))  # type: ignore[misc]
-                coded = cast(Any, container.add_stream("aac", rate=rate, layout=context.layout.name))
+                coded = cast(Any, container.add_stream("aac", rate=rate, layout=_layout(context.layout)))
                 self._lines[stream.index] = _Line(coded, rate)
         except (FFmpegError, ValueError) as error:
             self.close()
@@ -216,6 +217,14 @@ class _Aac:
 
     def close(self) -> None:
         self._source.container.close()
+
+
+def _layout(layout: AudioLayout) -> str:
+    """The layout that is coded: the source's where AAC has a number for it (ISO/IEC 14496-3, table 1.19); a source that
+    only counts its channels, as AVI does, is mono or stereo."""
+    if layout.name in ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"):
+        return layout.name
+    return "mono" if layout.nb_channels == 1 else "stereo"
 
 
 class _Line:

@@ -115,7 +115,9 @@ def test_an_open_gop_that_was_cut(name: str, suffix: str, tmp_path: Path) -> Non
     """The pictures of the whole from the key frame on: those before it, whose references were cut off, nobody sees."""
     codec, options = OPEN_GOPS[name]
     images = [clips.pattern(k, 64, 48) for k in range(32)]
-    whole = clips.make_clip(tmp_path / "whole.mp4", images, codec=codec, options=options)
+    whole = clips.make_clip(
+        tmp_path / f"whole.{'ts' if suffix == 'ts' else 'mp4'}", images, codec=codec, options=options
+    )
     everything = [frame.image for frame in VideoReader(whole)]
     cut = clips.cut(whole, tmp_path / f"cut.{suffix}")
     frames = [frame.image for frame in VideoReader(cut)]
@@ -166,8 +168,7 @@ def test_what_an_edit_list_hides_is_not_read(name: str, fragments: bool, tmp_pat
         pixel_format="yuvj420p" if codec == "mjpeg" else "yuv420p",
         container_options={"movflags": "frag_keyframe+empty_moov+delay_moov"} if fragments else {},
     )  # fmt: skip
-    if not hide_start(path, 10):
-        pytest.skip("this muxer writes no edit list here")
+    clips.hide_start(path, 0.4)
     reader = VideoReader(path)
     frames = list(reader)
     assert [frame.image.mean() > 130 for frame in frames] == [False] * 10
@@ -175,21 +176,3 @@ def test_what_an_edit_list_hides_is_not_read(name: str, fragments: bool, tmp_pat
     assert len(reader.times()) == 10
     if not fragments:
         assert reader.info.frame_count == 10
-
-
-def hide_start(path: Path, frames: int) -> bool:
-    """Have the edit list of an MP4's first track (ISO/IEC 14496-12, 8.6.6) begin `frames` frames of 1/25 s later."""
-    data = bytearray(path.read_bytes())
-    at = data.find(b"elst")
-    if at < 0:
-        return False
-    with av.open(str(path)) as container:
-        scale = container.streams.video[0].time_base.denominator
-    assert int.from_bytes(data[at + 8 : at + 12], "big") == 1, "one edit"
-    wide = data[at + 4]
-    place = at + 12 + (8 if wide else 4)
-    size = 8 if wide else 4
-    begins = int.from_bytes(data[place : place + size], "big", signed=True) + frames * scale // 25
-    data[place : place + size] = begins.to_bytes(size, "big")
-    path.write_bytes(data)
-    return True
