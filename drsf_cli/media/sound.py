@@ -1,7 +1,8 @@
 """The sound of a source in step with the video that is being written: copied packet by packet, or coded anew as AAC.
 
 Only what is heard is taken: what an edit list hides was cut off by somebody, and stays in the packets. One packet
-before the first that is heard is kept, since codecs that overlap their blocks (AAC, Opus) need it to start.
+before the first that is heard is kept where the output can hide it in turn, since codecs that overlap their blocks
+(AAC) need it to start.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class _Source:
             self.container.close()
             raise
 
-    def packets(self) -> Iterator[tuple[Fraction, Packet[Any]]]:
-        """(seconds on the source's clock, packet)."""
+    def packets(self, *, primed: bool) -> Iterator[tuple[Fraction, Packet[Any]]]:
+        """(seconds on the source's clock, packet). `primed`: with the one before the first that is heard."""
         primings: dict[int, Packet[Any] | None] = {}
         for packet in self._all():
             if not packet.size or packet.pts is None:
@@ -93,7 +94,7 @@ class _Source:
                 continue
             priming = primings.get(packet.stream_index)
             primings[packet.stream_index] = None
-            if priming is not None:
+            if priming is not None and primed:
                 yield cast(int, priming.pts) * priming.time_base - self.origin, priming
             yield begins, packet
 
@@ -117,6 +118,8 @@ class _Copy:
     def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
         self._source = _Source(source)
         self._output = container
+        # Matroska has no edit lists: what lies before zero would be heard, and the picture be late by as much
+        self._hides = container.format.name in ("mp4", "mov")
         self._streams: dict[int, AudioStream] = {}
         self._packets: Iterator[Packet[Any]] = iter(())
         for stream in self._source.streams:
@@ -136,7 +139,7 @@ class _Copy:
 
     def _moved(self, shift: Fraction, end: Fraction | None) -> Iterator[Packet[Any]]:
         last: dict[int, int] = {}
-        for begins, packet in self._source.packets():
+        for begins, packet in self._source.packets(primed=self._hides):
             if (shift and begins < shift) or (end is not None and begins >= end):
                 continue
             ticks = round((shift + self._source.origin) / packet.time_base)
@@ -189,7 +192,7 @@ class _Aac:
 
     def _decoded(self, shift: Fraction, end: Fraction | None) -> Iterator[tuple[Fraction, _Line, NDArray[np.float32]]]:
         """(seconds of the output, where it goes, samples (channels, n) that are heard)."""
-        for _, packet in self._source.packets():
+        for _, packet in self._source.packets(primed=True):
             line = self._lines[packet.stream_index]
             try:
                 frames = cast(Any, packet).decode()

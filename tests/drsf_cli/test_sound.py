@@ -66,7 +66,7 @@ def test_sound_that_was_cut_off_is_not_brought_along(audio: str, suffix: str, tm
     assert blocks_of(left, 440) >= 14
     expected, found = heard(source), heard(output)
     assert abs(len(expected) - len(found)) <= 1024
-    assert blocks_of(found, 440) == blocks_of(expected, 440)
+    assert abs(blocks_of(found, 440) - blocks_of(expected, 440)) <= 1
 
 
 def test_what_is_copied_is_heard_as_before(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_sound_that_a_container_cannot_hold_is_coded_anew(codec: str, suffix: st
     with av.open(str(output)) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
     samples = heard(output)
-    assert abs(len(samples) / RATE - 1.0) < 0.13
+    assert 0 <= len(samples) - len(heard(source)) <= 2048  # the last block is filled up, and one goes before the first
     assert blocks_of(samples, 440) >= 14
 
 
