@@ -23,7 +23,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from drsf_cli.media.container import clock_origin, discard_others, open_container, pick_video, reason
+from drsf_cli.media.container import clock_origin, discard_others, is_one_of, open_container, pick_video, reason
 from drsf_cli.media.timing import Restarts, may_restart, sound_restarts
 from drsf_cli.settings import Audio
 from weights.errors import InputError, OutputError
@@ -118,8 +118,9 @@ class _Copy:
     def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
         self._source = _Source(source)
         self._output = container
-        # Matroska has no edit lists: what lies before zero would be heard, and the picture be late by as much
-        self._hides = container.format.name in ("mp4", "mov")
+        # Matroska has no edit lists, only a delay that is copied with the codec: without that, what lies before zero
+        # would be heard, and the picture be late by as much
+        self._hides = container.format.name in ("mp4", "mov") or is_one_of(self._source.container, ("matroska",))
         self._streams: dict[int, AudioStream] = {}
         self._packets: Iterator[Packet[Any]] = iter(())
         for stream in self._source.streams:
