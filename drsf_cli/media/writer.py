@@ -84,6 +84,9 @@ class Writer(Protocol):
     def publish(self) -> Path:
         """Put the output under its final name; finishes it first if needed."""
 
+    def withdraw(self) -> None:
+        """Take away again what was published."""
+
 
 def open_writer(
     path: str | Path,
@@ -157,6 +160,9 @@ class _WriterBase:
     def publish(self) -> Path:
         self.finish()
         return self._output.publish()
+
+    def withdraw(self) -> None:
+        self._output.withdraw()
 
     def _check(self, image: NDArray[np.uint8]) -> None:
         expected = (self.info.height, self.info.width, 3)

@@ -36,7 +36,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Models, "load", lambda *_, **__: models_of(face_boxes([sway], 5) * 20))
 
 
-# -- rows 3 and 4: what would be open, or come back ---------------------------------------------------------------------
+# -- rows 3 and 4: what would be open, or come back ------------------------------------------------------------------
 
 
 def test_a_region_covers_beyond_a_clock_that_starts_anew(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_region_covers_beyond_a_clock_that_starts_anew(tmp_path: Path) -> None
 def test_a_region_that_meets_no_frame_is_an_error(tmp_path: Path) -> None:
     source = lossless(tmp_path / "in.mkv", scene(face_boxes([sway], 5)))
     for region in ("10,10,50,50@7-9", "10,10,50,50@0.17-"):
-        with pytest.raises(UsageError, match="meets no frame: those that are read are shown from 0.000 to 0.160 s"):
+        with pytest.raises(UsageError, match=r"meets no frame: those that are read are shown from 0\.000 to 0\.160 s"):
             deidentify(source, tmp_path / "o.mkv", settings(regions=(region,)), models=models_of(face_boxes([sway], 5)))
     assert nothing_left(tmp_path)
 
@@ -73,7 +73,7 @@ def test_a_dry_run_counts_what_is_shown(tmp_path: Path) -> None:
     assert nothing_left(tmp_path, ["in.mp4"])
 
 
-# -- row 7: shares ------------------------------------------------------------------------------------------------------
+# -- row 7: shares ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP], ids=errno.errorcode.get)
@@ -130,7 +130,7 @@ def test_what_was_renamed_is_removed_where_publishing_fails(
     assert nothing_left(tmp_path)
 
 
-# -- row 8: names -------------------------------------------------------------------------------------------------------
+# -- row 8: names ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("told")
@@ -153,7 +153,7 @@ def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         ("deid", source, "-o", output, *loud, "--html"),
         ("deid", source, "-o", folder / "dry.mkv", *loud, "--dry-run"),
         ("deid", folder / "in", "-o", folder / "many", *loud, "--html"),
-        ("deid", folder / "in", "-o", folder / "many", *loud, "--resume"),
+        ("deid", folder / "in", "-o", folder / "many", *loud, "--html", "--resume"),
         ("infer", source, "-o", read[0], *flags),
         ("infer", output, "-o", read[1], *flags),
         ("eval", *read, "--csv", folder / os.fsdecode(b"\xe9.csv"), "--plot", folder / os.fsdecode(b"\xe9.png")),
@@ -169,7 +169,7 @@ def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "\\udcf8ut.mkv" in page.read_text("utf-8")
 
 
-# -- row 9: pictures ----------------------------------------------------------------------------------------------------
+# -- row 9: pictures -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("told")
@@ -200,7 +200,7 @@ def test_an_animation_in_a_still_format_is_refused(tmp_path: Path) -> None:
         VideoReader(tmp_path / "a.webp")
 
 
-# -- rows 10 and 12: signals and pipes ----------------------------------------------------------------------------------
+# -- rows 10 and 12: signals and pipes -------------------------------------------------------------------------------
 
 _HANGS_UP = """
 import os, signal, sys
@@ -243,7 +243,7 @@ def test_pipes_are_refused_at_once(
         atomic.AtomicOutput(Path("/dev/null"), overwrite=True)
 
 
-# -- rows 13 and 16 to 18 -----------------------------------------------------------------------------------------------
+# -- rows 13 and 16 to 18 --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("told")
