@@ -542,7 +542,7 @@ SIGNALS = int(os.environ.get("DRSF_SIGNALS", "2"))
 """How many moments are drawn for each signal."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 @pytest.mark.parametrize("moment", range(SIGNALS))
 def test_signals_at_random_moments(number: signal.Signals, moment: int, tmp_path: Path) -> None:
     rng = np.random.default_rng((number, moment))
