@@ -82,7 +82,7 @@ def decode(
     hearing = _prepare(context, None if start is None else start[0], whole)
     if start is not None:
         packets = itertools.chain([start], packets)
-    shown = given = 0
+    shown = given = keys = 0
     while True:
         try:
             packet, certain = next(packets, (None, False))
@@ -94,7 +94,9 @@ def decode(
             ) from error
         if packet is None:
             break
-        if any(_CUT_OFF not in text for _, _, text in errors) or (packet.size and packet.is_corrupt):
+        keys += bool(packet.size) and packet.is_keyframe
+        heard = [text for _, _, text in errors if keys > 1 or _CUT_OFF not in text]
+        if heard or (packet.size and packet.is_corrupt):
             raise InputError(f"{path} is damaged after frame {given}; repair or re-encode it.")
         shown += certain
         for frame in frames:
