@@ -113,8 +113,7 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
                 raise UsageError(f"{where}: {name} is a path, not {value!r}.")
             own[name] = value.strip()
         elif name.strip().removeprefix("--").replace("-", "_") == "keep_audio":
-            if _value(where, name, value, bool):
-                options["audio"] = "copy"
+            options["audio"] = "copy" if _value(where, name, value, bool) else "drop"  # the option's older form
         else:
             field = _field(where, name)
             options[field] = _value(where, name, value, _HINTS[field])
