@@ -137,6 +137,7 @@ def test_what_was_renamed_is_removed_where_publishing_fails(
 def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     """Every command that reads or writes files, alone and in folders."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("drsf_cli.measure.identity.find_recogniser", lambda *_: (None, "none is looked for"))
     name = os.fsdecode(b"\xff\xe9t\xe9.mkv")
     os.makedirs(os.path.join(os.fsdecode(b"f\xf6lder"), "in"))
     folder = Path(os.fsdecode(b"f\xf6lder"))
