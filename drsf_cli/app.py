@@ -6,6 +6,8 @@ Commands import what they work with when they are called, so that help and compl
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -65,8 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     style = ErrorStyle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
-        # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
+        # what a job scheduler sends, and a terminal that is closed, ends a run as Ctrl-C does: nothing is left behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments == ["--version"]:
         out.print(versions()["drsf"])
         return 0
@@ -92,5 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
         return DrsfError.exit_code
     if code == STOPPED:
-        err.print("[red]stopped[/]: nothing was left behind")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            err.print("[red]stopped[/]: nothing was left behind")
     return code if isinstance(code, int) else 0

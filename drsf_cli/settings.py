@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from drsf_cli.limits import (
     Check,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from victims.track import ManualRegion
 
 OnNoFace = Literal["refuse", "solid", "copy"]
+Audio = Literal["drop", "copy", "aac"]
+"""What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
 Audit = Literal["file", "full"]
 Whose = Literal["largest", "all"] | tuple[float, float]
 """Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
@@ -178,10 +180,12 @@ class DeidSettings:
     head_qp: int = limited(-4, _head_qp)
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
-    keep_audio: bool = limited(False, switch, "--keep-audio")
+    audio: Audio = limited("drop", one_of(*get_args(Audio)), "--audio")
     start: float | None = limited(None, optional(number(0, "seconds")), "--start")
     end: float | None = limited(None, optional(number(0, "seconds", above=True)), "--end")
     """Frames with start <= time < end are read; seconds of the file's clock."""
+    fps: float | None = limited(None, optional(number(0, "frames a second", above=True)), "--fps")
+    """Frames a second of pictures and of streams that have no clock; None: what these name, else 25."""
     camera: Path | None = limited(None, optional(path), "--camera")
     device: Device = limited("auto", one_of(*DEVICES), "--device")
     threads: int | None = limited(None, optional(whole(1)), "--threads")

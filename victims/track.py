@@ -124,6 +124,17 @@ def parse_region(text: str) -> ManualRegion:
     return ManualRegion(box, start, end)
 
 
+def refuse_idle(regions: Sequence[ManualRegion], times: Times) -> None:
+    """Raises UsageError for a region whose time meets no frame: what it was to cover would be open."""
+    for region in regions:
+        if len(times) and not any(region.start <= time <= region.end for time in times):
+            x1, y1, x2, y2 = region.box
+            raise UsageError(
+                f"--region {x1:g},{y1:g},{x2:g},{y2:g}@{region.start:g}-{region.end:g} meets no frame: those that are "
+                f"read are shown from {times[0]:.3f} to {times[-1]:.3f} s."
+            )
+
+
 def merge_detections(seen: Sequence[Detections]) -> Detections:
     """What several detectors see in one frame, as one: boxes that overlap by an IoU over 0.6 become their union."""
     boxes = [box for one in seen for box in one.boxes]

@@ -19,6 +19,7 @@ from drsf_cli.commands.shared_options import (
     Detector,
     DeviceOption,
     End,
+    Fps,
     Gaze,
     Overwrite,
     Quiet,
@@ -42,6 +43,7 @@ def infer(
     camera: CameraOption = None,
     start: Start = None,
     end: End = None,
+    fps: Fps = None,
     batch_size: BatchSize = 8,
     device: DeviceOption = "auto",
     allow_unknown: AllowUnknown = False,
@@ -68,6 +70,7 @@ def infer(
             camera=camera,
             start=start,
             end=end,
+            fps=fps,
             batch_size=batch_size,
             progress=progress,
         )

@@ -49,6 +49,10 @@ CameraOption = Annotated[
 ]
 Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames a second of input without a clock.", hidden=True, rich_help_panel=FILE_PANEL),
+]
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]

@@ -18,7 +18,7 @@ from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.files import digest, report_path
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -46,7 +46,7 @@ def audit(
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
     progress = progress or Silent()
-    reader = VideoReader(original, settings.start, settings.end)
+    reader = open_source(original, settings)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     observer = models.reader("onnx", camera)
@@ -103,7 +103,7 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
     if report is None and not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         sha256 = document["input"]["sha256"]
         settings = settings_from_dict(document["settings"])
         repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())

@@ -172,11 +172,11 @@ def audit_file(
     cannot be read raises InputError; what is wrong with one that can is in the report.
     """
     report = AuditReport(detectors=list(finders), every=every)
-    if source.info.kind == "video":
+    result = VideoReader(written)
+    if result.info.kind == "video":  # which pictures may have become
         _check_streams(written, keep_audio, report)
     else:
         _check_pictures(written, report)
-    result = VideoReader(written)
     if (result.info.width, result.info.height) != (source.info.width, source.info.height):
         report.problems.append(
             f"The frames are {result.info.width}x{result.info.height} where the source has "

@@ -10,7 +10,7 @@ from typing import Any
 from attacks.obscure import Region, obscure
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.media.files import report_path
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
@@ -60,7 +60,7 @@ def compare(
     original, written = Path(original), Path(written)
     progress = progress or Silent()
     settings = settings_of(written, mask)
-    reader = VideoReader(original, settings.start, settings.end)
+    reader = open_source(original, settings)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)

@@ -131,14 +131,13 @@ class Run:
 
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
-        keep = self.reader.path if s.keep_audio and info.has_audio else None
         writer = open_writer(
             self.output,
             info,
             codec=s.codec,
             crf=s.crf,
             focus_qp=s.head_qp,
-            keep_audio_from=keep,
+            audio=s.audio,
             start=s.start,
             end=s.end,
             overwrite=s.overwrite,
@@ -278,7 +277,7 @@ class Run:
             clip.regions,
             self.settings.obscuring,
             finders_at_hand([self.observer.detector, *self.companions]),
-            keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
+            keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:
@@ -358,7 +357,7 @@ class Run:
             one.fill(content)
         publish_together([*self.beside, self.writer])
         if self.page is not None:  # shows frames of the output, so it comes after it
-            self.page.fill(render_html([(self.report, document)]).encode())
+            self.page.fill(render_html([(self.report, document)]).encode(errors="backslashreplace"))
             self.page.publish()
 
     def _judge(self, document: Mapping[str, Any], result: Fidelity) -> None:

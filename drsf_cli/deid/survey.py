@@ -19,7 +19,7 @@ from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, refuse_idle
 from weights.errors import NoFaceError
 
 
@@ -96,8 +96,9 @@ def survey_video(
 
 def plan_cover(survey: Survey, reader: VideoReader, settings: DeidSettings) -> list[tuple[Region, ...]]:
     """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
-    refuse, whatever regions there are: these may be meant for other clips."""
+    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame."""
     height, width, obscuring = reader.info.height, reader.info.width, settings.obscuring
+    refuse_idle(settings.manual_regions, survey.times)
     tracks = link(survey.seen, survey.times, settings.max_gap)
     if not tracks:
         match settings.on_no_face:

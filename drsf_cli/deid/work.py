@@ -19,7 +19,7 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
-from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
 from drsf_cli.readers.models import Models
@@ -51,7 +51,7 @@ class Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
-        reader = VideoReader(source, settings.start, settings.end)
+        reader = open_source(source, settings)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)

@@ -23,7 +23,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,8 @@ class Evaluation:
     other_face: tuple[int, ...]
     """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
     diff_score_with_misses: float | None
+    likely_offset: int = 0
+    """What to add to the prediction's frame ids where one list counts from 0 and the other from 1; else 0."""
     others: OtherFaces | None = None
     """How the further faces of the frames came back; None where the ground truth has none."""
 
@@ -170,10 +172,11 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
     truth = {observation.index: observation for observation in gt}
     prediction = {observation.index: observation for observation in pred}
     shared = sorted(truth.keys() & prediction.keys())
+    offset = _likely_offset(sorted(truth), sorted(prediction))
     if not shared:
         raise InputError(
             f"the ground truth ({len(truth)} frames) and the prediction ({len(prediction)} frames) have no frame_id in "
-            "common; give two readings of the same clip."
+            f"common; give two readings of the same clip{f', or --offset {offset}' if offset else ''}."
         )
     frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
     return Evaluation(
@@ -186,8 +189,17 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
         only_in_pred=tuple(sorted(prediction.keys() - truth.keys())),
         other_face=tuple(index for index in shared if _other_face_fits_better(truth[index], prediction[index])),
         diff_score_with_misses=_diff_score_with_misses(frames, truth),
+        likely_offset=offset,
         others=other_faces([(truth[index], prediction[index]) for index in shared]),
     )
+
+
+def _likely_offset(truth: Sequence[int], prediction: Sequence[int]) -> int:
+    """1 or -1 where the same frames are numbered from 0 in one list and from 1 in the other."""
+    if len(truth) != len(prediction) or {*truth[:1], *prediction[:1]} != {0, 1}:
+        return 0
+    offsets = {a - b for a, b in zip(truth, prediction, strict=True)}
+    return offsets.pop() if len(offsets) == 1 else 0
 
 
 def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> OtherFaces | None:
@@ -220,16 +232,17 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
     return found
 
 
-def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
-    """`evaluate` on two files. Raises InputError naming the file."""
+def evaluate_files(gt: str | Path, pred: str | Path, offset: int = 0) -> Evaluation:
+    """`evaluate` on two files; `offset` is added to the frame ids of `pred`. Raises InputError naming the file."""
     truth, prediction = read_observations(gt), read_observations(pred)
+    prediction = [replace(one, index=one.index + offset) for one in prediction]
     try:
         return evaluate(truth, prediction)
     except InputError as error:
         raise InputError(f"{gt}, {pred}: {error}") from error
 
 
-def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
+def evaluate_folders(gt: str | Path, pred: str | Path, offset: int = 0) -> FolderEvaluation:
     """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
 
     The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
@@ -252,7 +265,7 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
         raise InputError(
             f"{gt}, {pred}: no JSON file has the same name in both folders; name readings of a clip alike."
         )
-    files = {name: evaluate_files(gt / name, pred / name) for name in shared}
+    files = {name: evaluate_files(gt / name, pred / name, offset) for name in shared}
     return FolderEvaluation(
         files=files,
         summaries=_summaries([(name, frame) for name, evaluation in files.items() for frame in evaluation.frames]),

@@ -94,7 +94,7 @@ def read_observations(path: str | Path) -> list[FrameObservation]:
     """The frames of a file, in its order. Raises InputError naming the place that is not of the form above."""
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that `drsf infer` wrote.") from error
     except UnicodeDecodeError as error:

@@ -19,6 +19,7 @@ def infer(
     camera: str | Path | None = None,
     start: float | None = None,
     end: float | None = None,
+    fps: float | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> list[FrameObservation]:
@@ -27,7 +28,7 @@ def infer(
     Raises InputError for what cannot be read, UsageError, DeviceError.
     """
     progress = progress or Silent()
-    reader = VideoReader(source, start, end)
+    reader = VideoReader(source, start, end, fps=fps)
     intrinsics = None if camera is None else Camera.load(Path(camera), reader.info.width, reader.info.height)
     observer = models.reader(backend, intrinsics)
     whole = start is None and end is None

@@ -152,8 +152,8 @@ def _pick(
     path: Path, ids: Sequence[int], settings: Mapping[str, Any], progress: Progress
 ) -> Iterator[tuple[int, Image]]:
     """(index, frame) of `ids` (rising), counted from --start as the run did; each is a part of the progress."""
-    start, end = settings.get("start"), settings.get("end")
-    reader = VideoReader(path, start if is_number(start) else None, end if is_number(end) else None)
+    start, end, fps = (value if is_number(value := settings.get(key)) else None for key in ("start", "end", "fps"))
+    reader = VideoReader(path, start, end, fps=fps)
     wanted = set(ids)
     frames = iter(reader)
     with reader:
@@ -385,7 +385,7 @@ def write_html(
             progress=progress,
         )
         try:
-            place.temporary.write_text(page, "utf-8")
+            place.temporary.write_text(page, "utf-8", "backslashreplace")  # names of files need not be UTF-8
         except OSError as error:
             raise OutputError(
                 f"{output} could not be written ({error.strerror}); check the space on the disk."

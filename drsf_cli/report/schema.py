@@ -1,7 +1,7 @@
 """The JSON that `drsf deid` writes of a run. It holds numbers, never pixels:
 
     {"drsf": version,
-     "input": {"path", "sha256", "frames", "width", "height", "fps"}, "output": {"path", "sha256", "bytes"},
+     "input": {"path", "sha256", "frames", "width", "height", "fps", "notes"}, "output": {"path", "sha256", "bytes"},
      "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
@@ -16,6 +16,8 @@
     "obscured_only" is of the frames in `samples` alone. "recovered" and "frames" are of the largest face of each frame
     that was embedded for, "other_faces" of the further ones; its "tracks", of all faces, have "track", "first_frame"
     and "last_frame" as well.
+
+The input's `notes` are what was taken for granted when it was read, a sentence each (optional).
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
@@ -47,7 +49,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """A report. Raises InputError naming the place that is not of the form."""
     path = Path(path)
     try:
-        report = json.loads(path.read_text("utf-8"))
+        report = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a report that `drsf deid` wrote.") from error
     except (ValueError, RecursionError) as error:
@@ -65,6 +67,8 @@ def check_report(report: object, source: str) -> None:
         for name in ("path", "sha256"):
             if not isinstance(root[key].get(name), str):
                 _refuse(source, f"{key}.{name}", "a text")
+    if not all(isinstance(note, str) for note in _list(root["input"].get("notes") or [], source, "input.notes")):
+        _refuse(source, "input.notes", "a list of texts")
     for key in ("victims", "repelled"):
         for name, victim in _mapping(root.get(key) or {}, source, key).items():
             if victim is not None:
