@@ -14,6 +14,7 @@ from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
     Quiet,
+    ZonesOption,
     examples,
 )
 from weights.errors import OutputError
@@ -34,6 +35,7 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.", rich_help_panel=FILE_PANEL)
     ] = None,
+    zones: ZonesOption = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -53,7 +55,7 @@ def evaluate(
     for path in (json_file, csv_file):
         if path is not None:
             refuse_existing(path, overwrite)
-    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred)
+    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, zones)
     for path in () if plot is None else plot_paths(result, plot):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
@@ -61,6 +63,8 @@ def evaluate(
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):
             out.print(tables.files(result))
+        if result.behaviour is not None:
+            out.print(tables.behaviour(result.behaviour))
     if json_file is not None:
         write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
     if csv_file is not None:

@@ -6,9 +6,9 @@
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
-those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are worked out
-from the landmarks (victims/openness.py) and written beside them, null where points are not finite; they are not read
-back.
+those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are
+computed from the landmarks (victims/openness.py) when they are written, null where points are not finite; reading
+ignores them.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel
 coordinates, no `score`, `pts` or `gaze_angle`, empty lists for what is unknown, and a `gaze_vector` of two numbers,
