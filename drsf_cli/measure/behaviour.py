@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from drsf_cli.measure.agreement import cohens_kappa, correlation, f1, match_glances, match_times, ratio
 from drsf_cli.measure.bootstrap import Statistic, interval
+from drsf_cli.measure.drowsiness import FOLLOWED
 from drsf_cli.measure.glances import LONG_GLANCE, Zones
 from drsf_cli.measure.quantities import quantity
 from drsf_cli.measure.signals import Measured, Signals, derive, measured
@@ -289,6 +290,9 @@ def _blinks(pair: _Pair) -> Figure:
 def _perclos(pair: _Pair) -> Figure:
     figure = Figure("perclos", "PERCLOS P80, mean of all minutes", "%", 1)
     lack = pair.lacking("eye_openness", timed=True)
+    shut = max(table.shut_share or 0.0 for table in pair.tables.values())
+    if lack is None and shut > FOLLOWED:
+        lack = f"the aligner's lids of shut eyes stay at {100 * shut:.0f} % of open ones"
     if lack is not None:
         return replace(figure, reason=lack)
     values = np.stack(pair.columns("perclos"))

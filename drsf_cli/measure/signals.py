@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from drsf_cli.measure.drowsiness import CLOSED_SHARE, closures, open_level, open_share, perclos, yawns
+from drsf_cli.measure.drowsiness import eyelids, perclos, yawns
 from drsf_cli.measure.glances import Glance, Zones, glances, load_zones, zones_over_time
 from drsf_cli.measure.timeline import Event, Timeline
 from victims.camera import vector_to_angles
@@ -72,6 +72,8 @@ class Signals(Measured):
     """What the zones are."""
     timeline: Timeline | None
     """None where times are not known or do not rise: then there are no blinks, PERCLOS, yawns and glances."""
+    shut_share: float | None
+    """Openness of shut eyes in units of the open level; None where the eyes never close."""
     blinks: tuple[Event, ...]
     yawns: tuple[Event, ...]
     glances: tuple[Glance, ...]
@@ -133,24 +135,23 @@ def derive(read: Measured, zones: Zones) -> Signals:
     if timeline is None:
         unknown = np.full(len(eyes), np.nan)
         names = ("eye_open_level", "eyes_closed", "blink", "perclos", "yawn")
-        nothing: dict[str, Any] = {"timeline": None, "blinks": (), "yawns": (), "glances": ()}
+        nothing: dict[str, Any] = {"timeline": None, "shut_share": None, "blinks": (), "yawns": (), "glances": ()}
         return Signals(**columns, **dict.fromkeys(names, unknown), zone=tuple(zone), **nothing)
-    level = open_level(eyes, timeline)
-    share = open_share(eyes, level)
-    blinks, long = closures(share, timeline)
+    lids = eyelids(eyes, timeline)
     yawned = yawns(read.mouth_openness, timeline)
     if any(zone):
-        zone = zones_over_time(zone, blinks, long, timeline)
+        zone = zones_over_time(zone, lids.blinks, lids.long_closures, timeline)
     return Signals(
         **columns,
-        eye_open_level=level,
-        eyes_closed=np.where(np.isfinite(share), share < CLOSED_SHARE, np.nan),
-        blink=_numbered(blinks, share),
-        perclos=perclos(share, timeline),
+        eye_open_level=lids.open_level,
+        eyes_closed=np.where(np.isfinite(lids.share), lids.closed, np.nan),
+        blink=_numbered(lids.blinks, lids.share),
+        perclos=perclos(lids, timeline),
         yawn=_numbered(yawned, read.mouth_openness),
         zone=tuple(zone),
         timeline=timeline,
-        blinks=tuple(blinks),
+        shut_share=lids.shut_share,
+        blinks=tuple(lids.blinks),
         yawns=tuple(yawned),
         glances=tuple(glances(zone, zones.road, timeline)),
     )
