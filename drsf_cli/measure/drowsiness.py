@@ -46,7 +46,7 @@ OPEN_PERCENTILE = 75.0
 CLOSED_SHARE = 0.65
 """Half-way between an open eye with an EAR of 0.3 and a shut one with 0.1."""
 SHUT_PERCENTILE = 10.0
-LEAST_DIP, NOISE = 0.05, 4.0
+LEAST_DIP, NOISE = 0.05, 5.0
 """A dip stands out from the noise where it is deeper than this share, and than so many standard deviations."""
 LONGEST_BLINK = 0.5
 """s."""
