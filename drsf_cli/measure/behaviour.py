@@ -270,15 +270,15 @@ def _blinks(pair: _Pair) -> Figure:
     if lack is not None or not len(pair.ids):
         return replace(figure, reason=lack or "no frame is in both")
     events = [table.blinks for table in pair.tables.values()]
-    matched = match_times(*([one.middle for one in own] for own in events), WITHIN)
+    first, second = ([event.middle for event in own] for own in events)
+    matched = match_times(first, second, WITHIN)
     rows = np.zeros((len(pair.ids), 3))
-    for kind, (table, own, found) in enumerate(
-        zip(pair.tables.values(), events, map(set, zip(*matched, strict=True)) if matched else ((), ()), strict=True), 1
-    ):
+    for side, (table, own) in enumerate(zip(pair.tables.values(), events, strict=True)):
+        found = {pair_of[side] for pair_of in matched}
         for number, event in enumerate(own):
             if number not in found:
-                rows[pair.place(table, event), kind] += 1
-            elif kind == 1:
+                rows[pair.place(table, event), 1 + side] += 1
+            elif side == 0:
                 rows[pair.place(table, event), 0] += 1
     counts = [float(len(own)) for own in events]
     figure = replace(figure, original=counts[0], recovered=counts[1], agreement=_value(f1, rows))
@@ -357,11 +357,11 @@ def _glances(pair: _Pair) -> list[Figure]:
     for side, table in enumerate(pair.tables.values()):
         for glance in table.glances:
             rows[pair.place(table, glance), side] += (1, glance.duration, 100 * (glance.duration > LONG_GLANCE + 1e-9))
-    rows = rows.reshape(len(rows), -1)
+    sums = rows.reshape(len(rows), -1)
     *four, last = figures
     recipes = [(0, None), (1, 0), (2, 0), (1, None)]
     found = [
-        _between(figure, pair, rows, _parts(*recipe), "no glance in one of them")
+        _between(figure, pair, sums, _parts(*recipe), "no glance in one of them")
         for figure, recipe in zip(four, recipes, strict=True)
     ]
     apart = [abs(a.duration - b.duration) for a, b in match_glances(*(table.glances for table in pair.tables.values()))]
@@ -372,7 +372,10 @@ def _glances(pair: _Pair) -> list[Figure]:
 
 def _parts(above: int, below: int | None) -> list[Statistic]:
     """Of each table: one of its three sums, over another where one is named."""
-    return [
-        lambda sums, k=k: sums[..., k + above] if below is None else ratio(sums[..., k + above], sums[..., k + below])
-        for k in (0, 3)
-    ]
+
+    def part(first: int) -> Statistic:
+        if below is None:
+            return lambda sums: np.asarray(sums[..., first + above])
+        return lambda sums: np.asarray(ratio(sums[..., first + above], sums[..., first + below]))
+
+    return [part(0), part(3)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -127,16 +127,13 @@ def derive(read: Measured, zones: Zones) -> Signals:
     """The table of what was read."""
     eyes = (read.eye_openness_left + read.eye_openness_right) / 2
     timeline = Timeline.of(read.time_s)
+    columns: dict[str, Any] = {field.name: getattr(read, field.name) for field in fields(Measured)}
+    columns |= {"eye_openness": eyes, "zones": zones, "timeline": timeline}
     zone = zones.of(read.yaw_deg, read.pitch_deg)
-    columns = {field.name: getattr(read, field.name) for field in fields(Measured)} | {
-        "eye_openness": eyes,
-        "zones": zones,
-    }
     if timeline is None:
-        unknown = np.full(len(eyes), np.nan)
         names = ("eye_open_level", "eyes_closed", "blink", "perclos", "yawn")
-        nothing: dict[str, Any] = {"timeline": None, "shut_share": None, "blinks": (), "yawns": (), "glances": ()}
-        return Signals(**columns, **dict.fromkeys(names, unknown), zone=tuple(zone), **nothing)
+        columns |= dict.fromkeys(names, np.full(len(eyes), np.nan))
+        return Signals(**columns, zone=tuple(zone), shut_share=None, blinks=(), yawns=(), glances=())
     lids = eyelids(eyes, timeline)
     yawned = yawns(read.mouth_openness, timeline)
     if any(zone):
@@ -149,7 +146,6 @@ def derive(read: Measured, zones: Zones) -> Signals:
         perclos=perclos(lids, timeline),
         yawn=_numbered(yawned, read.mouth_openness),
         zone=tuple(zone),
-        timeline=timeline,
         shut_share=lids.shut_share,
         blinks=tuple(lids.blinks),
         yawns=tuple(yawned),
@@ -172,7 +168,7 @@ def write_signals(path: str | Path, table: Signals) -> None:
     """CSV with empty cells for what is not known, or Parquet with nulls where the name ends in .parquet; whole or not
     at all. Raises UsageError for another name or where pyarrow is missing, OutputError."""
     path = Path(path)
-    writers = {".csv": _csv, ".parquet": _parquet}
+    writers: dict[str, Callable[[Signals], str | bytes]] = {".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in writers:
         raise UsageError(f"{path}: signals are written as CSV or Parquet; give a name that ends in .csv or .parquet.")
     if not path.parent.is_dir():
