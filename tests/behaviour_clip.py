@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
+from drsf_cli.measure.agreement import cohens_kappa, match_glances, match_times
+from drsf_cli.measure.behaviour import WITHIN
+from drsf_cli.measure.glances import Glance as KnownGlance
+from drsf_cli.measure.signals import Signals
 from drsf_cli.media.demo_clip import demo_frames, portrait_to_clip, write_frames
 from victims.camera import angles_to_vector
 from victims.compact.composite import Eye, Look, draw_eye
@@ -30,15 +34,15 @@ CLOSING, SHUT, OPENING = 0.08, 0.08, 0.12
 """Seconds of a blink."""
 SACCADE = 0.04
 """Seconds that the eyes take from one direction to the next."""
-ROAD = (0.0, 10.0)
+ROAD = (0.0, 18.0)
 ZONES = {
     "left": (-34.0, 8.0),
     "right": (34.0, -8.0),
-    "mirror": (33.0, 18.0),
-    "cluster": (0.0, -9.0),
+    "mirror": (33.0, 20.0),
+    "cluster": (0.0, -6.0),
     "lap": (4.0, -27.0),
 }
-"""Yaw and pitch in the camera frame, degrees, near the middle of the zones of a dashboard camera, left-hand drive."""
+"""Yaw and pitch in the camera frame, degrees, well within the zones of a dashboard camera, left-hand drive."""
 
 
 @dataclass(frozen=True)
@@ -182,3 +186,22 @@ def make_behaviour_clip(
     """Write the clip, H.264 as the demo's; returns its path."""
     frames = behaviour_frames(behaviour, fps, size)
     return write_frames(path, frames, behaviour.seconds, fps, size, codec="h264", crf=18, overwrite=False)
+
+
+def against_truth(table: Signals, truth: Behaviour) -> dict[str, float]:
+    """How well signals of the clip's reading tell what the person does: F1 of blinks (middles within 100 ms) and of
+    glances (same zone, overlapping), the median difference of their durations in s, and kappa of the frames' zones."""
+    blinks = match_times(truth.blinks, [blink.middle for blink in table.blinks], WITHIN)
+    wanted = [KnownGlance(0, 0, one.start, one.end, one.zone) for one in truth.glances]
+    glances = match_glances(wanted, table.glances)
+    names = table.zones.names
+    confusion = np.zeros((len(names), len(names)))
+    for time, zone in zip(table.time_s, table.zone, strict=True):
+        if zone is not None:
+            confusion[names.index(truth.zone(time)), names.index(zone)] += 1
+    return {
+        "blinks_f1": 2 * len(blinks) / (len(truth.blinks) + len(table.blinks)),
+        "glances_f1": 2 * len(glances) / (len(wanted) + len(table.glances)),
+        "glance_difference_s": float(np.median([abs(a.duration - b.duration) for a, b in glances] or [np.nan])),
+        "zones_kappa": float(cohens_kappa(confusion)),
+    }
