@@ -104,11 +104,12 @@ def measured(observations: Iterable[FrameObservation]) -> Measured:
     return Measured(*np.array(rows, dtype=np.float64).reshape(-1, len(fields(Measured))).T)
 
 
-def face_signals(face: Face | None) -> dict[str, float | None]:
-    """What a report keeps of a face: yaw and pitch in degrees, openness of the eyes (mean of both) and the mouth."""
+def face_signals(face: Face) -> dict[str, float | None]:
+    """What a report keeps of a face: yaw and pitch in degrees, openness of the eyes (mean of both) and the mouth; None
+    for what is not known."""
     yaw, pitch, *_, left, right, mouth = _numbers(face)
     values = {"yaw_deg": yaw, "pitch_deg": pitch, "eye_openness": (left + right) / 2, "mouth_openness": mouth}
-    return {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
+    return {key: round(float(value), 5) if np.isfinite(value) else None for key, value in values.items()}
 
 
 def _numbers(face: Face | None) -> tuple[float, ...]:
