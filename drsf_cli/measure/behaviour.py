@@ -130,9 +130,13 @@ def figure_rows(found: Behaviour) -> list[FigureRow]:
     rows = []
     for figure in found.figures:
         own = (figure.original, figure.recovered, figure.agreement)
-        numbers = ["–" if value is None else quantity(value, figure.unit, figure.digits) for value in own]
-        if figure.agreement is not None and figure.original is not None and figure.key != "blinks_f1":
-            numbers[2] = quantity(figure.agreement, figure.unit, figure.digits, sign="+")
+        counted = figure.key == "blinks_f1"  # events in each reading; the agreement is no difference of them
+        digits = (0 if counted else figure.digits,) * 2 + (figure.digits,)
+        signs = ("", "", "" if counted or figure.original is None else "+")
+        numbers = [
+            "–" if value is None else quantity(value, figure.unit, places, sign)
+            for value, places, sign in zip(own, digits, signs, strict=True)
+        ]
         between = ""
         if figure.interval is not None:
             low, high = (quantity(value, "", figure.digits) for value in figure.interval)

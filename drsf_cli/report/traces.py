@@ -148,7 +148,7 @@ def _panel(
     lines = [
         Line(which, _segments(column, places, x_of, y_of)) for which, column in zip(READINGS, columns, strict=True)
     ]
-    marks = tuple((round(y_of(y), 2), f"{y:g}") for y in ticks(low, high, 3))
+    marks = tuple((round(y_of(y), 2), f"{y:g}") for y in ticks(low, high, 4))
     return Panel(key, title, unit, tuple(lines), marks)
 
 

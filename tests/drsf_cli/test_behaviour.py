@@ -166,6 +166,14 @@ def test_what_cannot_be_had_says_why() -> None:
         assert all((figure.agreement is None) == (figure.reason is not None) for figure in one.figures)
 
 
+def test_figures_as_people_read_them() -> None:
+    rows = {row.title: row for row in figure_rows(compare(blinking(20, 80), blinking(20)))}
+    assert rows["Blinks: F1 within 100 ms"].numbers == ("2", "1", "0.667")
+    assert rows["Total eyes-off-road time"].numbers == ("0.00 s", "0.00 s", "+0.00 s")
+    assert rows["Gaze yaw: correlation"].numbers == ("–", "–", "–")
+    assert rows["Gaze yaw: correlation"].reason == "gaze yaw does not vary"
+
+
 def test_times_of_one_reading_serve_both() -> None:
     untimed = [FrameObservation(one.index, float("nan"), one.faces) for one in blinking(20, 80)]
     assert of(compare(blinking(20, 80), untimed), "blinks_f1") == (2, 2, 1)
