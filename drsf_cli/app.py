@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, viz, weights
+from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, signals, viz, weights
 from drsf_cli.commands import eval as evaluate
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.versions import versions
@@ -36,6 +36,7 @@ app.command(name="deid", epilog=deid.EPILOG)(deid.deid)
 app.command(name="audit", epilog=audit.EPILOG)(audit.audit)
 app.command(name="infer", epilog=infer.EPILOG)(infer.infer)
 app.command(name="eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(name="signals", epilog=signals.EPILOG)(signals.signals)
 app.command(name="viz", epilog=viz.EPILOG)(viz.viz)
 app.command(name="report", epilog=report.EPILOG)(report.report)
 app.command(name="export", epilog=export.EPILOG)(export.export)

@@ -15,6 +15,7 @@ from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
     Quiet,
+    ZonesOption,
     examples,
 )
 from weights.errors import OutputError
@@ -38,6 +39,7 @@ def evaluate(
     offset: Annotated[
         int, typer.Option("--offset", help="Added to the frame numbers of PRED.", rich_help_panel=FILE_PANEL)
     ] = 0,
+    zones: ZonesOption = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -57,7 +59,7 @@ def evaluate(
     for path in (json_file, csv_file):
         if path is not None:
             refuse_existing(path, overwrite)
-    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset)
+    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset, zones)
     for name, one in result.files.items() if isinstance(result, FolderEvaluation) else [(pred.name, result)]:
         if one.likely_offset:
             err.print(
@@ -73,6 +75,8 @@ def evaluate(
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):
             out.print(tables.files(result))
+        if result.behaviour is not None:
+            out.print(tables.behaviour(result.behaviour))
     if json_file is not None:
         write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
     if csv_file is not None:

@@ -53,6 +53,15 @@ Fps = Annotated[
     float | None,
     typer.Option("--fps", help="Frames a second of input without a clock.", hidden=True, rich_help_panel=FILE_PANEL),
 ]
+ZonesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--zones",
+        metavar="NAME|FILE",
+        help="Zones of gaze: a TOML, or dashboard-lhd, dashboard-rhd, a-pillar-lhd, a-pillar-rhd.",
+        show_default="dashboard-lhd",
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]

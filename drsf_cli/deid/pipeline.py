@@ -322,7 +322,8 @@ class Run:
         for (index, _), one in embedded.items():
             in_frame.setdefault(index, []).append(one)
         rows = [
-            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id)) for row in result.frames.frames
+            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id), result.read[row.frame_id])
+            for row in result.frames.frames
         ]
         shown = sample_ids(rows)
         # without an attack that is the output itself

@@ -1,11 +1,14 @@
 """The JSON list the field exchanges: one object a frame.
 
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
-     "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "pts": seconds, "faces": [...]}
+     "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "eye_openness": [left, right],
+     "mouth_openness": m, "pts": seconds, "faces": [...]}
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
-those of `victims.face.Face`. What a victim did not measure has no key.
+those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are
+computed from the landmarks (victims/openness.py) when they are written, null where points are not finite; reading
+ignores them.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel
 coordinates, no `score`, `pts` or `gaze_angle`, empty lists for what is unknown, and a `gaze_vector` of two numbers,
@@ -24,11 +27,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from victims.face import Array, Face, FrameObservation
+from victims.openness import eye_openness, mouth_openness
 from weights.errors import InputError
 from weights.files import write_atomically
 
 _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
+_RATIO_DIGITS = 5  # openness
 _UNIT_DIGITS = 8  # unit vectors, radians, probabilities, seconds
 """Decimals written: far below what any victim resolves, a third of the bytes of full precision."""
 
@@ -77,7 +82,17 @@ def _face_to_record(face: Face, place: str) -> dict[str, Any]:
         ("gaze_angle", face.gaze_angle, _UNIT_DIGITS),
         ("score", face.score, _UNIT_DIGITS),
     )
-    return {key: _rounded(value, digits, f"{place}: {key}") for key, value, digits in fields if value is not None}
+    record = {key: _rounded(value, digits, f"{place}: {key}") for key, value, digits in fields if value is not None}
+    return record if face.landmarks is None else record | _openness(face.landmarks)
+
+
+def _openness(landmarks: Array) -> dict[str, Any]:
+    """Of a face with (68, 2) landmarks; null where points are not finite."""
+    left, right, mouth = (
+        None if value is None else round(value, _RATIO_DIGITS)
+        for value in (*eye_openness(landmarks), mouth_openness(landmarks))
+    )
+    return {"eye_openness": [left, right], "mouth_openness": mouth}
 
 
 def _rounded(value: Array | float, digits: int, place: str) -> Any:
