@@ -62,6 +62,7 @@ def audit(
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),
         settings.segment,
+        settings.min_face,
     )
     codec = None
     if not CODECS[settings.codec].lossless and info.kind == "video":

@@ -56,7 +56,7 @@ class Work:
         plan = check(settings)
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
-        reader = VideoReader(source, settings.start, settings.end)
+        reader = opened(source, settings, models)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
@@ -108,6 +108,7 @@ class Work:
             progress,
             self.companions,
             s.segment,
+            s.min_face,
         )
 
     def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
