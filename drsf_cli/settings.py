@@ -73,6 +73,11 @@ class DeidSettings:
     max_gap: float = 1.0
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
     on_no_face: OnNoFace = "refuse"
+    min_face: float = 0.05
+    """The smallest face that is looked for in every quarter turn and across the border: px from 1 on, below 1 a share
+    of the frame's shorter side (drsf_cli/readers/around.py). Upright faces are sought from 20 px on in any case."""
+    rotate: str = "0"
+    """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = ()
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
     cover_detectors: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from drsf_cli.deid.work import EMBED_STEP
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import open_rotated
 from drsf_cli.report.schema import SAMPLES
 from drsf_cli.settings import DeidSettings
 from weights.errors import NoFaceError, OutputError
@@ -116,7 +117,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
     of several inputs."""
     source, output, settings = job.source, job.output, job.settings
-    reader = VideoReader(source, settings.start, settings.end)
+    detector = models.reader("onnx").detector
+    reader = open_rotated(source, settings.start, settings.end, settings.rotate, detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
     frames = _frame_count(reader, settings)

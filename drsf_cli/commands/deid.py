@@ -28,6 +28,7 @@ from drsf_cli.commands.shared_options import (
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
     known_device,
@@ -150,6 +151,7 @@ def deid(
     ] = False,
     start: Start = None,
     end: End = None,
+    rotate: Rotate = DeidSettings.rotate,
     camera: CameraOption = None,
     embed: Annotated[
         str,
@@ -171,6 +173,14 @@ def deid(
     max_gap: Annotated[
         float, typer.Option("--max-gap", help="Seconds interpolated.", hidden=True, rich_help_panel=COVER_PANEL)
     ] = DeidSettings.max_gap,
+    min_face: Annotated[
+        float,
+        typer.Option(
+            "--min-face",
+            help="Smallest turned or cut face sought: px, or below 1 of the shorter side.",
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = DeidSettings.min_face,
     on_no_face: Annotated[
         str,
         typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
@@ -237,6 +247,8 @@ def deid(
         keep_audio=keep_audio,
         start=start,
         end=end,
+        rotate=rotate,
+        min_face=min_face,
         camera=camera,
         device=known_device(device),
         threads=threads,

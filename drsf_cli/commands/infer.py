@@ -22,11 +22,12 @@ from drsf_cli.commands.shared_options import (
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
     known_device,
 )
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
 
 EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze")
@@ -42,6 +43,7 @@ def infer(
     camera: CameraOption = None,
     start: Start = None,
     end: End = None,
+    rotate: Rotate = DeidSettings.rotate,
     batch_size: BatchSize = 8,
     device: DeviceOption = "auto",
     allow_unknown: AllowUnknown = False,
@@ -68,6 +70,7 @@ def infer(
             camera=camera,
             start=start,
             end=end,
+            rotate=rotate,
             batch_size=batch_size,
             progress=progress,
         )

@@ -48,6 +48,15 @@ CameraOption = Annotated[
 ]
 Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
+Rotate = Annotated[
+    str,
+    typer.Option(
+        "--rotate",
+        help="Turn frames clockwise: 90, 180, 270 or auto.",
+        autocompletion=lambda: choices.ROTATIONS,
+        rich_help_panel=FILE_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]

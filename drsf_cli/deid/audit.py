@@ -19,11 +19,11 @@ from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.files import digest, report_path
-from drsf_cli.media.reader import VideoReader
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider
+from drsf_cli.readers.rotation import open_rotated
 from drsf_cli.settings import DeidSettings, VictimNames
 from victims.camera import Camera
 from weights.errors import InputError
@@ -47,7 +47,8 @@ def audit(
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
     progress = progress or Silent()
-    reader = VideoReader(original, settings.start, settings.end)
+    detector = models.reader("onnx").detector
+    reader = open_rotated(original, settings.start, settings.end, settings.rotate, detector)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     plan = check(settings)
@@ -113,7 +114,7 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
         flat = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known}
         flat["victims"] = VictimNames(**flat["victims"])
         flat["camera"] = None if flat.get("camera") is None else Path(flat["camera"])
-        settings = DeidSettings(**flat)
+        settings = DeidSettings(**flat | {"rotate": str(document["input"].get("rotate", 0))})
         repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

@@ -166,9 +166,9 @@ def audit_file(
 ) -> AuditReport:
     """Compare `written` with `source`, whose frame k had to hide `regions[k]`.
 
-    `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_at_hand` gives those that need no
-    weights. They look at every `every`-th frame and at the last. `on_frame` is called after each frame. A file that
-    cannot be read raises InputError; what is wrong with one that can is in the report.
+    `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_around` gives those that look as
+    hard as covering does. They look at every `every`-th frame and at the last. `on_frame` is called after each frame.
+    A file that cannot be read raises InputError; what is wrong with one that can is in the report.
     """
     report = AuditReport(detectors=list(finders), every=every)
     if source.info.kind == "video":

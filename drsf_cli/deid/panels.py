@@ -9,10 +9,10 @@ from typing import Any
 from attacks.obscure import Region, obscure, parse_obscuring
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.media.files import report_path
-from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import open_rotated
 from drsf_cli.report.drawing import Panel, visualize
 from drsf_cli.report.schema import read_report
 from drsf_cli.settings import DeidSettings, VictimNames
@@ -56,12 +56,13 @@ def compare(
     progress = progress or Silent()
     settings = settings_of(written, mask)
     obscuring = parse_obscuring(settings.mask)
-    reader = VideoReader(original, settings.start, settings.end)
+    detector = models.reader("onnx").detector
+    reader = open_rotated(original, settings.start, settings.end, settings.rotate, detector)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)
     companions = models.covering(settings.cover_detectors, allow_unknown=True)
-    survey = survey_video(reader, observer, progress=progress, companions=companions)
+    survey = survey_video(reader, observer, progress=progress, companions=companions, min_face=settings.min_face)
     regions = plan_cover(survey, reader, settings, obscuring)
 
     def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
@@ -90,13 +91,16 @@ def settings_of(written: Path, mask: str | None) -> DeidSettings:
     """What decides how `written` was covered and is read, from the report beside it; the defaults where that says
     nothing."""
     path = report_path(written)
-    said: Mapping[str, Any] = read_report(path)["settings"] if path.is_file() else {}
+    report: Mapping[str, Any] = read_report(path) if path.is_file() else {}
+    said: Mapping[str, Any] = report.get("settings", {})
     defaults = DeidSettings()
     return DeidSettings(
         victims=VictimNames(**said["victims"]) if "victims" in said else defaults.victims,
         mask=mask or said.get("mask", defaults.mask),
         start=said.get("start"),
         end=said.get("end"),
+        rotate=str(report.get("input", {}).get("rotate", defaults.rotate)),
+        min_face=said.get("min_face", defaults.min_face),
         max_gap=said.get("max_gap", defaults.max_gap),
         regions=tuple(said.get("regions", ())),
         cover_detectors=tuple(said.get("cover_detectors", ())),

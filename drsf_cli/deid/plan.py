@@ -11,6 +11,7 @@ from attacks.obscure import Obscuring, parse_obscuring, warning
 from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
 from drsf_cli.deid.survey import Whose
+from drsf_cli.readers.rotation import parse_rotation
 from drsf_cli.settings import DeidSettings
 from victims.track import parse_region
 from weights.errors import UsageError
@@ -38,6 +39,12 @@ def check(settings: DeidSettings) -> Plan:
     ):
         if value is not None and value < low:
             raise UsageError(f"{flag} {value} is too small; it takes {low} or more.")
+    if not 0 < settings.min_face < math.inf:
+        raise UsageError(
+            f"--min-face {settings.min_face:g} is no size; give px from 1 on, or a share of the frame's shorter side "
+            "below 1."
+        )
+    parse_rotation(settings.rotate)
     if not settings.max_gap >= 0:
         raise UsageError(f"--max-gap {settings.max_gap} is not a time; give seconds from 0 on.")
     if not 0 < settings.segment < math.inf:

@@ -27,6 +27,7 @@ from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
+from drsf_cli.readers.rotation import open_rotated
 from drsf_cli.settings import DeidSettings
 from victims.base import Detector, Image, Victim, Window
 from victims.camera import Camera
@@ -56,7 +57,7 @@ class Work:
         plan = check(settings)
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
-        reader = opened(source, settings, models)
+        reader = open_rotated(source, settings.start, settings.end, settings.rotate, models.reader("onnx").detector)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)

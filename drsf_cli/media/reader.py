@@ -15,7 +15,7 @@ import copy
 import math
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -242,6 +242,8 @@ class VideoReader:
         self.start, self.end = decimal(start), decimal(end)
         self._open: set[InputContainer] = set()
         self._may_be_empty = False
+        self.rotate = 0
+        """Degrees clockwise by which frames are turned beyond what the file says; see `rotated`."""
         self.info = self._probe()
 
     def part(self, start: Fraction | None, end: Fraction | None) -> Self:
@@ -250,6 +252,20 @@ class VideoReader:
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
+
+    def rotated(self, degrees: int) -> Self:
+        """A reader whose frames are turned clockwise by 0, 90, 180 or 270 degrees more; it is not probed again."""
+        turned = copy.copy(self)
+        turned.rotate, turned._open = (self.rotate + degrees) % 360, set()
+        if degrees % 180:
+            aspect = self.info.sample_aspect_ratio
+            turned.info = replace(
+                self.info,
+                width=self.info.height,
+                height=self.info.width,
+                sample_aspect_ratio=None if aspect is None else 1 / aspect,
+            )
+        return turned
 
     def __enter__(self) -> Self:
         return self
@@ -265,6 +281,9 @@ class VideoReader:
         frames = self._video_frames() if self.info.kind == "video" else self._image_frames()
         count = 0
         for frame in frames:
+            if self.rotate:
+                upright = np.ascontiguousarray(np.rot90(frame.image, -self.rotate // 90))
+                frame = replace(frame, image=upright)
             if frame.image.shape[:2] != (self.info.height, self.info.width):
                 raise InputError(
                     f"{self.path} changes its size from {self.info.width}x{self.info.height} to "

@@ -1,8 +1,9 @@
 """The detectors that decide what is covered: the one whose boxes are embedded, and others beside it.
 
 Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand,
-and has each of them look around for heads that are turned or cut by the border (drsf_cli/readers/around.py). None of the others is embedded for. What only they see is covered where they see it and for a second around, but not
-held for longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
+and has each of them look around for heads that are turned or cut by the border (drsf_cli/readers/around.py). None of
+the others is embedded for. What only they see is covered where they see it and for a second around, but not held for
+longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from drsf_cli.readers.around import Around
 from victims.base import Detector, Image
 from victims.face import Array, Detections
 
@@ -28,6 +29,15 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
     if haar is not None:
         finders["haar-cascade"] = haar
     return finders
+
+
+def finders_around(detectors: Iterable[Detector], around: Around) -> dict[str, FaceFinder]:
+    """The same, looking around as covering does: nothing that covering sought may escape whoever audits it."""
+
+    def looking(find: FaceFinder) -> FaceFinder:
+        return lambda image: around.find(lambda pictures: [find(one) for one in pictures], [image])[0]
+
+    return {name: looking(find) for name, find in finders_at_hand(detectors).items()}
 
 
 def _finder_of(detector: Detector) -> FaceFinder:

@@ -1,0 +1,195 @@
+"""Heads that are turned or cut by the border: they are covered along their own axes, and the audit looks for them, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from attacks.obscure import Pixelate, Region, head_region, plan_regions, region_mask
+from drsf_cli.readers.around import MIRROR, NEEDED_PX, Around
+from drsf_cli.readers.covering import see_all
+from victims.base import Image
+from victims.face import Detections
+from victims.mtcnn import Mtcnn, load_mtcnn
+from victims.track import CoverBox, Track, cover_boxes, link, merge_detections
+
+FACE = (170, 60, 290, 200)
+"""Forehead to chin in the portrait, 512 x 512."""
+HEAD_TILE = (70, 0, 390, 320)
+FULL = Around(1.0)
+"""Looks at pictures of the tests' sizes as they are."""
+
+
+@pytest.fixture(scope="module")
+def mtcnn() -> Mtcnn:
+    return load_mtcnn("mtcnn")
+
+
+@pytest.fixture(scope="module")
+def tile() -> Image:
+    """The portrait's head in 240 x 240 px; its face is at (75, 45, 165, 150)."""
+    x1, y1, x2, y2 = HEAD_TILE
+    return np.asarray(cv2.resize(astronaut()[y1:y2, x1:x2], (240, 240), interpolation=cv2.INTER_AREA))
+
+
+def face_of(turn: int, left: int = 0) -> tuple[int, int, int, int]:
+    """Where the tile's face is after `turn` quarters clockwise, `left` px to the right."""
+    x1, y1, x2, y2 = 75, 45, 165, 150
+    for _ in range(turn):
+        x1, y1, x2, y2 = 240 - y2, x1, 240 - y1, x2
+    return x1 + left, y1, x2 + left, y2
+
+
+def share(regions: Sequence[Region], box: tuple[int, int, int, int], size: tuple[int, int]) -> float:
+    """Of the box's part in the picture (height, width): how much is covered."""
+    x1, y1, x2, y2 = box
+    return float(region_mask(regions, *size)[max(0, y1) : y2, max(0, x1) : x2].mean())
+
+
+def covered(images: Sequence[Image], detector: Mtcnn, around: Around = FULL) -> list[tuple[Region, ...]]:
+    times = np.arange(len(images)) / 25
+    seen = see_all(detector, [], images, around)[1]
+    return plan_regions(cover_boxes(link(seen, times), times), Pixelate(5), *images[0].shape[:2])
+
+
+# -- the head's own axes, worked out by hand --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("turn", "region"),
+    # a face 50 px wide and 60 px high: 35 px at the sides, 41 beyond the forehead, 21 below the chin
+    [(0, (65, 59, 185, 181)), (1, (79, 65, 201, 185)), (2, (65, 79, 185, 201)), (3, (59, 65, 181, 185))],
+)
+def test_a_head_is_covered_along_its_own_axes(turn: int, region: tuple[float, ...]) -> None:
+    box = (100.0, 100.0, 150.0, 160.0) if turn % 2 == 0 else (100.0, 100.0, 160.0, 150.0)
+    np.testing.assert_allclose(head_region(np.array(box), (turn,)), region)
+
+
+def test_a_head_that_may_be_turned_either_way_is_covered_in_both() -> None:
+    both = head_region(np.array([100.0, 100.0, 150.0, 150.0]), (0, 2))
+    # 50 px square: 32.5 at the sides, 35 above the crown, at either end
+    np.testing.assert_allclose(both, [67.5, 65.0, 182.5, 185.0])
+
+
+def test_blocks_of_a_lying_head_are_as_coarse_as_those_of_the_upright_one() -> None:
+    def cell(box: tuple[float, ...], turn: int) -> int:
+        track = Track(0, {0: np.array(box)}, {0: 0.99}, {0: np.arange(4) == turn})
+        (((region,),)) = plan_regions(cover_boxes([track], [0.0]), Pixelate(5), 400, 400)
+        return region.cell
+
+    assert cell((100.0, 100.0, 150.0, 160.0), 0) == 24  # 120 px across
+    assert cell((100.0, 100.0, 160.0, 150.0), 1) == 24
+    assert cell((100.0, 100.0, 160.0, 150.0), 3) == 24
+
+
+def test_a_head_that_turns_is_covered_along_both_axes_meanwhile() -> None:
+    box, times = np.array([[100.0, 100.0, 150.0, 150.0]]), np.arange(50) / 25
+    turns = [np.array([np.arange(4) == (0 if k < 25 else 1)]) for k in range(50)]
+    seen = [Detections(box, np.array([0.99]), own) for own in turns]
+    found = [{turn for cover in frame for turn in cover.turns} for frame in cover_boxes(link(seen, times), times)]
+    assert found[10] == {0}
+    assert found[18] == found[24] == found[25] == found[31] == {0, 1}  # 0.3 s before and after
+    assert found[40] == {1}
+
+
+def test_what_is_held_keeps_its_turn() -> None:
+    seen = [
+        Detections(np.array([[100.0, 100.0, 150.0, 150.0]]), np.array([0.99]), np.array([[0, 0, 1, 0]], dtype=bool))
+    ]
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0))
+    covers = cover_boxes(link([*seen * 5, *[nothing] * 95], np.arange(100) / 25), np.arange(100) / 25)
+    assert [cover.turns for cover in covers[99]] == [(2,)]
+
+
+def test_a_box_without_turns_is_upright() -> None:
+    assert CoverBox(0, np.zeros(4), (1.0, 1.0)).turns == (0,)
+    box, lying = np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([[False, True, False, False]])
+    merged = merge_detections([Detections(box, np.array([0.9])), Detections(box, np.array([0.8]), lying)])
+    assert merged.head_turns.tolist() == [[True, True, False, False]]
+
+
+# -- looking around ---------------------------------------------------------------------------------------------------
+
+
+def flags(images: Sequence[Image]) -> list[Detections]:
+    """Finds "upright" marks: the rectangle of red above and green below, 4 px or more of each."""
+    found = []
+    for image in images:
+        red, green = (image[..., k] > 200 for k in (0, 1))
+        boxes = []
+        for label in range(1, (parts := cv2.connectedComponents((red | green).astype(np.uint8)))[0]):
+            ys, xs = np.nonzero(parts[1] == label)
+            box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+            if red[box[1], xs].any() and green[box[3] - 1, xs].any() and not green[box[1], xs].any():
+                boxes.append(box)
+        found.append(Detections(np.array(boxes, dtype=np.float64).reshape(-1, 4), np.ones(len(boxes))))
+    return found
+
+
+def marked(box: tuple[int, int, int, int], turn: int, size: tuple[int, int] = (90, 120)) -> Image:
+    """A black picture (height, width) with one mark in `box`, its red end where the crown is."""
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    mark = np.zeros((y2 - y1, x2 - x1, 3), dtype=np.uint8)
+    mark[..., 1] = 255
+    half = np.rot90(mark, turn)
+    half[: half.shape[0] // 2] = (255, 0, 0)
+    image[y1:y2, x1:x2] = mark
+    return image
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_marks_come_back_where_they_are_with_their_turn(turn: int) -> None:
+    box = (40, 45, 52, 65)
+    (seen,) = FULL.find(flags, [marked(box, turn)])
+    assert seen.boxes.tolist() == [list(box)]
+    assert np.flatnonzero(seen.head_turns[0]).tolist() == [turn]
+
+
+def test_a_mark_seen_in_the_mirror_too_is_one_inside_of_the_frame() -> None:
+    """Upright at the left border, 10 px of 30 from it: the mirror image shows it once more."""
+    box = (10, 40, 22, 60)
+    (seen,) = FULL.find(flags, [marked(box, 0)])
+    assert seen.boxes.tolist() == [list(box)]
+    assert np.flatnonzero(seen.head_turns[0]).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("box", "whole"), [((0, 40, 6, 60), (-6, 40, 6, 60)), ((110, 40, 120, 60), (110, 40, 130, 60))]
+)
+def test_a_mark_cut_by_the_border_is_completed_by_its_mirror_image(
+    box: tuple[int, int, int, int], whole: tuple[int, ...]
+) -> None:
+    (seen,) = FULL.find(flags, [marked(box, 0)])
+    assert seen.boxes.tolist() == [list(whole)]
+
+
+def test_the_picture_is_made_smaller_as_far_as_the_smallest_face_allows() -> None:
+    assert Around(0.05).scale(2160, 3840) == pytest.approx(NEEDED_PX / 108)
+    assert Around(0.05).scale(240, 320) == 1.0
+    assert Around(60).scale(720, 1280) == pytest.approx(NEEDED_PX / 60)
+    sizes = []
+    (seen,) = Around(60).find(
+        lambda images: [sizes.append(one.shape) or one for one in images] and flags(images),
+        [marked((200, 300, 320, 500), 0, (720, 1280))],
+    )  # type: ignore[func-returns-value]
+    border = round(MIRROR * 288)
+    assert sizes[0] == (288 + 2 * border, 512 + 2 * border, 3)
+    np.testing.assert_allclose(seen.boxes, [[200, 300, 320, 500]], atol=2.5)
+
+
+# -- with the detector ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_turned_head_beside_an_upright_one_is_covered(mtcnn: Mtcnn, tile: Image, turn: int) -> None:
+    image = np.hstack([tile, np.rot90(tile, -turn)])
+    (own,) = mtcnn.detect([image])
+    assert not any((box[0] + box[2]) / 2 > 240 for box in own.boxes), "seen without turning: this tests nothing"
+    (regions,) = covered([image], mtcnn)
+    assert share(regions, face_of(turn, 240), (240, 480)) == 1.0
+    assert share(regions, face_of(0), (240, 480)) == 1.0
