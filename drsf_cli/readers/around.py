@@ -16,16 +16,20 @@ import numpy as np
 
 from victims.base import Detector, Image
 from victims.face import Array, Detections
-from victims.track import merge_detections
+from victims.track import CONFIRM_SCORE, merge_detections
 
 Finder = Callable[[Sequence[Image]], list[Detections]]
 """Finds the faces of images of one size."""
 
-MIRROR = 1 / 3
+MIRROR = 0.2
 """How much of the mirror image is seen at each side, as a share of the picture's shorter side."""
 NEEDED_PX = 24.0
 """Height or width that the smallest face that matters keeps in the picture looked at: the detectors seek faces from 20
 px on, and find nearly all of those that are a little larger."""
+
+CUT_SCORE = 0.3
+CUT_SHARE = 0.1
+"""A sighting is one of a face that the border cuts where its box reaches over it by this share of its side."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,28 @@ class Around:
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
         """What `finder` sees of each image, in px of the image, with the turns of the heads. Sightings of one face in
-        several turns, or in the picture and in its mirror image, are one. Boxes may reach over the border, and lie
-        with their centre inside."""
+        several turns, or in the picture and in its mirror image, are one. Boxes may reach over the border, and have
+        their centre inside."""
+        return [merge_detections(looks) for looks in self._looks(finder, images)]
+
+    def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
+        """What must be covered of each image in the eyes of `detector`: what it sees from its threshold for covering
+        on, and from `CUT_SCORE` on where a box reaches over the border. Half of that is a mirror image, of which a
+        detector is less sure than of a face; so its score is at least `CONFIRM_SCORE`."""
+        limit = min(CUT_SCORE, detector.cover_threshold)
+        found = []
+        for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
+            believed = []
+            for seen in looks:
+                cut = _overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE
+                kept = cut | (seen.scores >= detector.cover_threshold)
+                scores = np.where(cut, np.maximum(seen.scores, CONFIRM_SCORE), seen.scores)
+                believed.append(Detections(seen.boxes[kept], scores[kept], seen.head_turns[kept]))
+            found.append(merge_detections(believed))
+        return found
+
+    def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[Detections]]:
+        """Of each image: what is seen in each of the four turns."""
         if not images:
             return []
         height, width = images[0].shape[:2]
@@ -54,11 +78,14 @@ class Around:
             found = finder([seen[k].turned(turn) for k, turn in pairs])
             for (k, turn), one in zip(pairs, found, strict=True):
                 looks[k].append(seen[k].located(one, turn))
-        return [merge_detections(own) for own in looks]
+        return looks
 
-    def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
-        """What a detector sees of each image at its threshold for covering."""
-        return self.find(lambda pictures: detector.detect(pictures, detector.cover_threshold), images)
+
+def _overhang(boxes: Array, height: int, width: int) -> Array:
+    """(k,) how far boxes (k, 4) reach over the border of a picture (height, width), as a share of their sides."""
+    sides = np.maximum(np.tile(boxes[:, 2:] - boxes[:, :2], 2), 1e-9)
+    beyond = np.concatenate([-boxes[:, :2], boxes[:, 2:] - np.array([width, height])], axis=1)
+    return np.asarray((beyond / sides).max(axis=1, initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)
