@@ -122,7 +122,7 @@ def turned_stills(count: int, seed: int = 1) -> Iterator[Still]:
         second, landmarks = placed(chosen[who], height, ANGLES[degrees])
         image = np.hstack([first, second])
         what = f"person {who} turned by {ANGLES[degrees]}, {height:.0f} px"
-        yield Still(what, image, face_mask(landmarks + [TILE, 0], image.shape), box_of(upright))
+        yield Still(what, image, face_mask(landmarks + np.array([TILE, 0]), image.shape), box_of(upright))
 
 
 def cut_stills(count: int, seed: int = 2) -> Iterator[Still]:
@@ -138,11 +138,11 @@ def cut_stills(count: int, seed: int = 2) -> Iterator[Still]:
         low, high = landmarks[:, 0].min(), landmarks[:, 0].max()
         if side == "right":
             image = np.hstack([first, second[:, : round(low + share * (high - low))]])
-            landmarks = landmarks + [TILE, 0]
+            landmarks = landmarks + np.array([TILE, 0])
         else:
             edge = round(high - share * (high - low))
             image = np.hstack([second[:, edge:], first])
-            landmarks, upright = landmarks - [edge, 0], upright + [TILE - edge, 0]
+            landmarks, upright = landmarks - np.array([edge, 0]), upright + np.array([TILE - edge, 0])
         what = f"person {who}, {share:.0%} visible at the {side}, {height:.0f} px"
         yield Still(what, np.ascontiguousarray(image), face_mask(landmarks, image.shape), box_of(upright))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,15 +12,23 @@ import pytest
 from skimage.data import astronaut
 
 from attacks.obscure import Pixelate, Region, head_region, plan_regions, region_mask
+from drsf_cli.deid.checks import audit_file
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.around import MIRROR, NEEDED_PX, Around
 from drsf_cli.readers.covering import see_all
+from drsf_cli.readers.finders import finders_around
+from drsf_cli.readers.infer import infer
+from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import best_rotation, parse_rotation
+from drsf_cli.settings import DeidSettings, VictimNames
+from tests import clips
 from victims.base import Image
 from victims.face import Detections
 from victims.mtcnn import Mtcnn, load_mtcnn
 from victims.track import CoverBox, Track, cover_boxes, link, merge_detections
+from weights.errors import UsageError
 
-FACE = (170, 60, 290, 200)
-"""Forehead to chin in the portrait, 512 x 512."""
 HEAD_TILE = (70, 0, 390, 320)
 FULL = Around(1.0)
 """Looks at pictures of the tests' sizes as they are."""
@@ -234,3 +244,64 @@ def test_the_audit_finds_heads_that_were_left_open(mtcnn: Mtcnn, tile: Image, tm
     only_the_first = [Region((0, 0, 240, 240), 40)]
     report = audit_file(VideoReader(path), path, [only_the_first], Pixelate(5), finders_around([mtcnn], FULL), every=1)
     assert any("not covered" in problem for problem in report.problems)
+
+
+def test_a_real_head_on_its_side_is_covered(mtcnn: Mtcnn, shared: Path) -> None:
+    """The right half is the left one turned by 90 degrees counter-clockwise."""
+    (image,) = (frame.image for frame in islice(VideoReader(shared / "cases" / "side.mp4"), 1))
+    size = image.shape[0]
+    (own,) = mtcnn.detect([np.ascontiguousarray(image[:, :size])])
+    x1, y1, x2, y2 = (round(float(value)) for value in own.boxes[0])
+    (regions,) = covered([image], mtcnn, Around(DeidSettings.min_face))
+    assert share(regions, (size + y1, size - x2, size + y2, size - x1), image.shape[:2]) == 1.0
+
+
+def test_a_real_passenger_cut_by_the_border_is_covered(mtcnn: Mtcnn, shared: Path) -> None:
+    """To the right of a square picture its left part once more."""
+    (image,) = (frame.image for frame in islice(VideoReader(shared / "cases" / "border.mp4"), 1))
+    size, width = image.shape[:2]
+    (own,) = mtcnn.detect([np.ascontiguousarray(image[:, :size])])
+    x1, y1, _, y2 = (round(float(value)) for value in own.boxes[0])
+    (regions,) = covered([image], mtcnn, Around(DeidSettings.min_face))
+    assert share(regions, (size + x1, y1, width, y2), (size, width)) == 1.0
+
+
+# -- clips that are turned as a whole ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_frames_are_turned_clockwise(tmp_path: Path, degrees: int) -> None:
+    images = clips.patterns(3, 64, 48)
+    clips.make_clip(path := tmp_path / "clip.mkv", images, codec="ffv1")
+    plain, reader = VideoReader(path), VideoReader(path).rotated(degrees)
+    corner = {90: (0, -1), 180: (-1, -1), 270: (-1, 0)}[degrees]  # where the stored picture's first pixel is shown
+    for before, after in zip(plain, reader, strict=True):
+        assert after.image.shape[:2] == (reader.info.height, reader.info.width)
+        np.testing.assert_array_equal(after.image[corner], before.image[0, 0])
+        np.testing.assert_array_equal(np.rot90(after.image, degrees // 90), before.image)
+    assert (reader.info.width, reader.info.height) == ((64, 48) if degrees == 180 else (48, 64))
+    assert next(iter(reader.part(None, None))).image.shape == (reader.info.height, reader.info.width, 3)
+    assert reader.rotated(360 - degrees).info == plain.info
+
+
+def test_what_is_no_rotation_is_refused() -> None:
+    assert parse_rotation("auto") == "auto"
+    with pytest.raises(UsageError, match="--rotate 45 is unknown; it takes 0, 90, 180, 270"):
+        parse_rotation("45")
+
+
+def test_a_picture_that_is_turned_as_a_whole(tile: Image, tmp_path: Path) -> None:
+    """Covered as it is; with `auto`, read and written upright."""
+    source = tmp_path / "turned.png"
+    cv2.imwrite(str(source), np.rot90(np.pad(tile, ((0, 0), (0, 40), (0, 0))), -1)[..., ::-1])  # 280 high, 240 wide
+    models = Models.load(VictimNames(aligner=None, gaze=None), "cpu")
+    assert best_rotation(VideoReader(source), models.reader("onnx").detector) == 270
+    (plain,), (read,) = infer(source, models), infer(source, models, rotate="auto")
+    assert not plain.faces
+    (face,) = read.faces
+    assert 75 < (face.box[0] + face.box[2]) / 2 < 165
+    settings = DeidSettings(victims=VictimNames(aligner=None, gaze=None), attack="none", rotate="auto", device="cpu")
+    report = deidentify(source, tmp_path / "upright.png", settings, models=models)
+    assert (report["input"]["rotate"], report["input"]["width"], report["input"]["height"]) == (270, 280, 240)
+    assert VideoReader(tmp_path / "upright.png").info.width == 280
+    assert report["covering"]["frames_with_face"] == 1
