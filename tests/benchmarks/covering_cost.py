@@ -1,10 +1,10 @@
-"""What covering costs beside deface: CPU seconds a frame of `drsf deid --attack none`, of an earlier checkout, of deface.
+"""CPU seconds a frame of `drsf deid --attack none`, of an earlier checkout of it, and of deface.
 
     python -m tests.benchmarks.covering_cost [--before CHECKOUT] [--frames SHORT LONG] [SIZE...]
 
 Each SIZE (default 1280x720 3840x2160) is a demo clip. Every command runs on a short and on a long one, in processes of
-its own on one thread where it has a say; the difference of their CPU seconds, those of all cores, over the difference of
-their frames leaves out what starting costs.
+its own, drsf's on one thread. The difference of their CPU seconds, those of all cores, over the difference of their
+frames leaves out what starting costs.
 """
 
 from __future__ import annotations
