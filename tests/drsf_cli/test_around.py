@@ -12,6 +12,7 @@ import pytest
 from skimage.data import astronaut
 
 from attacks.obscure import Pixelate, Region, head_region, plan_regions, region_mask
+from drsf_cli.commands import choices
 from drsf_cli.deid.checks import audit_file
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.media.reader import VideoReader
@@ -20,7 +21,7 @@ from drsf_cli.readers.covering import see_all
 from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
-from drsf_cli.readers.rotation import best_rotation, parse_rotation
+from drsf_cli.readers.rotation import ROTATIONS, best_rotation, parse_rotation
 from drsf_cli.settings import DeidSettings, VictimNames
 from tests import clips
 from victims.base import Image
@@ -286,6 +287,7 @@ def test_frames_are_turned_clockwise(tmp_path: Path, degrees: int) -> None:
 
 def test_what_is_no_rotation_is_refused() -> None:
     assert parse_rotation("auto") == "auto"
+    assert tuple(choices.ROTATIONS) == ROTATIONS
     with pytest.raises(UsageError, match="--rotate 45 is unknown; it takes 0, 90, 180, 270"):
         parse_rotation("45")
 
