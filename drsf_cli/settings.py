@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from victims.track import ManualRegion
 
 OnNoFace = Literal["refuse", "solid", "copy"]
+Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
 """What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
 Audit = Literal["file", "full"]
@@ -196,6 +197,11 @@ class DeidSettings:
     max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
     on_no_face: OnNoFace = limited("refuse", one_of("refuse", "solid", "copy"), "--on-no-face")
+    min_face: float = limited(0.05, number(0, "px, or a share of the shorter side below 1", above=True), "--min-face")
+    """The smallest face that is looked for in every quarter turn and across the border: px from 1 on, below 1 a share
+    of the frame's shorter side (drsf_cli/readers/around.py). Upright faces are sought from 20 px on in any case."""
+    rotate: Rotation = limited("0", one_of(*get_args(Rotation)), "--rotate")
+    """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
     cover_detectors: tuple[str, ...] = limited(

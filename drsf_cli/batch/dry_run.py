@@ -25,6 +25,7 @@ from drsf_cli.deid.work import EMBED_STEP
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import turned
 from drsf_cli.report.schema import SAMPLES
 from drsf_cli.settings import DeidSettings
 from victims.track import parse_region, refuse_idle
@@ -118,7 +119,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
     of several inputs."""
     source, output, settings = job.source, job.output, job.settings
-    reader = open_source(source, settings)
+    reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
     times = reader.times()

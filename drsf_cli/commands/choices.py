@@ -25,3 +25,4 @@ ATTACKS = [
     "sgd",
 ]
 CODECS = ["h264", "h264-rgb", "ffv1"]
+ROTATIONS = ["0", "90", "180", "270", "auto"]

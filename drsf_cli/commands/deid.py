@@ -30,6 +30,7 @@ from drsf_cli.commands.shared_options import (
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
 )
@@ -144,6 +145,7 @@ def deid(
     start: Start = None,
     end: End = None,
     fps: Fps = None,
+    rotate: Rotate = DeidSettings.rotate,
     camera: CameraOption = None,
     embed: Annotated[
         str,
@@ -163,6 +165,15 @@ def deid(
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
     ] = None,
+    min_face: Annotated[
+        float,
+        typer.Option(
+            "--min-face",
+            help="Smallest turned or cut face sought: px, or below 1 of the shorter side.",
+            hidden=True,
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = DeidSettings.min_face,
     on_no_face: Annotated[
         str,
         typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
@@ -217,6 +228,8 @@ def deid(
         start=start,
         end=end,
         fps=fps,
+        rotate=rotate,  # type: ignore[arg-type]
+        min_face=min_face,
         camera=camera,
         device=device,  # type: ignore[arg-type]
         threads=threads,

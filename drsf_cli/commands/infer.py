@@ -23,11 +23,12 @@ from drsf_cli.commands.shared_options import (
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
     known_device,
 )
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
 
 EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze")
@@ -44,6 +45,7 @@ def infer(
     start: Start = None,
     end: End = None,
     fps: Fps = None,
+    rotate: Rotate = DeidSettings.rotate,
     batch_size: BatchSize = 8,
     device: DeviceOption = "auto",
     allow_unknown: AllowUnknown = False,
@@ -71,6 +73,7 @@ def infer(
             start=start,
             end=end,
             fps=fps,
+            rotate=rotate,
             batch_size=batch_size,
             progress=progress,
         )

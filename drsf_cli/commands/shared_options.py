@@ -62,6 +62,16 @@ ZonesOption = Annotated[
         show_default="dashboard-lhd",
     ),
 ]
+Rotate = Annotated[
+    str,
+    typer.Option(
+        "--rotate",
+        help="Turn frames clockwise: 90, 180, 270 or auto.",
+        autocompletion=lambda: choices.ROTATIONS,
+        hidden=True,
+        rich_help_panel=FILE_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]

@@ -39,7 +39,8 @@ from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import Writer, open_writer
 from drsf_cli.progress import Progress, Silent, runs
-from drsf_cli.readers.finders import finders_at_hand
+from drsf_cli.readers.around import Around
+from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.report.page import render_html
@@ -276,7 +277,7 @@ class Run:
             self.writer.temporary,
             clip.regions,
             self.settings.obscuring,
-            finders_at_hand([self.observer.detector, *self.companions]),
+            finders_around([self.observer.detector, *self.companions], Around(self.settings.min_face)),
             keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )

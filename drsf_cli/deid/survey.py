@@ -14,6 +14,7 @@ from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import see_all
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
@@ -69,16 +70,19 @@ def survey_video(
     progress: Progress | None = None,
     companions: Sequence[Detector] = (),
     segment: float = DeidSettings.segment,
+    min_face: float = DeidSettings.min_face,
 ) -> Survey:
     """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
-    of frames, and every track, ends in any case."""
+    of frames, and every track, ends in any case. `min_face`: the smallest face that is looked for all around, see
+    `Around`."""
+    around = Around(min_face)
     survey = Survey(source=state_of(reader.path))
     track = 0
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
         first = len(survey.times)
         for frames in runs(segment_frames, batch_size):
             images = [frame.image for frame in frames]
-            reported, covering = see_all(observer.detector, companions, images)
+            reported, covering = see_all(observer.detector, companions, images, around)
             height, width = images[0].shape[:2]
             chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
             faces = observer.read_faces(images, chosen)

@@ -16,7 +16,7 @@ import copy
 import math
 import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -179,6 +179,8 @@ class VideoReader:
         self._may_be_empty = False
         self._notes: dict[str, str] = {}
         self._bits: int | None = None
+        self.rotate = 0
+        """Degrees clockwise by which frames are turned beyond what the file says; see `rotated`."""
         self.info = self._probe()
 
     @property
@@ -192,6 +194,20 @@ class VideoReader:
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
+
+    def rotated(self, degrees: int) -> Self:
+        """A reader whose frames are turned clockwise by 0, 90, 180 or 270 degrees more; it is not probed again."""
+        turned = copy.copy(self)
+        turned.rotate, turned._open = (self.rotate + degrees) % 360, set()
+        if degrees % 180:
+            aspect = self.info.sample_aspect_ratio
+            turned.info = replace(
+                self.info,
+                width=self.info.height,
+                height=self.info.width,
+                sample_aspect_ratio=None if aspect is None else 1 / aspect,
+            )
+        return turned
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +223,9 @@ class VideoReader:
         frames = self._video_frames() if self.info.kind == "video" else self._image_frames()
         count = 0
         for frame in frames:
+            if self.rotate:
+                upright = np.ascontiguousarray(np.rot90(frame.image, -self.rotate // 90))
+                frame = replace(frame, image=upright)
             if frame.image.shape[:2] != (self.info.height, self.info.width):
                 raise InputError(
                     f"{self.path} changes its size from {self.info.width}x{self.info.height} to "

@@ -1,16 +1,19 @@
 """The detectors that decide what is covered: the one whose boxes are embedded, and others beside it.
 
-Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand.
-None of the others is embedded for. What only they see is covered where they see it and for a second around, but not
-held for longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
+Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand,
+and has each of them look around for heads that are turned or cut by the border (drsf_cli/readers/around.py). None of
+the others is embedded for. What only they see is covered where they see it and for a second around, but not held for
+longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from drsf_cli.readers.around import Around
 from export.device import Device
 from export.session import authorised
 from victims import registry
@@ -51,17 +54,19 @@ def load_companions(
 
 
 def see_all(
-    own: Detector, companions: Sequence[Detector], images: Sequence[Image]
+    own: Detector, companions: Sequence[Detector], images: Sequence[Image], around: Around
 ) -> tuple[list[Detections], list[Detections]]:
     """Of each image: what `own` reports, and what must be covered.
 
     What must be covered is what `own` reports, whose scores are lifted to `CERTAIN_SCORE`, and what it and the
-    companions see at their lower thresholds for covering; the companions' scores are kept below `CERTAIN_SCORE`.
+    companions see at their lower thresholds for covering, `own` as it reads and all of them as they look around; the
+    companions' scores are kept below `CERTAIN_SCORE`.
     """
     reported, low = own.sweep(images, own.cover_threshold)
-    certain = [Detections(found.boxes, np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
+    certain = [replace(found, scores=np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
     others = [
-        [Detections(found.boxes, np.minimum(found.scores, CERTAIN_SCORE - 0.01)) for found in seen]
-        for seen in (one.detect(images, one.cover_threshold) for one in companions)
+        [replace(found, scores=np.minimum(found.scores, CERTAIN_SCORE - 0.01)) for found in seen]
+        for seen in (around.detect(one, images) for one in companions)
     ]
-    return reported, [merge_detections(seen) for seen in zip(certain, low, *others, strict=True)]
+    seen = zip(certain, low, around.detect(own, images), *others, strict=True)
+    return reported, [merge_detections(one) for one in seen]

@@ -79,8 +79,8 @@ def _stills(
     wants_source = include_original or any(entries[i].get("regions") for i in ids if i in entries)
     source = _unchanged(report["input"], folder, notes) if wants_source else None
     settings = report["settings"]
-    written = dict(_pick(output, ids, {}, progress))
-    originals = dict(_pick(source, ids, settings, progress)) if source is not None else {}
+    written = dict(_pick(VideoReader(output), ids, progress))
+    originals = dict(_pick(_source_reader(source, report), ids, progress)) if source is not None else {}
     progress.advance(2 * count - len(written) - len(originals))
     samples = []
     for index in ids:
@@ -151,12 +151,16 @@ def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path 
     return path
 
 
-def _pick(
-    path: Path, ids: Sequence[int], settings: Mapping[str, Any], progress: Progress
-) -> Iterator[tuple[int, Image]]:
-    """(index, frame) of `ids` (rising), counted from --start as the run did; each is a part of the progress."""
+def _source_reader(path: Path, report: Mapping[str, Any]) -> VideoReader:
+    """The input as the run read it: from --start on, and turned."""
+    settings = report["settings"]
     start, end, fps = (value if is_number(value := settings.get(key)) else None for key in ("start", "end", "fps"))
-    reader = VideoReader(path, start, end, fps=fps)
+    rotate = report["input"].get("rotate")
+    return VideoReader(path, start, end, fps=fps).rotated(rotate if rotate in (90, 180, 270) else 0)
+
+
+def _pick(reader: VideoReader, ids: Sequence[int], progress: Progress) -> Iterator[tuple[int, Image]]:
+    """(index, frame) of `ids` (rising); each is a part of the progress."""
     wanted = set(ids)
     frames = iter(reader)
     with reader:

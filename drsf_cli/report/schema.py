@@ -1,7 +1,8 @@
 """The JSON that `drsf deid` writes of a run. It holds numbers, never pixels:
 
     {"drsf": version,
-     "input": {"path", "sha256", "frames", "width", "height", "fps", "notes"}, "output": {"path", "sha256", "bytes"},
+     "input": {"path", "sha256", "frames", "width", "height", "fps", "notes", "rotate"},
+     "output": {"path", "sha256", "bytes"},
      "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
@@ -21,6 +22,8 @@
     and "last_frame" as well.
 
 The input's `notes` are what was taken for granted when it was read, a sentence each (optional).
+"rotate" (of "input"): degrees clockwise by which frames were turned at `--rotate`'s word; "width" and "height", and all
+places, are of the turned frame.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.

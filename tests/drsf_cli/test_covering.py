@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import load_companions, see_all
 from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
@@ -20,7 +21,7 @@ A, B = (10.0, 10.0, 50.0, 60.0), (200.0, 20.0, 240.0, 70.0)
 
 
 class Sees(Detector):
-    """Given boxes with given scores, in every image; those over 0.5 are its own."""
+    """Given boxes with given scores, in every image that is upright; those over 0.5 are its own."""
 
     name = "sees"
     cover_threshold = 0.3
@@ -31,8 +32,14 @@ class Sees(Detector):
 
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
         kept = [face for face in self.faces if face[1] > (0.5 if threshold is None else threshold)]
-        boxes = np.array([box for box, _ in kept]).reshape(-1, 4)
-        return [Detections(boxes, np.array([score for _, score in kept])) for _ in images]
+        found = []
+        for image in images:
+            ys, xs = np.nonzero(image[..., 0])
+            corner = np.array([xs.max(), ys.max()])  # of the picture in what is looked at: at its top left if upright
+            own = kept if (corner < np.array([image.shape[1], image.shape[0]]) / 2).all() else []
+            boxes = np.array([box for box, _ in own]).reshape(-1, 4) + np.tile(corner, 2)
+            found.append(Detections(boxes, np.array([score for _, score in own])))
+        return found
 
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         raise AssertionError("nothing is attacked here")
@@ -42,17 +49,19 @@ class Sees(Detector):
 
 
 IMAGE = np.zeros((100, 300, 3), np.uint8)
+IMAGE[0, 0] = 255
+AROUND = Around(1.0)
 
 
 def test_the_union_is_covered_and_only_the_own_is_reported() -> None:
-    reported, covering = see_all(Sees((A, 0.9)), [Sees((B, 0.35))], [IMAGE, IMAGE])
+    reported, covering = see_all(Sees((A, 0.9)), [Sees((B, 0.35))], [IMAGE, IMAGE], AROUND)
     assert [found.boxes.tolist() for found in reported] == [[list(A)]] * 2
     assert [sorted(found.boxes.tolist()) for found in covering] == [[list(A), list(B)]] * 2
 
 
 def test_what_is_reported_once_with_a_low_score_is_covered() -> None:
     """A detector that reads from 0.5 on: nothing that can be read may stay open."""
-    _, (once,) = see_all(Sees((A, 0.55)), [], [IMAGE])
+    _, (once,) = see_all(Sees((A, 0.55)), [], [IMAGE], AROUND)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0))
     times = np.arange(5) / 25
     covers = cover_boxes(link([nothing, nothing, once, nothing, nothing], times), times)
@@ -61,7 +70,7 @@ def test_what_is_reported_once_with_a_low_score_is_covered() -> None:
 
 def test_what_only_a_companion_sees_is_not_held_to_the_end() -> None:
     nothing = Detections(np.zeros((0, 4)), np.zeros(0))
-    seen = [see_all(Sees((A, 0.9)), [Sees((B, 0.99))], [IMAGE])[1][0]] * 4 + [nothing] * 96
+    seen = [see_all(Sees((A, 0.9)), [Sees((B, 0.99))], [IMAGE], AROUND)[1][0]] * 4 + [nothing] * 96
     times = np.arange(100) / 25
     covers = cover_boxes(link(seen, times), times)
     right = [any(cover.box[0] > 120 for cover in frame) for frame in covers]
@@ -72,7 +81,7 @@ def test_what_only_a_companion_sees_is_not_held_to_the_end() -> None:
 
 
 def test_below_every_threshold_nothing_is_covered() -> None:
-    assert not len(see_all(Sees((A, 0.2)), [Sees((B, 0.2))], [IMAGE])[1][0])
+    assert not len(see_all(Sees((A, 0.2)), [Sees((B, 0.2))], [IMAGE], AROUND)[1][0])
 
 
 def test_every_detector_covers_from_a_lower_score_than_it_reads() -> None:

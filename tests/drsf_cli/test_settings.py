@@ -54,6 +54,8 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "allow_unknown_weights": SWITCH,
     "max_gap": (SECONDS, [-0.1, NAN, INF, None, "1", True]),
     "on_no_face": ("refuse, solid or copy", ["Refuse", "COPY", " solid", "", "hide", None, False, 1, NAN]),
+    "min_face": ("a finite number", [0, -0.1, NAN, INF, "20", True]),
+    "rotate": ("0, 90, 180, 270 or auto", ["", "45", "AUTO", 90, None, NAN]),
     "regions": ("x1", [("0,0,0,9",), ("a",), ("",), (3,), (NAN,), ["0,0,9,9"], "0,0,9,9", None, NAN]),
     "cover_detectors": ("detector", [("yolo",), ("fan",), ("",), (None,), ["mtcnn"], "mtcnn", None, NAN]),
     "embed": ("largest, all or a point", ["", "biggest", "1", "1,2,3", "nan,2", "1,inf", None, (1, 2), NAN]),
