@@ -140,7 +140,7 @@ class Camera:
 
 def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float, float]:
     """Matrix, distortion, image width and height of a calibration file; None or 0 where it names none."""
-    if text.lstrip().startswith(("%YAML:", "<?xml", "{")):
+    if "opencv-matrix" in text or text.lstrip().startswith(("%YAML:", "<?xml", "{")):
         # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         matrix, distortion, other = (

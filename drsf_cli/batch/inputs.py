@@ -60,7 +60,8 @@ class PassedOver:
         """One for each kind that was found."""
         said = []
         if self.suffixes:
-            counted = ", ".join(f"{count} {name or 'without a suffix'}" for name, count in self.suffixes.most_common())
+            often = sorted(self.suffixes.items(), key=lambda one: (-one[1], one[0]))
+            counted = ", ".join(f"{count} {name or 'without a suffix'}" for name, count in often)
             said.append(f"files whose names are of no video and no picture: {counted}; name them to have them read.")
         if self.bins:
             said.append(
