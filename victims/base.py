@@ -156,7 +156,7 @@ class Detector(Victim):
         """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
         of each frame stays as given."""
 
-    def objective_like(
+    def objective_from_originals(
         self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, originals: Sequence[Image]
     ) -> Objective:
         """The same for a caller who has the untouched frames, from which a detector may take further targets: the

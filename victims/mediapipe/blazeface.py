@@ -96,15 +96,19 @@ class BlazeFace(Detector):
         found: list[tuple[Detections, Array]] = []
         for start in range(0, len(images), _BATCH):
             some = images[start : start + _BATCH]
-            square = letterbox(*some[0].shape[:2])
-            seen = [read_exact(image, square[None], self.model.size, repeat_border=False)[0] for image in some]
-            pixels = torch.from_numpy(np.stack(seen)).to(self.device).permute(0, 3, 1, 2).float() / 255.0
-            with torch.no_grad():
-                candidates = self.candidates(pixels, square)
-            boxes, points = (values.double().cpu().numpy() for values in candidates[:2])
-            scores = torch.sigmoid(candidates.logits.double()).cpu().numpy()
-            found += [weighted_suppression(*one, limit) for one in zip(boxes, points, scores, strict=True)]
+            seen = self.see(some, letterbox(*some[0].shape[:2]))
+            found += [weighted_suppression(*one, limit) for one in seen]
         return found
+
+    def see(self, images: Sequence[Image], square: Array) -> list[tuple[Array, Array, Array]]:
+        """Boxes (A, 4), points (A, 6, 2) and scores (A,) of every anchor in `square` (5,) of each image."""
+        seen = [read_exact(image, square[None], self.model.size, repeat_border=False)[0] for image in images]
+        pixels = torch.from_numpy(np.stack(seen)).to(self.device).permute(0, 3, 1, 2).float() / 255.0
+        with torch.no_grad():
+            candidates = self.candidates(pixels, square)
+        boxes, points = (values.double().cpu().numpy() for values in candidates[:2])
+        scores = torch.sigmoid(candidates.logits.double()).cpu().numpy()
+        return list(zip(boxes, points, scores, strict=True))
 
     def candidates(self, pixels: Tensor, square: Array) -> Candidates:
         """What the network says of (n, 3, size, size), RGB in [0, 1], read from `square` (5,); differentiable."""
@@ -122,16 +126,16 @@ class BlazeFace(Detector):
             logits[..., 0].clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT),
         )
 
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        originals: Sequence[Image] | None = None,
-    ) -> Objective:
-        """See Detector. With `originals` the six points that they give are aimed at, too: an aligner's region turns
-        with two of them."""
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         from victims.mediapipe.blazeface_objective import BlazeFaceObjective  # which needs this module
+
+        return BlazeFaceObjective(self, frames, windows, boxes)
+
+    def objective_from_originals(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, originals: Sequence[Image]
+    ) -> Objective:
+        """See Detector. Aims at the six points of the originals, too: the client's mesh is turned by two of them."""
+        from victims.mediapipe.blazeface_objective import BlazeFaceObjective
 
         return BlazeFaceObjective(self, frames, windows, boxes, originals)
 
@@ -149,7 +153,7 @@ class BlazeFace(Detector):
                 ("pixels",),
                 ("regressors", "logits"),
                 {name: {0: "batch"} for name in ("pixels", "regressors", "logits")},
-                f"RGB in [-1, 1], the frame letterboxed with black to a square and sampled at {size}x{size} whole pixels; "
+                f"RGB in [-1, 1], the frame letterboxed with black to a square, sampled at {size}x{size} whole pixels; "
                 "anchors are decoded outside",
             )
         }

@@ -203,7 +203,9 @@ def _concatenation(network: TfliteNetwork, operator: Operator) -> Callable[..., 
     return _activated(lambda *values: torch.cat(values, dim=place), operator.options["activation"])
 
 
-def _elementwise(combine: Callable[[Tensor, Tensor], Tensor]) -> Callable[[TfliteNetwork, Operator], Callable[..., Tensor]]:
+def _elementwise(
+    combine: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[TfliteNetwork, Operator], Callable[..., Tensor]]:
     def build(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
         constant = [n for n in operator.inputs if n in network.graph.constants]
         if not constant:

@@ -7,7 +7,7 @@ MediaPipe's face models use is read. Nothing in the file is executed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -229,7 +229,10 @@ def _operator_name(code: _Table) -> str:
 def _options(name: str, table: _Table | None) -> Mapping[str, int]:
     known = _OPTIONS.get(name, {})
     return MappingProxyType(
-        {key: missing if table is None else table.scalar(number, code, missing) for key, (number, code, missing) in known.items()}
+        {
+            key: missing if table is None else table.scalar(number, code, missing)
+            for key, (number, code, missing) in known.items()
+        }
     )
 
 
