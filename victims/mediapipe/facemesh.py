@@ -83,7 +83,8 @@ def assemble(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def region_of_points(points: Array) -> Array:
     """(5,) where the client looks in the next frame, from points (478, 3) of this one."""
     box = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])
-    return region_around(box, *(points[p, :2] for p in TURNED_BY))
+    start, end = TURNED_BY
+    return region_around(box, points[start, :2], points[end, :2])
 
 
 def region_of_detection(box: Array, points: Array) -> Array:

@@ -105,6 +105,9 @@ def depth_to_space(images: Tensor, block: int) -> Tensor:
     return spread.reshape(count, inner, height * block, width * block)
 
 
+_Builder = Callable[["TfliteNetwork", Operator], Callable[..., Tensor]]
+
+
 def _activated(run: Callable[..., Tensor], code: int) -> Callable[..., Tensor]:
     if code == 0:
         return run
@@ -203,9 +206,7 @@ def _concatenation(network: TfliteNetwork, operator: Operator) -> Callable[..., 
     return _activated(lambda *values: torch.cat(values, dim=place), operator.options["activation"])
 
 
-def _elementwise(
-    combine: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[TfliteNetwork, Operator], Callable[..., Tensor]]:
+def _elementwise(combine: Callable[[Tensor, Tensor], Tensor]) -> _Builder:
     def build(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
         constant = [n for n in operator.inputs if n in network.graph.constants]
         if not constant:
@@ -233,7 +234,7 @@ def _whole_slice(network: TfliteNetwork, operator: Operator) -> Callable[..., Te
     return lambda value: value
 
 
-_BUILDERS: Mapping[str, Callable[[TfliteNetwork, Operator], Callable[..., Tensor]]] = {
+_BUILDERS: Mapping[str, _Builder] = {
     "ADD": _elementwise(torch.add),
     "CONCATENATION": _concatenation,
     "CONV_2D": _convolution,

@@ -5,9 +5,9 @@ pixel in row i, column j is (j, i)), rotation in rad, clockwise as seen. It is r
 
     centre + R(rotation) ((X / n - 1/2) width, (Y / n - 1/2) height),   X, Y = 0..n-1
 
-with whole numbers for pixels on both sides: no half-pixel shift, no antialiasing. `read_exact` is OpenCV's
-`warpPerspective` on 8-bit images to the grey level, as the client's OpenCV 4 has it: positions rounded to 1/32 px, results to
-whole levels. `RegionPixels` is the same with a gradient and without rounding.
+with whole numbers for pixels on both sides: no half-pixel shift, no antialiasing. `read_exact` is `warpPerspective` of the
+client's OpenCV 4 on 8-bit images to the grey level: positions rounded to 1/32 px, results to whole levels. (OpenCV 5's
+is up to 3 levels off.) `RegionPixels` is the same with a gradient and without rounding.
 
 Source: held against mediapipe 0.10.21's client; `mediapipe/calculators/tensor/image_to_tensor_converter_opencv.cc`.
 """
@@ -63,7 +63,7 @@ def read_exact(image: Image, regions: Array, size: int, repeat_border: bool) -> 
 
 
 def to_frame(points: Array, regions: Array, size: int) -> Array:
-    """Points (k, n, 2 or 3) of `size` px regions (k, 5) as px of the frame; z, where there is one, by the scale of x."""
+    """Points (k, n, 2 or 3) of `size` px regions (k, 5) as px of the frame; z, if any, by the scale of x."""
     turned = to_frame_tensor(torch.from_numpy(points), torch.from_numpy(regions), size)
     return np.asarray(turned.numpy(), dtype=np.float64)
 

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weights.errors import WeightsError
-
-T = TypeVar("T")
 
 IDENTIFIER = b"TFL3"
 """Bytes 4 to 8 of every file."""
@@ -45,8 +43,7 @@ OPERATORS: Mapping[int, str] = MappingProxyType(
 )
 """Code -> name of the operators that are known here."""
 
-_DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
-_SCALARS = {"b": 1, "B": 1, "i": 4, "I": 4}
+_DTYPES: Mapping[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
 
 # operator -> option -> (field number, struct code, value where the file leaves it out)
 _OPTIONS: Mapping[str, Mapping[str, tuple[int, str, int]]] = MappingProxyType(
@@ -227,13 +224,10 @@ def _operator_name(code: _Table) -> str:
 
 
 def _options(name: str, table: _Table | None) -> Mapping[str, int]:
-    known = _OPTIONS.get(name, {})
-    return MappingProxyType(
-        {
-            key: missing if table is None else table.scalar(number, code, missing)
-            for key, (number, code, missing) in known.items()
-        }
-    )
+    found = {}
+    for key, (number, code, missing) in _OPTIONS.get(name, {}).items():
+        found[key] = missing if table is None else table.scalar(number, code, missing)
+    return MappingProxyType(found)
 
 
 def _constant(tensor: _Table, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[Any]:
