@@ -73,7 +73,7 @@ def _transform_matrix(network: nn.Module, operator: Operator) -> Callable[..., T
     scale = float(options["scale_x"]), float(options["scale_y"])
     size = int(options["output_width"]), int(options["output_height"])
 
-    def run(points: Tensor) -> Tensor:
+    def run(network: nn.Module, points: Tensor) -> Tensor:
         return transform_matrix(points, subset, (left, right), scale, size)
 
     return run
@@ -113,7 +113,7 @@ def transform_matrix(
 def _transform_tensor(network: nn.Module, operator: Operator) -> Callable[..., Tensor]:
     options = read_options(operator.custom)
     size = int(options["output_height"]), int(options["output_width"])
-    return lambda maps, matrices: transform_tensor(maps, matrices, size)
+    return lambda network, maps, matrices: transform_tensor(maps, matrices, size)
 
 
 def transform_tensor(maps: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -131,12 +131,12 @@ def transform_tensor(maps: Tensor, matrices: Tensor, size: tuple[int, int]) -> T
 
 
 def _transform_landmarks(network: nn.Module, operator: Operator) -> Callable[..., Tensor]:
-    return transform_landmarks
+    return lambda network, points, matrices: transform_landmarks(points, matrices)
 
 
 def transform_landmarks(points: Tensor, matrices: Tensor) -> Tensor:
     """Points (N, n, 2) moved by matrices (N, 4, 4)."""
-    return points @ matrices[:, :2, :2].mT + matrices[:, None, :2, 3]
+    return points @ matrices[:, :2, :2].transpose(1, 2) + matrices[:, None, :2, 3]
 
 
 CUSTOM_OPERATORS: Mapping[str, Callable[[nn.Module, Operator], Callable[..., Tensor]]] = {

@@ -39,7 +39,7 @@ class TfliteNetwork(nn.Module):
         _, height, width, channels = graph.shapes[self.input]
         self.input_shape = channels, height, width
         self.graph = graph
-        self._steps: list[tuple[Operator, Callable[..., Tensor]]] = []
+        self._steps: list[tuple[Operator, Run]] = []
         for operator in graph.operators:
             build = _BUILDERS.get(operator.kind) or CUSTOM_OPERATORS.get(operator.kind)
             if build is None:
@@ -62,7 +62,7 @@ class TfliteNetwork(nn.Module):
         values: dict[int, Tensor] = {self.input: images}
         for step, (operator, run) in enumerate(self._steps):
             own = [values[n] for n in operator.inputs if n >= 0 and n in values]
-            values[operator.outputs[0]] = run(*own)
+            values[operator.outputs[0]] = run(self, *own)
             for n in operator.inputs:
                 if self._last_use[n] == step and n not in self.graph.outputs:
                     values.pop(n, None)
@@ -105,14 +105,16 @@ def depth_to_space(images: Tensor, block: int) -> Tensor:
     return spread.reshape(count, inner, height * block, width * block)
 
 
-_Builder = Callable[["TfliteNetwork", Operator], Callable[..., Tensor]]
+Run = Callable[..., Tensor]
+"""Called with the network, whose buffers hold the constants, and the operator's inputs that are no constants."""
+_Builder = Callable[["TfliteNetwork", Operator], Run]
 
 
-def _activated(run: Callable[..., Tensor], code: int) -> Callable[..., Tensor]:
+def _activated(run: Run, code: int) -> Run:
     if code == 0:
         return run
     if code == 1:
-        return lambda *values: functional.relu(run(*values))
+        return lambda network, *values: functional.relu(run(network, *values))
     raise ValueError(f"it has the fused activation {code}, which is not supported")
 
 
@@ -128,7 +130,7 @@ def _pads(
     return (*columns, *rows)
 
 
-def _convolution(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _convolution(network: TfliteNetwork, operator: Operator) -> Run:
     options = operator.options
     depthwise = operator.kind == "DEPTHWISE_CONV_2D"
     # TensorFlow's kernels are (out, h, w, in), and (1, h, w, out) for one that keeps channels apart
@@ -141,7 +143,7 @@ def _convolution(network: TfliteNetwork, operator: Operator) -> Callable[..., Te
     groups = network.graph.shapes[operator.inputs[0]][3] if depthwise else 1
     stride = options["stride_y"], options["stride_x"]
 
-    def run(images: Tensor) -> Tensor:
+    def run(network: TfliteNetwork, images: Tensor) -> Tensor:
         padded = images if even else functional.pad(images, (left, right, top, bottom))
         return functional.conv2d(
             padded,
@@ -156,42 +158,43 @@ def _convolution(network: TfliteNetwork, operator: Operator) -> Callable[..., Te
     return _activated(run, options["activation"])
 
 
-def _max_pool(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _max_pool(network: TfliteNetwork, operator: Operator) -> Run:
     options = operator.options
     kernel = options["height"], options["width"]
     pads = _pads(network, operator, kernel)
     stride = options["stride_y"], options["stride_x"]
 
-    def run(images: Tensor) -> Tensor:
+    def run(network: TfliteNetwork, images: Tensor) -> Tensor:
         padded = functional.pad(images, pads, value=-torch.inf) if any(pads) else images
         return functional.max_pool2d(padded, kernel, stride)
 
     return _activated(run, options["activation"])
 
 
-def _pad(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _pad(network: TfliteNetwork, operator: Operator) -> Run:
     amounts = network.graph.constants[operator.inputs[1]]
     if amounts.shape != (4, 2) or amounts[0].any():
         raise ValueError("it pads what is no batch of images")
     (top, bottom), (left, right), (front, back) = amounts[1:].tolist()
-    return lambda images: functional.pad(images, (left, right, top, bottom, front, back))
+    return lambda network, images: functional.pad(images, (left, right, top, bottom, front, back))
 
 
-def _resize(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _resize(network: TfliteNetwork, operator: Operator) -> Run:
     size = network.graph.constants[operator.inputs[1]].tolist()
     if operator.options["align_corners"] or not operator.options["half_pixel_centers"]:
         raise ValueError("it resizes without half-pixel centres, which is not supported")
-    return lambda images: functional.interpolate(images, size, mode="bilinear", align_corners=False)
+    return lambda network, images: functional.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
-def _depth_to_space(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
-    return lambda images: depth_to_space(images, operator.options["block"])
+def _depth_to_space(network: TfliteNetwork, operator: Operator) -> Run:
+    block = operator.options["block"]
+    return lambda network, images: depth_to_space(images, block)
 
 
-def _reshape(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _reshape(network: TfliteNetwork, operator: Operator) -> Run:
     shape = network.graph.shapes[operator.outputs[0]][1:]
 
-    def run(value: Tensor) -> Tensor:
+    def run(network: TfliteNetwork, value: Tensor) -> Tensor:
         flat = value.permute(_CHANNELS_LAST) if value.ndim == 4 else value
         shaped = flat.reshape(-1, *shape)
         return shaped.permute(_CHANNELS_FIRST) if len(shape) == 3 else shaped
@@ -199,39 +202,43 @@ def _reshape(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor
     return run
 
 
-def _concatenation(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _concatenation(network: TfliteNetwork, operator: Operator) -> Run:
     rank = len(network.graph.shapes[operator.outputs[0]])
     axis = operator.options["axis"] % rank
     place = {1: 2, 2: 3, 3: 1}[axis] if rank == 4 else axis
-    return _activated(lambda *values: torch.cat(values, dim=place), operator.options["activation"])
+    return _activated(lambda network, *values: torch.cat(values, dim=place), operator.options["activation"])
 
 
 def _elementwise(combine: Callable[[Tensor, Tensor], Tensor]) -> _Builder:
-    def build(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+    def build(network: TfliteNetwork, operator: Operator) -> Run:
         constant = [n for n in operator.inputs if n in network.graph.constants]
         if not constant:
-            return _activated(combine, operator.options["activation"])
+            return _activated(lambda network, *values: combine(*values), operator.options["activation"])
         shape = network.graph.constants[constant[0]].shape
         name = network.constant(constant[0], _CHANNELS_FIRST if len(shape) == 4 else None)
-        return _activated(lambda value: combine(value, network.get_buffer(name)), operator.options["activation"])
+
+        def run(network: TfliteNetwork, value: Tensor) -> Tensor:
+            return combine(value, network.get_buffer(name))
+
+        return _activated(run, operator.options["activation"])
 
     return build
 
 
-def _relu(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
-    return functional.relu
+def _relu(network: TfliteNetwork, operator: Operator) -> Run:
+    return lambda network, value: functional.relu(value)
 
 
-def _prelu(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _prelu(network: TfliteNetwork, operator: Operator) -> Run:
     name = network.constant(operator.inputs[1])  # (1, 1, C)
-    return lambda images: functional.prelu(images, network.get_buffer(name).flatten())
+    return lambda network, images: functional.prelu(images, network.get_buffer(name).flatten())
 
 
-def _whole_slice(network: TfliteNetwork, operator: Operator) -> Callable[..., Tensor]:
+def _whole_slice(network: TfliteNetwork, operator: Operator) -> Run:
     """A slice that takes everything, as converters leave it."""
     if network.graph.shapes[operator.inputs[0]] != network.graph.shapes[operator.outputs[0]]:
         raise ValueError("it slices a tensor, which is not supported")
-    return lambda value: value
+    return lambda network, value: value
 
 
 _BUILDERS: Mapping[str, _Builder] = {

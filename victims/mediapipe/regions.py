@@ -5,9 +5,9 @@ pixel in row i, column j is (j, i)), rotation in rad, clockwise as seen. It is r
 
     centre + R(rotation) ((X / n - 1/2) width, (Y / n - 1/2) height),   X, Y = 0..n-1
 
-with whole numbers for pixels on both sides: no half-pixel shift, no antialiasing. `read_exact` is `warpPerspective` of the
-client's OpenCV 4 on 8-bit images to the grey level: positions rounded to 1/32 px, results to whole levels. (OpenCV 5's
-is up to 3 levels off.) `RegionPixels` is the same with a gradient and without rounding.
+with whole numbers for pixels on both sides: no half-pixel shift, no antialiasing. `read_exact` is `warpPerspective` of
+OpenCV 4, which the client has, on 8-bit images to the grey level: positions rounded to 1/32 px, results to whole
+levels. (OpenCV 5's is up to 3 levels off.) `RegionPixels` is the same with a gradient and without rounding.
 
 Source: held against mediapipe 0.10.21's client; `mediapipe/calculators/tensor/image_to_tensor_converter_opencv.cc`.
 """

@@ -213,7 +213,7 @@ def _graph(data: bytes) -> Graph:
     inputs, outputs = (tuple(int(n) for n in subgraph.array(k, "<i4")) for k in (1, 2))
     if not inputs or not outputs:
         raise ValueError("the graph has no input or no output")
-    return Graph(tuple(operators), shapes, MappingProxyType(constants), inputs, outputs)
+    return Graph(tuple(operators), shapes, constants, inputs, outputs)
 
 
 def _operator_name(code: _Table) -> str:
@@ -227,7 +227,7 @@ def _options(name: str, table: _Table | None) -> Mapping[str, int]:
     found = {}
     for key, (number, code, missing) in _OPTIONS.get(name, {}).items():
         found[key] = missing if table is None else table.scalar(number, code, missing)
-    return MappingProxyType(found)
+    return found
 
 
 def _constant(tensor: _Table, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[Any]:
