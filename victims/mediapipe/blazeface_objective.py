@@ -48,15 +48,21 @@ class BlazeFaceObjective(_WindowObjective):
     With A the few anchors that saw the face best in the original (without originals: those whose centres are nearest
     to the box's), and distances in sizes of the target (`victims.boxes.box_distance`, mean distance of the points):
 
-        mean over A of box and point distance           each predicts the answer
-        + the weighted mean's box and point distance    whoever takes part now
-        + 0.25 · mean over A of hinge(2 - logit)        they fire
-        + 0.25 · hinge against rivals: candidates of the window that overlap the target by less than FRIEND are held
-          under logit -1, where they neither become a face of their own nor join the mean
+        d                                   of the weighted mean of whoever takes part now
+        + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
+        + l · (0.3 · mean d over A + 0.08 · mean hinge(2 - logit) over A)     all of A are drawn along while
+              l = the larger of hinge(2 - Σ w logit) / 2 and d / NEAR, at most 1 (1 where none takes part), is left
+        + 0.25 · hinge against rivals       candidates of the window that overlap the target by less than FRIEND are
+              held under logit -1, where they neither become a face of their own nor join the mean
+
+    What is asked of all fades, since in the original they neither all fire nor all fit (as in
+    `victims.retinaface.RetinaFaceObjective`), so that the loss can reach 0.
     """
 
     MARGIN = 2.0
     """A score of 0.88."""
+    NEAR = 0.1
+    """Distance of the mean under which what is asked of all anchors fades."""
     FRIEND = 0.5
     RIVAL = -1.0
     POINTS = 2.0
@@ -109,9 +115,13 @@ class BlazeFaceObjective(_WindowObjective):
         own_boxes = found.boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
         own_points = found.points.gather(1, chosen[..., None, None].expand(-1, -1, 6, 2))
         logits = found.logits.gather(1, chosen)
-        loss = self._distance(own_boxes, own_points, boxes[:, None], wanted[:, None]).mean(dim=1)
-        loss = loss + self._mean_now(found, boxes, wanted)
-        loss = loss + 0.25 * torch.relu(self.MARGIN - logits).mean(dim=1) + 0.25 * self._rivals(found, rows)
+        apart = self._distance(own_boxes, own_points, boxes[:, None], wanted[:, None])
+        now, some = self._mean_now(found, boxes, wanted)
+        short = torch.relu(self.MARGIN - (torch.softmax(logits, dim=1) * logits).sum(dim=1))
+        lack = torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0)
+        lack = torch.where(some, lack, 1.0)
+        loss = now + 0.25 * short + lack * 0.3 * apart.mean(dim=1)
+        loss = loss + lack * 0.08 * torch.relu(self.MARGIN - logits).mean(dim=1) + 0.25 * self._rivals(found, rows)
         error, output = self._decoded(found, rows)
         return Reading(loss, error.to(pixels), output.to(pixels))
 
@@ -122,8 +132,9 @@ class BlazeFaceObjective(_WindowObjective):
         known = torch.isfinite(wanted).all(dim=-1).all(dim=-1)
         return box_distance(boxes, targets.expand_as(boxes)) + self.POINTS * torch.where(known, strayed, 0.0)
 
-    def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> Tensor:
-        """(n,) distance of the weighted mean that reading takes; 0 where nothing fires over the target."""
+    def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) distance of the weighted mean that reading takes, 0 where nothing fires over the target, and (n,) bool:
+        whether something does."""
         with torch.no_grad():
             firing = torch.sigmoid(found.logits) >= self.victim.model.threshold
             near = firing & (iou_tensor(found.boxes, boxes[:, None].expand_as(found.boxes)) > OVERLAP)
@@ -135,7 +146,7 @@ class BlazeFaceObjective(_WindowObjective):
         weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
         mean = (weights[..., None] * found.boxes).sum(dim=1)
         points = (weights[..., None, None] * found.points).sum(dim=1)
-        return torch.where(some, self._distance(mean, points, boxes, wanted), 0.0)
+        return torch.where(some, self._distance(mean, points, boxes, wanted), 0.0), some
 
     def _rivals(self, found: Candidates, rows: Tensor) -> Tensor:
         boxes = found.boxes.detach()

@@ -54,6 +54,7 @@ class FaceMeshObjective(Objective):
     EYES = 0.1
     MOUTH = 0.1
     PRESENCE = 0.03
+    FINDER = 0.2
     PRESENCE_MARGIN = 3.0
     POINTS = 4.0
     """Weight of the mean over points."""
@@ -121,7 +122,7 @@ class FaceMeshObjective(Objective):
         if self._finder is not None:
             seen = self._finder.read(pixels, items)
             found = self._found[rows]
-            loss = loss + torch.where(found, seen.loss, 0.0)
+            loss = loss + self.FINDER * torch.where(found, seen.loss, 0.0)
             error = error.masked_fill(found & torch.isinf(seen.error), torch.inf)
         return Reading(loss.to(pixels.dtype), error.to(pixels.dtype), output.to(pixels.dtype), mesh)
 
