@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo docs test lint clean
+.PHONY: setup demo docs check test lint clean
 
 setup: .venv/.ready
 
@@ -11,6 +11,9 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.txt)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirement requirements.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	for name in retinaface mediapipe; do \
+	  $(BIN)/drsf weights pull $$name || echo "Going on without; 'drsf weights pull $$name' fetches these weights later."; \
+	done
 	touch $@
 
 demo: setup
@@ -26,8 +29,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# lint, types and the quick tests
+check: lint
+	$(BIN)/pytest --numprocesses 2 -m "not slow"
+
+# everything, with the share of lines that the tests run
 test: lint
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --cov --cov-report=term:skip-covered
 
 clean:
 	rm -rf .venv demo build dist

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import nms
 
+from victims import boxes as box_arithmetic
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window, load_strict
 from victims.boxes import box_distance, iou_tensor
 from victims.face import Array, Detections
 from victims.retinaface_networks import RetinaFaceNetwork, mobilenet_network, resnet50_network
 from weights import store
+from weights.loading import load_state_dict
 
 STEPS = (8, 16, 32)
 MIN_SIZES = ((16, 32), (64, 128), (256, 512))
@@ -75,7 +76,9 @@ def decode_points(points: Tensor, grid: Tensor) -> Tensor:
 
 def suppress(boxes: Tensor, scores: Tensor) -> Tensor:
     """Indices that upstream's greedy NMS keeps, best first; its areas count one pixel more to each side."""
-    return nms(boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0]), scores, OVERLAP)
+    larger = boxes.detach().cpu().numpy() + np.array([0.0, 0.0, 1.0, 1.0])
+    kept = box_arithmetic.suppress(larger, scores.detach().cpu().numpy(), OVERLAP)
+    return torch.from_numpy(kept).to(boxes.device)
 
 
 class RetinaFace(Detector):
@@ -379,5 +382,5 @@ def load_retinaface(name: str, override: Path | None = None, allow_unknown: bool
     build, file_name = _VARIANTS[name]
     resolved = store.resolve([file_name], override, allow_unknown)
     network = build()
-    load_strict(network, store.load_state_dict(resolved.path), str(resolved.path))
+    load_strict(network, load_state_dict(resolved.path), str(resolved.path))
     return RetinaFace(name, network, {resolved.path.name: resolved.sha256})

@@ -15,13 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.main import main
-from drsf_cli.resume import clear_leftovers, finished
+from drsf_cli.app import main
+from drsf_cli.batch.resume import clear_leftovers, finished
+from drsf_cli.media.demo_clip import make_demo_clip
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
+from weights.catalog import catalog
 from weights.errors import DrsfError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 ROOT = Path(__file__).resolve().parents[2]
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
@@ -54,7 +55,7 @@ def test_killed_in_the_middle_and_resumed(clips, undisturbed, tmp_path):
     """The outputs are those of the undisturbed run, byte for byte, and what was finished is not done again."""
     folder, after = tmp_path / "out", 5
     arguments = ["deid", str(clips), "-o", str(folder), *FLAGS, "--resume"]
-    command = [sys.executable, "-c", "from drsf_cli.main import main; main()", *arguments]
+    command = [sys.executable, "-c", "from drsf_cli.app import main; main()", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         until = time.monotonic() + 600
         while len(stamps(folder)) < after:
@@ -227,7 +228,7 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     shutil.copytree(clips / "b", folder)
     (folder / "a_text.mp4").write_text("not a video\n" * 50)
     make_demo_clip(folder / "m_fault.mp4", seconds=0.08, size=(160, 120), seed=5)
-    import drsf_cli.batch as batch
+    import drsf_cli.batch.run as batch
 
     real = batch.deidentify
 
@@ -287,8 +288,7 @@ def test_a_manifest_gives_each_file_its_options(clips, tmp_path):
     assert (two["settings"]["mask"], two["settings"]["codec"]) == ("pixelate_5", "ffv1")
 
 
-def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
+def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys):
     assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "-z", "eth-xgaze", *FLAGS]) == 5
     assert capsys.readouterr().err.count("error:") == 1
 

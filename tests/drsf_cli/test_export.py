@@ -9,19 +9,18 @@ import onnx
 import pytest
 from rich.console import Console
 
-from drsf_cli import main as cli
-from drsf_cli.export_victims import export_victims
-from drsf_cli.main import main
+from drsf_cli import app as cli
+from drsf_cli.app import main
+from drsf_cli.readers.export import export_victims
 from tests.drsf_cli.many import Steps
 from victims.registry import VICTIMS
 
 
 @pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     # not COLUMNS: a console keeps what that says when it is made
     monkeypatch.setattr(cli, "out", Console(width=400))
     monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
 
 
 def test_one_file_a_network_and_a_table_of_parity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
