@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.device import Device
+from victims.chains import CHAINS, find_chain
 
 OnNoFace = Literal["refuse", "solid", "copy"]
 
@@ -15,9 +16,14 @@ OnNoFace = Literal["refuse", "solid", "copy"]
 class VictimNames:
     """What is named on the command line: `NAME` or `NAME@FILE`."""
 
-    detector: str = "mtcnn"
-    aligner: str | None = "fan-compact"
-    gaze: str | None = "gaze-compact"
+    detector: str = CHAINS["default"].detector
+    aligner: str | None = CHAINS["default"].aligner
+    gaze: str | None = CHAINS["default"].gaze
+
+    @classmethod
+    def of_chain(cls, name: str) -> VictimNames:
+        """Those of a chain of `victims.chains`. Raises UsageError for an unknown one."""
+        return cls(*find_chain(name))
 
     def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
         """With what was typed: None leaves a name as it is, `none` leaves the victim out."""

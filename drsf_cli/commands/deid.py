@@ -22,6 +22,7 @@ from drsf_cli.commands.shared_options import (
     AllowUnknown,
     BatchSize,
     CameraOption,
+    ChainOption,
     Detector,
     DeviceOption,
     End,
@@ -69,9 +70,10 @@ def deid(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Ray workers.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = None,
-    detector: Detector = "mtcnn",
-    aligner: AlignerOption = "fan-compact",
-    gaze: Gaze = "gaze-compact",
+    chain: ChainOption = "default",
+    detector: Detector = None,
+    aligner: AlignerOption = None,
+    gaze: Gaze = None,
     attack: Annotated[
         str,
         typer.Option(
@@ -220,7 +222,7 @@ def deid(
     if on_no_face not in ("refuse", "solid", "copy"):
         raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
     settings = DeidSettings(
-        victims=VictimNames().replaced(detector, aligner, gaze),
+        victims=VictimNames.of_chain(chain).replaced(detector, aligner, gaze),
         attack=attack,
         attack_options=tuple(attack_opt or ()),
         mask=mask,

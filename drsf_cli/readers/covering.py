@@ -17,9 +17,11 @@ from victims import registry
 from victims.base import Detector, Image
 from victims.face import Detections
 from victims.track import CERTAIN_SCORE, merge_detections
-from weights.errors import WeightsError
+from weights.errors import UsageError, WeightsError
 
-COMPANIONS = ("mtcnn", "retinaface")
+LEADER = "mtcnn"
+"""Covers in the place of a detector that is not for covering; its weights are always here."""
+COMPANIONS = (LEADER, "retinaface")
 """Taken where their weights are here, unless detectors are named. ResNet-50's RetinaFace is too slow on a CPU."""
 
 
@@ -32,18 +34,23 @@ def load_companions(
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which is always one, through ONNX Runtime.
 
-    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Raises UsageError,
-    WeightsError.
+    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Where `own` is not for
+    covering, `LEADER` is the first in any case. Raises UsageError, WeightsError.
     """
+    wanted = tuple(names) or COMPANIONS
+    if not own.covers:
+        wanted = (LEADER, *wanted)
     found: list[Detector] = []
     known = [(own.name, own.weights)]
-    for name in names or COMPANIONS:
+    for name in wanted:
         try:
             one = registry.load_detector(name, allow_unknown)
         except WeightsError:
-            if names:
+            if names or name == LEADER:
                 raise
             continue
+        if not one.covers:
+            raise UsageError(f"--cover-detector {name}: it misses too many faces to cover by; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))
@@ -56,12 +63,24 @@ def see_all(
     """Of each image: what `own` reports, and what must be covered.
 
     What must be covered is what `own` reports, whose scores are lifted to `CERTAIN_SCORE`, and what it and the
-    companions see at their lower thresholds for covering; the companions' scores are kept below `CERTAIN_SCORE`.
+    companions see at their lower thresholds for covering; the companions' scores are kept below `CERTAIN_SCORE`. Where
+    `own` is not for covering, the first companion stands in its place, and what `own` reports is covered as what a
+    companion sees.
     """
+    if not own.covers:
+        reported = own.detect(images)
+        _, covering = see_all(companions[0], companions[1:], images)
+        return reported, [
+            merge_detections([found, _uncertain(seen)]) for found, seen in zip(covering, reported, strict=True)
+        ]
     reported, low = own.sweep(images, own.cover_threshold)
     certain = [Detections(found.boxes, np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
     others = [
-        [Detections(found.boxes, np.minimum(found.scores, CERTAIN_SCORE - 0.01)) for found in seen]
+        [_uncertain(found) for found in seen]
         for seen in (one.detect(images, one.cover_threshold) for one in companions)
     ]
     return reported, [merge_detections(seen) for seen in zip(certain, low, *others, strict=True)]
+
+
+def _uncertain(found: Detections) -> Detections:
+    return Detections(found.boxes, np.minimum(found.scores, CERTAIN_SCORE - 0.01))
