@@ -13,7 +13,7 @@ from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn
 from victims.registry import VICTIMS
 from victims.retinaface import load_retinaface
-from victims.track import cover_boxes, link
+from victims.track import CERTAIN_SCORE, cover_boxes, link
 from weights.errors import UsageError, WeightsError
 
 A, B = (10.0, 10.0, 50.0, 60.0), (200.0, 20.0, 240.0, 70.0)
@@ -69,6 +69,22 @@ def test_what_only_a_companion_sees_is_not_held_to_the_end() -> None:
     assert all(left)
     assert all(right[:29])  # the four frames and a second
     assert not any(right[29:])
+
+
+class Misses(Sees):
+    """Reads, and is not for covering."""
+
+    covers = False
+
+
+def test_a_detector_that_is_not_for_covering_gives_way_to_mtcnn() -> None:
+    assert [one.name for one in load_companions((), Misses())][0] == "mtcnn"
+    assert [one.name for one in load_companions(("mtcnn",), Misses())] == ["mtcnn"]
+    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE])
+    assert reported[0].boxes.tolist() == [list(A)]
+    scores = dict(zip([tuple(box) for box in covering.boxes], covering.scores, strict=True))
+    # both are covered; only what the detector for covering sees may be held to the ends of a clip
+    assert scores[B] >= CERTAIN_SCORE > scores[A]
 
 
 def test_below_every_threshold_nothing_is_covered() -> None:

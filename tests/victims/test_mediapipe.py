@@ -465,7 +465,7 @@ def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
     np.testing.assert_allclose(alone.loss, mesh.loss[1:].detach(), rtol=1e-4)
     # and landmarks of another aligner give the gaze by a mesh of its own
     other = stages[2].objective.read(pixels.detach(), [0, 1], mesh.output)
-    assert float(other.error[0]) < 2.0
+    assert float(other.error[0]) < 3.0
 
 
 def in_double(chain: Chain) -> Chain:
@@ -539,4 +539,4 @@ def test_repelling_makes_the_face_vanish(chain: Chain, scene: Scene) -> None:
         delta.requires_grad_()
         (gradient,) = torch.autograd.grad(objective.read((base + delta).clamp(0, 1), [0]).loss.sum(), delta)
         delta = (delta.detach() - 4 / 255 * gradient.sign()).clamp(-24 / 255, 24 / 255)
-    assert float(objective.read((base + delta).clamp(0, 1), [0]).error[0]) < 0.1
+    assert float(objective.read((base + delta).clamp(0, 1), [0]).error[0]) < 0.3
