@@ -246,10 +246,11 @@ class Embedder:
         covered = [target.covered for target in targets]
         windows = [window] * len(targets)
         boxes = np.stack([target.face.box for target in targets])
-        stages = [Stage("detector", self.chain.detector.objective(covered, windows, boxes), TOLERANCES["detector"])]
+        originals = [target.original for target in targets]
+        detect = self.chain.detector.objective_from_originals(covered, windows, boxes, originals)
+        stages = [Stage("detector", detect, TOLERANCES["detector"])]
         if self.chain.aligner is not None:
             landmarks = np.stack([_landmarks(target.face) for target in targets])
-            originals = [target.original for target in targets]
             objective = self.chain.aligner.objective(covered, windows, boxes, landmarks, originals)
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:

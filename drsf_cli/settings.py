@@ -35,6 +35,7 @@ from drsf_cli.limits import (
     whole,
 )
 from export.device import DEVICES, Device
+from victims.chains import CHAINS, find_chain
 from weights.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,15 +128,20 @@ def _whose(value: str) -> Whose:
 class VictimNames:
     """The victims of a run, each `NAME` or `NAME@FILE`. Raises UsageError for a name that its role does not have."""
 
-    detector: str = limited("mtcnn", _victim("detector"), "-d")
-    aligner: str | None = limited("fan-compact", optional(_victim("aligner")), "-a")
-    gaze: str | None = limited("gaze-compact", optional(_victim("gaze")), "-z")
+    detector: str = limited(CHAINS["default"].detector, _victim("detector"), "-d")
+    aligner: str | None = limited(CHAINS["default"].aligner, optional(_victim("aligner")), "-a")
+    gaze: str | None = limited(CHAINS["default"].gaze, optional(_victim("gaze")), "-z")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         restore(self, state)
+
+    @classmethod
+    def of_chain(cls, name: str) -> VictimNames:
+        """Those of a chain of `victims.chains`. Raises UsageError for an unknown one."""
+        return cls(*find_chain(name))
 
     def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
         """With what was typed: None leaves a name as it is, `none` leaves the victim out."""

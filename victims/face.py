@@ -34,6 +34,17 @@ class Detections:
         return np.tile(UPRIGHT, (len(self), 1)) if self.turns is None else self.turns
 
 
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What an aligner reads from the k faces of one frame."""
+
+    landmarks: Array
+    """(k, 68, 2) x, y; px of the frame; iBUG order."""
+    mesh: Array | None = None
+    """(k, n, 3) x, y, z; px of the frame, z towards the camera negative; every point of a victim that has more than
+    the 68, in its own order."""
+
+
 SURE = 0.9
 """Score from which a face is taken for one, as facenet-pytorch's `largest_over_threshold` has it."""
 
@@ -74,6 +85,8 @@ class Face:
     gaze_angle: Array | None = None
     """(2,) pitch, yaw in rad as the network says them, in normalised camera space; pitch > 0 looks up, yaw > 0
     looks to the left of the image."""
+    mesh: Array | None = None
+    """(n, 3) x, y, z px: every point of an aligner that has more than the 68; see `Alignment`."""
 
     @property
     def area(self) -> float:

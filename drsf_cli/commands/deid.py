@@ -23,6 +23,7 @@ from drsf_cli.commands.shared_options import (
     AllowUnknown,
     BatchSize,
     CameraOption,
+    ChainOption,
     Detector,
     DeviceOption,
     End,
@@ -81,9 +82,10 @@ def deid(
             rich_help_panel=FILE_PANEL,
         ),
     ] = "local",
-    detector: Detector = "mtcnn",
-    aligner: AlignerOption = "fan-compact",
-    gaze: Gaze = "gaze-compact",
+    chain: ChainOption = "default",
+    detector: Detector = None,
+    aligner: AlignerOption = None,
+    gaze: Gaze = None,
     attack: Annotated[
         str,
         typer.Option(
@@ -213,7 +215,7 @@ def deid(
     from drsf_cli.batch.run import make_folder, plan_batch
 
     settings = DeidSettings(
-        victims=VictimNames().replaced(detector, aligner, gaze),
+        victims=VictimNames.of_chain(chain).replaced(detector, aligner, gaze),
         attack=attack,
         mask=mask,
         eps=eps,

@@ -10,6 +10,7 @@ import typer
 from drsf_cli.commands import choices
 from drsf_cli.commands.config import RUN_PANEL
 from export.device import DEVICES, Device
+from victims.chains import CHAINS
 from weights.errors import UsageError
 
 VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = "Victims", "Attack", "Covering", "Input and output"
@@ -19,14 +20,20 @@ def _victim(short: str, flag: str, help_text: str, names: list[str]) -> Any:
     return typer.Option(short, flag, help=help_text, autocompletion=lambda: names, rich_help_panel=VICTIM_PANEL)
 
 
-Detector = Annotated[
+ChainOption = Annotated[
     str,
-    _victim("-d", "--detector", "mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.", choices.DETECTORS),
+    typer.Option(
+        "--chain",
+        help=f"Detector, aligner and gaze at once: {', '.join(CHAINS)}.",
+        autocompletion=lambda: list(CHAINS),
+        rich_help_panel=VICTIM_PANEL,
+    ),
 ]
-AlignerOption = Annotated[str, _victim("-a", "--aligner", "fan-compact, fan.", choices.ALIGNERS)]
-Gaze = Annotated[
-    str, _victim("-z", "--gaze", "gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.", choices.GAZE_ESTIMATORS)
+Detector = Annotated[
+    str | None, _victim("-d", "--detector", f"{', '.join(choices.DETECTORS)}; or NAME@FILE.", choices.DETECTORS)
 ]
+AlignerOption = Annotated[str | None, _victim("-a", "--aligner", f"{', '.join(choices.ALIGNERS)}.", choices.ALIGNERS)]
+Gaze = Annotated[str | None, _victim("-z", "--gaze", f"{', '.join(choices.GAZE_ESTIMATORS)}.", choices.GAZE_ESTIMATORS)]
 _SHOWN = "As of deid; default: the report's where one is read."
 ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
 ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; none.", choices.ALIGNERS)]

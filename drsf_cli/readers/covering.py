@@ -20,9 +20,11 @@ from victims import registry
 from victims.base import Detector, Image
 from victims.face import Detections
 from victims.track import CERTAIN_SCORE, merge_detections
-from weights.errors import WeightsError
+from weights.errors import UsageError, WeightsError
 
-COMPANIONS = ("mtcnn", "retinaface")
+LEADER = "mtcnn"
+"""Covers in the place of a detector that is not for covering; its weights are always here."""
+COMPANIONS = (LEADER, "retinaface")
 """Taken where their weights are here, unless detectors are named. ResNet-50's RetinaFace is too slow on a CPU."""
 
 
@@ -35,18 +37,23 @@ def load_companions(
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which is always one, through ONNX Runtime.
 
-    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Raises UsageError,
-    WeightsError.
+    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Where `own` is not for
+    covering, `LEADER` is the first in any case. Raises UsageError, WeightsError.
     """
+    wanted = tuple(names) or COMPANIONS
+    if not own.covers:
+        wanted = (LEADER, *wanted)
     found: list[Detector] = []
     known = [(own.name, own.weights)]
-    for name in names or COMPANIONS:
+    for name in wanted:
         try:
             one = registry.load_detector(name, allow_unknown)
         except WeightsError:
-            if names:
+            if names or name == LEADER:
                 raise
             continue
+        if not one.covers:
+            raise UsageError(f"--cover-detector {name}: it misses too many faces to cover by; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))
@@ -60,13 +67,21 @@ def see_all(
 
     What must be covered is what `own` reports, whose scores are lifted to `CERTAIN_SCORE`, and what it and the
     companions see at their lower thresholds for covering, `own` as it reads and all of them as they look around; the
-    companions' scores are kept below `CERTAIN_SCORE`.
+    companions' scores are kept below `CERTAIN_SCORE`. Where `own` is not for covering, the first companion stands in
+    its place, and what `own` reports is covered as what a companion sees.
     """
+    if not own.covers:
+        reported = own.detect(images)
+        _, covering = see_all(companions[0], companions[1:], images, around)
+        return reported, [
+            merge_detections([found, _uncertain(seen)]) for found, seen in zip(covering, reported, strict=True)
+        ]
     reported, low = own.sweep(images, own.cover_threshold)
     certain = [replace(found, scores=np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
-    others = [
-        [replace(found, scores=np.minimum(found.scores, CERTAIN_SCORE - 0.01)) for found in seen]
-        for seen in (around.detect(one, images) for one in companions)
-    ]
+    others = [[_uncertain(found) for found in seen] for seen in (around.detect(one, images) for one in companions)]
     seen = zip(certain, low, around.detect(own, images), *others, strict=True)
     return reported, [merge_detections(one) for one in seen]
+
+
+def _uncertain(found: Detections) -> Detections:
+    return replace(found, scores=np.minimum(found.scores, CERTAIN_SCORE - 0.01))

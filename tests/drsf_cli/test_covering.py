@@ -11,10 +11,11 @@ from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import load_companions, see_all
 from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
+from victims.mediapipe.blazeface import BlazeFace, load_blazeface
 from victims.mtcnn import load_mtcnn
 from victims.registry import VICTIMS
 from victims.retinaface import load_retinaface
-from victims.track import cover_boxes, link
+from victims.track import CERTAIN_SCORE, cover_boxes, link
 from weights.errors import UsageError, WeightsError
 
 A, B = (10.0, 10.0, 50.0, 60.0), (200.0, 20.0, 240.0, 70.0)
@@ -80,6 +81,22 @@ def test_what_only_a_companion_sees_is_not_held_to_the_end() -> None:
     assert not any(right[29:])
 
 
+class Misses(Sees):
+    """Reads, and is not for covering."""
+
+    covers = False
+
+
+def test_a_detector_that_is_not_for_covering_gives_way_to_mtcnn() -> None:
+    assert load_companions((), Misses())[0].name == "mtcnn"
+    assert [one.name for one in load_companions(("mtcnn",), Misses())] == ["mtcnn"]
+    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE])
+    assert reported[0].boxes.tolist() == [list(A)]
+    scores = dict(zip([tuple(box) for box in covering.boxes], covering.scores, strict=True))
+    # both are covered; only what the detector for covering sees may be held to the ends of a clip
+    assert scores[B] >= CERTAIN_SCORE > scores[A]
+
+
 def test_below_every_threshold_nothing_is_covered() -> None:
     assert not len(see_all(Sees((A, 0.2)), [Sees((B, 0.2))], [IMAGE], AROUND)[1][0])
 
@@ -89,7 +106,10 @@ def test_every_detector_covers_from_a_lower_score_than_it_reads() -> None:
 
     assert mtcnn.Mtcnn.cover_threshold < min(mtcnn.THRESHOLDS)
     assert retinaface.RetinaFace.cover_threshold < retinaface.THRESHOLD
-    assert {entry.load for entry in VICTIMS.values() if entry.role == "detector"} == {load_mtcnn, load_retinaface}
+    covering = {load_mtcnn, load_retinaface}
+    loaders = {entry.load for entry in VICTIMS.values() if entry.role == "detector"}
+    assert loaders == covering | {load_blazeface}
+    assert not BlazeFace.covers
 
 
 def test_companions_without_any_weights() -> None:
