@@ -131,6 +131,7 @@ def deid(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
             autocompletion=lambda: choices.CODECS,
+            hidden=True,
             rich_help_panel=FILE_PANEL,
         ),
     ] = DeidSettings.codec,
@@ -178,7 +179,7 @@ def deid(
     ] = DeidSettings.min_face,
     on_no_face: Annotated[
         str,
-        typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
+        typer.Option("--on-no-face", help="refuse, solid or copy.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = DeidSettings.on_no_face,
     repel: Annotated[
         list[str] | None,
