@@ -143,11 +143,11 @@ def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float
     if "opencv-matrix" in text or text.lstrip().startswith(("%YAML:", "<?xml", "{")):
         # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        matrix, distortion, other = (
-            storage.getNode(name).mat() for name in ("camera_matrix", "distortion_coefficients", "dist_coeffs")
-        )
-        sizes = (storage.getNode(name).real() for name in ("image_width", "image_height"))
-        return matrix, other if distortion is None else distortion, *sizes
+        distortion = storage.getNode("distortion_coefficients").mat()
+        if distortion is None:
+            distortion = storage.getNode("dist_coeffs").mat()
+        width, height = (float(storage.getNode(name).real()) for name in ("image_width", "image_height"))
+        return storage.getNode("camera_matrix").mat(), distortion, width, height
     document = yaml.safe_load(text)
     if not isinstance(document, Mapping):
         raise ValueError("it holds no names")
@@ -155,9 +155,9 @@ def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float
     if model not in ("plumb_bob", "rational_polynomial"):
         raise ValueError(f"its distortion_model {model} is none of plumb_bob and rational_polynomial")
     nodes = [document.get(name) for name in ("camera_matrix", "distortion_coefficients", "dist_coeffs")]
-    matrix, distortion, other = (None if node is None else _plain_matrix(node) for node in nodes)
+    matrix, plain, other = (None if node is None else _plain_matrix(node) for node in nodes)
     width, height = (float(document.get(name) or 0) for name in ("image_width", "image_height"))
-    return matrix, other if distortion is None else distortion, width, height
+    return matrix, other if plain is None else plain, width, height
 
 
 def _plain_matrix(node: object) -> np.ndarray:

@@ -204,7 +204,9 @@ class _Aac:
                     continue
                 at = frame.pts * frame.time_base - self._source.origin - shift
                 for part in line.resampler.resample(frame):
-                    samples, at = line.cut(part.to_ndarray(), at, None if end is None else end - shift)
+                    samples, at = line.cut(
+                        part.to_ndarray().astype(np.float32), at, None if end is None else end - shift
+                    )
                     if samples.size:
                         yield at, line, samples
                     at += Fraction(samples.shape[1], line.rate)
