@@ -140,23 +140,24 @@ class Camera:
 
 def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float, float]:
     """Matrix, distortion, image width and height of a calibration file; None or 0 where it names none."""
-    names = ("camera_matrix", "distortion_coefficients", "dist_coeffs")
     if "opencv-matrix" in text or text.lstrip().startswith(("%YAML:", "<?xml", "{")):
         # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        of_opencv = [storage.getNode(name).mat() for name in names]
-        width, height = (storage.getNode(name).real() for name in ("image_width", "image_height"))
-        return of_opencv[0], of_opencv[2] if of_opencv[1] is None else of_opencv[1], width, height
+        distortion = storage.getNode("distortion_coefficients").mat()
+        if distortion is None:
+            distortion = storage.getNode("dist_coeffs").mat()
+        width, height = (float(storage.getNode(name).real()) for name in ("image_width", "image_height"))
+        return storage.getNode("camera_matrix").mat(), distortion, width, height
     document = yaml.safe_load(text)
     if not isinstance(document, Mapping):
         raise ValueError("it holds no names")
     model = document.get("distortion_model", "plumb_bob")
     if model not in ("plumb_bob", "rational_polynomial"):
         raise ValueError(f"its distortion_model {model} is none of plumb_bob and rational_polynomial")
-    nodes = [document.get(name) for name in names]
-    matrix, distortion, other = (None if node is None else _plain_matrix(node) for node in nodes)
+    nodes = [document.get(name) for name in ("camera_matrix", "distortion_coefficients", "dist_coeffs")]
+    matrix, plain, other = (None if node is None else _plain_matrix(node) for node in nodes)
     width, height = (float(document.get(name) or 0) for name in ("image_width", "image_height"))
-    return matrix, other if distortion is None else distortion, width, height
+    return matrix, other if plain is None else plain, width, height
 
 
 def _plain_matrix(node: object) -> np.ndarray:

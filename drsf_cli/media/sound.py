@@ -205,7 +205,7 @@ class _Aac:
                 at = frame.pts * frame.time_base - self._source.origin - shift
                 for part in line.resampler.resample(frame):
                     samples, at = line.cut(
-                        part.to_ndarray().astype(np.float32, copy=False), at, None if end is None else end - shift
+                        part.to_ndarray().astype(np.float32), at, None if end is None else end - shift
                     )
                     if samples.size:
                         yield at, line, samples
