@@ -231,7 +231,7 @@ def test_a_smaller_picture_shows_every_face_that_matters(mtcnn: Mtcnn, tile: Ima
         for left, side in ((0, 92), (140, 140)):
             x1, y1, x2, y2 = np.array(face_of(turn)) * side / 240
             at = np.array([left + 280 * (turn % 2), 140 * (turn // 2)])
-            faces.append(at + [(x1 + x2) / 2, (y1 + y2) / 2])
+            faces.append(at + np.array([(x1 + x2) / 2, (y1 + y2) / 2]))
 
     def seen_by(around: Around) -> list[bool]:
         (seen,) = around.detect(mtcnn, [image])
