@@ -181,6 +181,7 @@ def main() -> int:
     if arguments.retinaface is not None:
         companions = [authorised(load_retinaface("retinaface", arguments.retinaface), "cpu", threads=1)]
     finders = finders_around([own, *companions], Around(DeidSettings.min_face))
+    finders.pop("lbp-cascade")  # slow, and what it alone sees is not certain
     good = True
     for name, stills, allowed in (
         ("turned", turned_stills(arguments.turned), 0.0),
@@ -196,6 +197,8 @@ def main() -> int:
             if share < COVERED:
                 opened += 1
                 print(f"  open: {still.what}: {share:.0%} covered", flush=True)
+            if count % 50 == 0:
+                print(f"  {count} {name}, {opened} open", flush=True)
             if count % arguments.audit_every == 0:
                 audited += 1
                 if not found_open(still, finders):
