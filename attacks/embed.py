@@ -249,8 +249,7 @@ class Embedder:
         stages = [Stage("detector", self.chain.detector.objective(covered, windows, boxes), TOLERANCES["detector"])]
         if self.chain.aligner is not None:
             landmarks = np.stack([_landmarks(target.face) for target in targets])
-            originals = [target.original for target in targets]
-            objective = self.chain.aligner.objective(covered, windows, boxes, landmarks, originals)
+            objective = self.chain.aligner.objective(covered, windows, boxes, landmarks)
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:
                 gaze = np.stack([target.face.gaze for target in targets if target.face.gaze is not None])

@@ -95,7 +95,7 @@ class Repeller:
         boxes = np.stack([frame.face.box for frame in frames])
         originals = [frame.original for frame in frames]
         own = np.concatenate(victim.align(originals, list(boxes[:, None])))
-        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, own, originals)
+        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, own)
 
     def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])

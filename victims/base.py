@@ -169,10 +169,8 @@ class Aligner(Victim):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
     ) -> Objective:
-        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `originals` are the
-        untouched frames, for victims whose target is an inner output (heatmaps)."""
+        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4)."""
 
 
 class GazeEstimator(Victim):
