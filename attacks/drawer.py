@@ -11,9 +11,10 @@ and so are perturbations. A *square* (4,) is the part of the frame that is drawn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -23,8 +24,7 @@ from torch.nn import functional
 from victims.base import Image, Window, load_strict
 from victims.face import Array, Face
 from victims.warp import crop_squares
-from weights.errors import WeightsError
-from weights.store import load_state_dict
+from weights.store import load_state_dict, resolve
 
 SIDE = 1.1
 """Side of the square, in (width + height) of the box: about two face heights, the head region."""
@@ -75,8 +75,9 @@ class Attributes:
 
     @classmethod
     def of(cls, face: Face) -> Attributes:
-        """The attributes of a face that was read."""
-        return cls(face.box, face.landmarks, face.gaze_angle)
+        """The attributes of a face that was read. Landmarks that fit no head have no gaze."""
+        angle = face.gaze_angle
+        return cls(face.box, face.landmarks, None if angle is None or not np.isfinite(angle).all() else angle)
 
 
 class _Convolution(nn.Module):
@@ -249,26 +250,33 @@ def placed(drawn: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -
     return torch.cat(results)
 
 
+DRAWERS: Mapping[str, str] = MappingProxyType(
+    {
+        "mtcnn": "drawer_mtcnn.safetensors",
+        "retinaface": "drawer_retinaface.safetensors",
+        "retinaface-resnet50": "drawer_retinaface.safetensors",
+    }
+)
+"""Detector -> file of the drawer of a chain with it. Of another detector it is MTCNN's that gives the start."""
+
+
+def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:
+    """The drawer nearest to a chain with the detector of this name, or that of the file `override` (refused if the
+    catalogue does not know it, unless `allow_unknown`). Raises WeightsError."""
+    found = resolve([DRAWERS.get(detector, DRAWERS["mtcnn"])], override, allow_unknown)
+    network = DrawerNet()
+    load_strict(network, load_state_dict(found.path), found.path.name)
+    return Drawer(network, {found.path.name: found.sha256})
+
+
 class Drawer:
     """Draws perturbations with a trained network, on `device`."""
 
-    def __init__(self, network: DrawerNet, name: str, weights: dict[str, str] | None = None) -> None:
+    def __init__(self, network: DrawerNet, weights: Mapping[str, str]) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.name = name
-        """Of its weight file."""
-        self.weights = dict(weights or {})
+        self.weights = dict(weights)
+        """File name -> sha256."""
         self.device = torch.device("cpu")
-
-    @classmethod
-    def load(cls, path: Path, sha256: str = "") -> Drawer:
-        """The drawer whose weights are in the safetensors file `path`. Raises WeightsError."""
-        try:
-            state = load_state_dict(path)
-        except OSError as error:
-            raise WeightsError(f"{path} cannot be read as a drawer's weights: {error.strerror or error}.") from error
-        network = DrawerNet()
-        load_strict(network, state, path.name)
-        return cls(network, path.name, {path.name: sha256} if sha256 else {})
 
     def to(self, device: torch.device | str) -> Drawer:
         """This drawer with its network on `device` (in place, returned)."""

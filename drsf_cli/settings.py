@@ -35,26 +35,22 @@ class DeidSettings:
     """Everything that decides what `deidentify` writes. Values are as typed on the command line."""
 
     victims: VictimNames = field(default_factory=VictimNames)
-    attack: str = "sgd"
+    attack: str | None = None
+    """The rule of the steps; None: DEFAULT_RULE, where there are any; `none`: nothing is embedded."""
     attack_options: tuple[str, ...] = ()
     """`key=value` of the step rule."""
     mask: str = "pixelate_5"
     eps: str = "24/255"
-    max_iter: int | None = None
-    """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int | None = None
-    """Limit of steps for every other frame; None: what 12 victim passes allow and at least 2; 6 for a lossless codec,
-    where more of them still help."""
-    robust: bool = False
-    """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
+    effort: str = "normal"
+    """How far what is drawn is corrected: `fast` not at all, `normal` by about a step a frame, `best` through the
+    encoder in the middle of the file (attacks/effort.py)."""
+    drawer: Path | None = None
+    """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = 60.0
-    """Seconds of the file's clock after which embedding starts from nothing again, so that what lies between can be
-    done by itself (drsf_cli/deid/segments.py). Nobody covers by segments."""
-    refine: int = 1
-    """How often frames that fall short in the written file may go back."""
-    batch_size: int = 1
-    """Frames that are worked on at once. Of more than one through a lossy codec, each is kept as it was best, while the
-    codec saw it beside other states of its neighbours."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by itself
+    (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    batch_size: int | None = None
+    """Frames that are worked on at once; None: the effort's own number."""
     codec: str = "h264"
     crf: int = 23
     preset: str = "medium"
@@ -97,5 +93,6 @@ class DeidSettings:
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     """Settings as JSON has them."""
     flat = asdict(settings)
-    flat["camera"] = None if settings.camera is None else str(settings.camera)
+    for name in ("camera", "drawer"):
+        flat[name] = None if flat[name] is None else str(flat[name])
     return flat

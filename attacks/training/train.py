@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from attacks.codec import DeliveryCodec, EncoderSettings, find_codec
-from attacks.drawer import DRAWN, EPS, DrawerNet, inputs_of, placed, square_of
+from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
 from attacks.embed import TOLERANCES
 from attacks.obscure import parse_obscuring
 from attacks.training.faces import ReadFaces, read_faces
@@ -273,7 +273,15 @@ class Training:
             own = np.arange(number, len(self.held), len(VALIDATION_HEIGHTS))
             for chosen in np.array_split(own, max(1, len(own) // 8)):
                 scene = make_scene(
-                    self.held, chosen, height, side, camera, parse_obscuring("pixelate_5"), self.chain.gaze, random, False
+                    self.held,
+                    chosen,
+                    height,
+                    side,
+                    camera,
+                    parse_obscuring("pixelate_5"),
+                    self.chain.gaze,
+                    random,
+                    False,
                 )
                 for name, values in evaluate(self.chain, network, scene, self.channel).items():
                     rows.setdefault(name, []).append(values)
@@ -396,9 +404,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
 
-    chain = load_chain(
-        options.detector, options.aligner, options.gaze, options.repel, options.allow_unknown_weights
-    )
+    chain = load_chain(options.detector, options.aligner, options.gaze, options.repel, options.allow_unknown_weights)
     folder = options.cache or options.output.parent
     key = f"{options.detector}_{options.aligner}_{options.gaze}".replace("/", "_").replace("@", "_")
     sets = [

@@ -1,8 +1,8 @@
 """`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
 
 The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
-would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (it starts
-cold, as each segment does), every other frame what a later one did.
+would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (models are
+loaded with it), every other frame what a later one did.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from attacks.effort import find_effort
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.deid.segments import parts_of
-from drsf_cli.deid.work import EMBED_STEP
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -29,7 +28,7 @@ from drsf_cli.settings import DeidSettings
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost ..."""
+"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost ..."""
 TRIAL_FRAMES = 4
 """... and at least this many frames, for a single warm one tells little."""
 
@@ -65,13 +64,13 @@ class Step:
     parts: int = 0
     ended: float = 0.0
 
-    def forecast(self, parts: float, starts: int = 1) -> float:
-        """Seconds that `parts` would take with so many cold starts."""
+    def forecast(self, parts: float) -> float:
+        """Seconds that `parts` would take."""
         if self.first is None:
             return self.ended
         after, count = self.first
         if self.parts > count:
-            return starts * after + max(0.0, parts - starts * count) * (self.ended - after) / (self.parts - count)
+            return after + max(0.0, parts - count) * (self.ended - after) / (self.parts - count)
         return max(self.ended, self.ended * parts / count)
 
 
@@ -102,13 +101,13 @@ class Stopwatch:
             self._current.ended = self.clock() - self._current.began
         self._current = None
 
-    def forecast(self, elapsed: float, tried: int, frames: int, segments: int) -> float:
-        """Seconds for `frames` in `segments`, of which `tried` frames of one took `elapsed`."""
+    def forecast(self, elapsed: float, tried: int, frames: int) -> float:
+        """Seconds for `frames`, of which `tried` took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             # the only step that does not grow with the clip
             parts = min(SAMPLES, frames) if title == SHOWN_STEP else step.parts * frames / tried
-            seconds += step.forecast(parts, segments if title == EMBED_STEP else 1)
+            seconds += step.forecast(parts)
         return seconds
 
 
@@ -120,7 +119,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
     frames = _frame_count(reader, settings)
-    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.batch_size)
+    most = max(TRIAL_FRAMES, TRIAL_GROUPS * (settings.batch_size or find_effort(settings.effort).batch))
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
     trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
@@ -155,7 +154,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
         height=reader.info.height,
         fps=float(reader.info.average_rate),
         tried=tried,
-        seconds=watch.forecast(elapsed, tried, frames, len(parts_of(reader, settings.segment))),
+        seconds=watch.forecast(elapsed, tried, frames),
         settings=settings,
         trial=document,
         notes=tuple(notes),

@@ -51,6 +51,7 @@ def audit(
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     plan = check(settings)
+    batch_size = settings.batch_size or plan.effort.batch
     observer = models.reader("onnx", camera)
     whole = settings.start is None and settings.end is None
     progress.begin("Planning what was obscured", info.frame_count if whole else None)
@@ -58,7 +59,7 @@ def audit(
         reader,
         observer,
         plan.whose,
-        settings.batch_size,
+        batch_size,
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),
         settings.segment,
@@ -82,7 +83,7 @@ def audit(
         repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in repelled},
         identity=identity,
         every=every,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         progress=progress,
     )
 

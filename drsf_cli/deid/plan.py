@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from attacks.budget import parse_eps
 from attacks.codec import find_codec
+from attacks.effort import Effort, find_effort
 from attacks.obscure import Obscuring, parse_obscuring, warning
 from attacks.perturb import AttackSettings
 from attacks.steps import find_method, parse_options
@@ -15,6 +16,9 @@ from drsf_cli.settings import DeidSettings
 from victims.track import parse_region
 from weights.errors import UsageError
 
+DEFAULT_RULE = "sgd"
+"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,6 +26,7 @@ class Plan:
 
     obscuring: Obscuring
     attack: AttackSettings | None
+    effort: Effort
     whose: Whose
     warnings: tuple[str, ...]
     """What is allowed and unwise, a sentence each."""
@@ -31,9 +36,6 @@ def check(settings: DeidSettings) -> Plan:
     """Parse what the settings say. Raises UsageError naming the flag."""
     for flag, value, low in (
         ("--batch-size", settings.batch_size, 1),
-        ("--max-iter", settings.max_iter, 1),
-        ("--warm-iter", settings.warm_iter, 0),
-        ("--refine", settings.refine, 0),
         ("--threads", settings.threads, 1),
     ):
         if value is not None and value < low:
@@ -53,15 +55,25 @@ def check(settings: DeidSettings) -> Plan:
         raise UsageError(f"--audit {settings.audit} is unknown; it takes file or full.")
     for region in settings.regions:
         parse_region(region)
-    attack = None
-    eps = parse_eps(settings.eps)
-    if settings.attack.strip().lower() != "none":
-        name, method = find_method(settings.attack)
-        options = parse_options(name, settings.attack_options)
-        attack = AttackSettings(name, eps, settings.max_iter or method.steps, options)
     obscuring = parse_obscuring(settings.mask)
     weak = warning(obscuring)
-    return Plan(obscuring, attack, _whose(settings.embed), () if weak is None else (weak,))
+    effort = find_effort(settings.effort)
+    return Plan(obscuring, _attack(settings, effort), effort, _whose(settings.embed), () if weak is None else (weak,))
+
+
+def _attack(settings: DeidSettings, effort: Effort) -> AttackSettings | None:
+    eps = parse_eps(settings.eps)
+    typed = settings.attack
+    if typed is not None and typed.strip().lower() == "none":
+        return None
+    name, _ = find_method(typed or DEFAULT_RULE)
+    options = parse_options(name, settings.attack_options)
+    if effort.steps == 0 and (typed is not None or settings.attack_options):
+        flag = "--attack" if typed is not None else "--attack-opt"
+        raise UsageError(f"{flag} goes with steps, and --effort {settings.effort} takes none; leave one of them out.")
+    return AttackSettings(
+        name, eps, effort.steps, options, extra=effort.extra, tries=effort.tries, behind=effort.behind
+    )
 
 
 def _whose(text: str) -> Whose:
