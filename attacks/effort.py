@@ -16,6 +16,8 @@ EffortName = Literal["fast", "normal", "best"]
 class Effort:
     """Steps of correction after the drawing, and how they are spent."""
 
+    aims: int
+    """How often a frame is drawn again for attributes off to the other side of what is read (attacks/aim.py)."""
     steps: int
     """Gradient steps of every frame that is not good enough as it is drawn."""
     extra: int
@@ -32,9 +34,9 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
-        "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
-        "normal": Effort(steps=1, extra=3, tries=2, behind=0.25, batch=8),
-        "best": Effort(steps=3, extra=6, tries=4, behind=0.4, batch=1, live=True),
+        "fast": Effort(aims=0, steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "normal": Effort(aims=2, steps=1, extra=3, tries=0, behind=0.25, batch=8),
+        "best": Effort(aims=2, steps=3, extra=3, tries=4, behind=0.4, batch=1, live=True),
     }
 )
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks.aim import aimed
 from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
 from attacks.drawer import Attributes, Drawer
@@ -124,7 +125,16 @@ class Embedder:
         drawn = self.drawer.draw([target.covered for target in targets], attributes, window).to(self.device)
         if self.settings.steps == 0:
             return _results(targets, window, budget, untried(budget, drawn))
-        outcome = perturb(budget, drawn, self.stages(targets, window), self.settings, self._channel(targets, window))
+        aims = dict(enumerate(attributes))
+
+        def redraw(items: list[int], read: Mapping[str, Tensor]) -> Tensor:
+            for row, item in enumerate(items):
+                aims[item] = aimed(aims[item], targets[item].face, read, row)
+            covered = [targets[item].covered for item in items]
+            return self.drawer.draw(covered, [aims[item] for item in items], window).to(self.device)
+
+        stages, channel = self.stages(targets, window), self._channel(targets, window)
+        outcome = perturb(budget, drawn, stages, self.settings, channel, redraw)
         return _results(targets, window, budget, outcome)
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:

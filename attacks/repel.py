@@ -3,8 +3,8 @@
 Embedding for one network revives its relatives. A repelled model is given an objective of its own, a hinge: while it
 reads more than it should its gradient is normalised and added like a victim's, and once it reads little enough it
 costs one look and no gradient. Detectors are made to see nothing (TOG's vanishing objective, arXiv 2004.04320);
-aligners and gaze estimators to read something far from what the authorised ones read in the original, from the crops that the
-*authorised* victims before them give: whoever holds those has the better crops.
+aligners and gaze estimators to read something far from what is embedded, from the crops that the *authorised* victims
+before them give: whoever holds those has the better crops.
 
 What is repelled is the models that were listed, as they were measured. Nothing follows for others.
 """

@@ -47,8 +47,8 @@ class DeidSettings:
     drawer: Path | None = None
     """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = 60.0
-    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by itself
-    (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
+    itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
     batch_size: int | None = None
     """Frames that are worked on at once; None: the effort's own number."""
     codec: str = "h264"

@@ -210,7 +210,8 @@ def _hidden(
 
 def _vector(own: Attributes, gaze: NormalizedGaze | None, camera: Camera) -> Array | None:
     """The gaze (3,) in the camera's frame; None where the landmarks fit no head."""
-    assert own.landmarks is not None and own.gaze_angle is not None
+    assert own.landmarks is not None
+    assert own.gaze_angle is not None
     if gaze is None:
         return np.array([0.0, 0.0, -1.0])
     views = gaze.views(own.landmarks, camera)

@@ -262,7 +262,7 @@ class Training:
 
     def validate(self) -> dict[str, float]:
         """What the chain reads from the people kept out, at CRF 23, a key frame."""
-        random = np.random.default_rng(0)
+        random, mosaic = np.random.default_rng(0), parse_obscuring("pixelate_5")
         network = DrawerNet()
         network.load_state_dict(self.average.state)
         network.eval()
@@ -272,17 +272,7 @@ class Training:
             camera = Camera.default(2 * side, side)
             own = np.arange(number, len(self.held), len(VALIDATION_HEIGHTS))
             for chosen in np.array_split(own, max(1, len(own) // 8)):
-                scene = make_scene(
-                    self.held,
-                    chosen,
-                    height,
-                    side,
-                    camera,
-                    parse_obscuring("pixelate_5"),
-                    self.chain.gaze,
-                    random,
-                    False,
-                )
+                scene = make_scene(self.held, chosen, height, side, camera, mosaic, self.chain.gaze, random, False)
                 for name, values in evaluate(self.chain, network, scene, self.channel).items():
                     rows.setdefault(name, []).append(values)
         joined = {name: np.concatenate(values) for name, values in rows.items()}

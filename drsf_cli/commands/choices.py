@@ -1,5 +1,5 @@
 """What completion offers for a flag. Written out here, so that a shell need not wait for torch to be imported; a test
-holds these names against the tables that decide (victims/registry.py, attacks/steps.py, attacks/effort.py, attacks/codec.py)."""
+holds these names against the tables that decide (victims/registry.py, attacks/steps.py, effort.py and codec.py)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _attack(settings: DeidSettings, effort: Effort) -> AttackSettings | None:
         flag = "--attack" if typed is not None else "--attack-opt"
         raise UsageError(f"{flag} goes with steps, and --effort {settings.effort} takes none; leave one of them out.")
     return AttackSettings(
-        name, eps, effort.steps, options, extra=effort.extra, tries=effort.tries, behind=effort.behind
+        name, eps, effort.steps, options, extra=effort.extra, aims=effort.aims, tries=effort.tries, behind=effort.behind
     )
 
 
