@@ -6,7 +6,6 @@ Pixels are float RGB in [0, 1]; perturbations have the same unit, so that eps = 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -40,10 +39,11 @@ def rounded(pixels: Tensor) -> Tensor:
 
 def parse_eps(text: str) -> float:
     """`16/255` or `0.06`: a number in (0, 1]. Raises UsageError otherwise."""
+    numerator, slash, denominator = text.partition("/")
     try:
-        value = float(Fraction(text.replace(" ", "")))
+        value = float(numerator) / (float(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         value = float("nan")
     if not 0.0 < value <= 1.0:
-        raise UsageError(f"--eps {text!r} is not a number above 0 and up to 1; write it as 16/255 or 0.06.")
+        raise UsageError(f"{text!r} is not a number above 0 and up to 1; write it as 16/255 or 0.06.")
     return value

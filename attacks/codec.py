@@ -42,6 +42,11 @@ _CAUSAL = ("bframes=0", "rc-lookahead=0", "sync-lookahead=0", "mbtree=0", "force
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
+CRF = (0, 51)
+"""Limits of x264's constant rate factor, best and worst."""
+FOCUS_QP = (-20, 0)
+"""Limits of what is added to the quantiser in focus, finest and none."""
+
 MPEG_RANGE, JPEG_RANGE = 1, 2  # AVCOL_RANGE_*: luma 16..235 and 0..255
 RGB_MATRIX, BT709, UNSPECIFIED, BT470BG, BT601 = 0, 1, 2, 5, 6
 
@@ -95,7 +100,7 @@ CODECS: dict[str, Codec] = {
 def find_codec(name: str) -> Codec:
     """The codec called `name`; UsageError names the valid ones."""
     if name not in CODECS:
-        raise UsageError(f"--codec {name} is unknown; it takes one of {', '.join(CODECS)}.")
+        raise UsageError(f"{name!r} is not a codec; it takes {', '.join(CODECS)}.")
     return CODECS[name]
 
 
@@ -144,12 +149,11 @@ class EncoderSettings:
     "added to the quantiser where frames are marked as in focus; below 0 is finer"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise UsageError(f"--crf {self.crf} is out of range; it takes 0 (best) to 51 (worst).")
-        if not -20 <= self.focus_qp <= 0:
-            raise UsageError(f"--head-qp {self.focus_qp} is out of range; it takes -20 (finest) to 0 (as the rest).")
+        for name, value, (low, high) in (("crf", self.crf, CRF), ("focus_qp", self.focus_qp, FOCUS_QP)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} {value} is out of range; it takes {low} to {high}")
         if self.preset not in PRESETS:
-            raise UsageError(f"The preset {self.preset} is unknown; it is one of {', '.join(PRESETS)}.")
+            raise ValueError(f"preset {self.preset} is unknown; it takes one of {', '.join(PRESETS)}")
 
     @property
     def planar_yuv(self) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
-
-from weights.errors import UsageError
+from typing import Literal
 
 EffortName = Literal["fast", "normal", "best"]
 
@@ -32,17 +30,10 @@ class Effort:
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
 
-EFFORTS: Mapping[str, Effort] = MappingProxyType(
+EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         "fast": Effort(aims=0, steps=0, extra=0, tries=0, behind=0.0, batch=8),
         "normal": Effort(aims=2, steps=1, extra=3, tries=0, behind=0.25, batch=8),
         "best": Effort(aims=2, steps=3, extra=3, tries=4, behind=0.4, batch=1, live=True),
     }
 )
-
-
-def find_effort(name: str) -> Effort:
-    """The effort called `name`. Raises UsageError with the valid names."""
-    if name not in EFFORTS:
-        raise UsageError(f"--effort {name} is unknown; it takes {', '.join(get_args(EffortName))}.")
-    return EFFORTS[name]

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import cv2
 import numpy as np
@@ -107,19 +108,19 @@ def parse_obscuring(spec: str) -> Obscuring:
             return Pixelate(number)
         if match[1] == "blur" and 1 <= number <= 100:
             return Blur(number)
-    raise UsageError(f"--mask {spec!r} is not an obscuring: use {VALID_FORMS}.")
+    raise UsageError(f"{spec!r} is not an obscuring: use {VALID_FORMS}.")
 
 
 def warning(obscuring: Obscuring) -> str | None:
     """Why this obscuring is too weak, in one sentence, or None."""
     if isinstance(obscuring, Pixelate) and obscuring.blocks > MAX_BLOCKS:
         return (
-            f"--mask {obscuring} is weak: networks re-identified 96 % of 40 people from mosaics of about 6 x 7 blocks "
+            f"{obscuring} is weak: networks re-identified 96 % of 40 people from mosaics of about 6 x 7 blocks "
             f"a face (McPherson 2016), so use at most pixelate_{MAX_BLOCKS}."
         )
     if isinstance(obscuring, Blur) and obscuring.percent < MIN_BLUR:
         return (
-            f"--mask {obscuring} is weak: below a sigma of {MIN_BLUR} % of the head a blur leaves more detail than "
+            f"{obscuring} is weak: below a sigma of {MIN_BLUR} % of the head a blur leaves more detail than "
             f"pixelate_{MAX_BLOCKS}, and retrained networks see through such blur (Hao 2019: 80 %), so use at least "
             f"blur_{MIN_BLUR}."
         )
@@ -201,6 +202,8 @@ def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> Im
                 hidden[y1:y2, x1:x2] = np.clip(np.rint(blurred), 0, 255).astype(np.uint8)
             case Solid():
                 hidden[y1:y2, x1:x2] = GREY
+            case _:
+                assert_never(obscuring)
     return hidden
 
 

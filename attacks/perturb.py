@@ -51,9 +51,9 @@ class Stage:
 class AttackSettings:
     """How perturbations are made."""
 
-    method: str = "mi-fgsm"
-    eps: float = 16 / 255
-    steps: int = 60
+    method: str
+    eps: float
+    steps: int
     options: Mapping[str, float] = field(default_factory=dict)
     """The step rule's own parameters; what is missing keeps the method's default."""
     smoothing: float = 3.0

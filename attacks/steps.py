@@ -220,7 +220,7 @@ class Method:
 
     rule: Callable[[int, int, Project, Mapping[str, float]], StepRule]
     options: Mapping[str, float]
-    """Defaults of the rule's own parameters; `--attack-opt` sets them."""
+    """Defaults of the rule's own parameters, which `--attack NAME:KEY=VALUE,...` sets."""
     source: str
     steps: int = 60
     """Default limit of steps of a cold start."""
@@ -270,7 +270,7 @@ def find_method(name: str) -> tuple[str, Method]:
     wanted = name.strip().lower().replace("_", "-")
     wanted = _ALIASES.get(wanted, wanted)
     if wanted not in METHODS:
-        raise UsageError(f"--attack {name} is unknown: use one of none, {', '.join(METHODS)}.")
+        raise UsageError(f"{name!r} is not a step rule; it takes none, {', '.join(METHODS)}.")
     return wanted, METHODS[wanted]
 
 
@@ -285,6 +285,6 @@ def parse_options(method: str, pairs: Sequence[str]) -> dict[str, float]:
             value = float("nan")
         if key not in options or not separator or not 0.0 <= value < float("inf"):
             valid = ", ".join(f"{name}={default:g}" for name, default in options.items())
-            raise UsageError(f"--attack-opt {pair}: {method} takes {valid}, each a number of 0 or more.")
+            raise UsageError(f"{pair!r} is not a parameter of {method}; it takes {valid}, each a number of 0 or more.")
         options[key] = value
     return options

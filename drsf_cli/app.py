@@ -17,7 +17,7 @@ import typer
 
 from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, viz, weights
 from drsf_cli.commands import eval as evaluate
-from drsf_cli.commands.output import err, out, print_error
+from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.versions import versions
 from export.waiting import wait_passively
 from weights.errors import DrsfError
@@ -47,19 +47,22 @@ STOPPED = 130
 
 @app.callback(invoke_without_command=False)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="DRSF_DEBUG", help="Show the traceback of an error.")
+    ] = False,
 ) -> None:
     if version:
         out.print(versions()["drsf"])
         raise typer.Exit
-    if debug:
-        os.environ["DRSF_DEBUG"] = "1"
+    context.ensure_object(ErrorStyle).debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, which the console script exits with."""
     wait_passively(os.environ)
+    style = ErrorStyle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
         # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
@@ -68,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.print(versions()["drsf"])
         return 0
     try:
-        code = app(args=arguments, prog_name="drsf", standalone_mode=False)
+        code = app(args=arguments, prog_name="drsf", standalone_mode=False, obj=style)
     except DrsfError as error:
-        if os.environ.get("DRSF_DEBUG"):
+        if style.debug:
             raise
         print_error(error)
         return error.exit_code
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except Exception as error:
-        if os.environ.get("DRSF_DEBUG"):
+        if style.debug:
             raise
         print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
         return DrsfError.exit_code

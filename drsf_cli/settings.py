@@ -1,23 +1,141 @@
-"""Everything that decides what a run writes."""
+"""Everything that decides what a run writes, checked when it is made.
+
+No settings object exists with a value that is not allowed: the command line, a TOML file, a manifest, Python,
+`dataclasses.replace` and a cluster's worker that unpickles one all go through `__post_init__`. What a text means
+(`mask`, `eps`, `attack`, `embed`, `regions`) is parsed here too, by the room below that it concerns.
+
+Those rooms import torch, so they are imported when a settings object is made: help and completion need not wait.
+"""
+
+# ruff: noqa: RUF009 - `limited` is a dataclass field
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from export.device import Device
+from attacks.effort import EFFORTS, Effort, EffortName
+from drsf_cli.limits import (
+    Check,
+    check_fields,
+    instance_of,
+    limited,
+    named,
+    number,
+    one_of,
+    optional,
+    path,
+    restore,
+    switch,
+    text,
+    texts,
+    whole,
+)
+from export.device import DEVICES, Device
+from weights.errors import UsageError
 
+if TYPE_CHECKING:
+    from attacks.obscure import Obscuring
+    from attacks.perturb import AttackSettings
+    from victims.base import Role
+    from victims.track import ManualRegion
+
+DEFAULT_RULE = "sgd"
+"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
+Audit = Literal["file", "full"]
+Whose = Literal["largest", "all"] | tuple[float, float]
+"""Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
+
+
+def _victim(role: Role) -> Check:
+    def check(value: str) -> None:
+        from victims.registry import resolve
+
+        resolve(value, role)
+
+    return text(f"the name of a {role}, NAME or NAME@FILE", check)
+
+
+def _mask(value: str) -> Obscuring:
+    from attacks.obscure import parse_obscuring
+
+    return parse_obscuring(value)
+
+
+def _eps(value: str) -> float:
+    from attacks.budget import parse_eps
+
+    return parse_eps(value)
+
+
+def _attack(value: str) -> tuple[str, dict[str, float]] | None:
+    """(method, its options) of `NAME` or `NAME:KEY=VALUE,...`; None for `none`."""
+    from attacks.steps import find_method, parse_options
+
+    name, colon, options = value.partition(":")
+    if name.strip().lower() == "none" and not colon:
+        return None
+    name, _ = find_method(name)
+    return name, parse_options(name, options.split(",") if colon else ())
+
+
+def _codec(value: object) -> None:
+    from attacks.codec import CODECS
+
+    one_of(*CODECS)(value)
+
+
+def _crf(value: object) -> None:
+    from attacks.codec import CRF
+
+    whole(*CRF, "best to worst")(value)
+
+
+def _head_qp(value: object) -> None:
+    from attacks.codec import FOCUS_QP
+
+    whole(*FOCUS_QP, "finest to as the rest")(value)
+
+
+def _region(value: str) -> ManualRegion:
+    from victims.track import parse_region
+
+    return parse_region(value)
+
+
+def _whose(value: str) -> Whose:
+    word = value.strip().lower()
+    if word == "largest":
+        return "largest"
+    if word == "all":
+        return "all"
+    try:
+        x, y = (float(part) for part in word.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise UsageError(f"{value!r} is not allowed; it takes largest, all or a point x,y in px.")
+    return x, y
 
 
 @dataclass(frozen=True)
 class VictimNames:
-    """What is named on the command line: `NAME` or `NAME@FILE`."""
+    """The victims of a run, each `NAME` or `NAME@FILE`. Raises UsageError for a name that its role does not have."""
 
-    detector: str = "mtcnn"
-    aligner: str | None = "fan-compact"
-    gaze: str | None = "gaze-compact"
+    detector: str = limited("mtcnn", _victim("detector"), "-d")
+    aligner: str | None = limited("fan-compact", optional(_victim("aligner")), "-a")
+    gaze: str | None = limited("gaze-compact", optional(_victim("gaze")), "-z")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
     def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
         """With what was typed: None leaves a name as it is, `none` leaves the victim out."""
@@ -32,62 +150,139 @@ class VictimNames:
 
 @dataclass(frozen=True)
 class DeidSettings:
-    """Everything that decides what `deidentify` writes. Values are as typed on the command line."""
+    """Everything that decides what `deidentify` writes. Values are as typed on the command line.
 
-    victims: VictimNames = field(default_factory=VictimNames)
-    attack: str | None = None
-    """The rule of the steps; None: DEFAULT_RULE, where there are any; `none`: nothing is embedded."""
-    attack_options: tuple[str, ...] = ()
-    """`key=value` of the step rule."""
-    mask: str = "pixelate_5"
-    eps: str = "24/255"
-    effort: str = "normal"
+    Raises UsageError, which names the field and what it takes, for any value that is not allowed.
+    """
+
+    victims: VictimNames = limited(None, instance_of(VictimNames), factory=VictimNames)
+    attack: str | None = limited(
+        None, optional(text("none or a step rule, NAME or NAME:KEY=VALUE,...", _attack)), "--attack"
+    )
+    """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`; None: DEFAULT_RULE, where
+    the effort takes steps."""
+    mask: str = limited("pixelate_5", text("pixelate_N, blur_N or solid", _mask), "--mask")
+    eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
+    """Largest change of a pixel, of 1."""
+    effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")
     """How far what is drawn is corrected: `fast` not at all, `normal` by about a step a frame, `best` through the
     encoder in the middle of the file (attacks/effort.py)."""
-    drawer: Path | None = None
+    drawer: Path | None = limited(None, optional(path), "--drawer")
     """Weights of the drawer; None: those bundled for the detector, or the nearest."""
-    segment: float = 60.0
+    segment: float = limited(60.0, number(0, "seconds", above=True))
     """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
     itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
-    batch_size: int | None = None
+    batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
     """Frames that are worked on at once; None: the effort's own number."""
-    codec: str = "h264"
-    crf: int = 23
-    preset: str = "medium"
-    head_qp: int = -4
+    codec: str = limited("h264", _codec, "--codec")
+    crf: int = limited(23, _crf, "--crf")
+    head_qp: int = limited(-4, _head_qp)
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
-    keep_audio: bool = False
-    start: float | None = None
-    end: float | None = None
-    camera: Path | None = None
-    device: Device = "auto"
-    threads: int | None = None
-    """Cores that torch computes on; None: as many as it takes by itself. Sums are split among them, so an attack ends
-    elsewhere with another number; what is read through ONNX Runtime does not depend on it."""
-    allow_unknown_weights: bool = False
-    max_gap: float = 1.0
+    keep_audio: bool = limited(False, switch, "--keep-audio")
+    start: float | None = limited(None, optional(number(0, "seconds")), "--start")
+    end: float | None = limited(None, optional(number(0, "seconds", above=True)), "--end")
+    """Frames with start <= time < end are read; seconds of the file's clock."""
+    camera: Path | None = limited(None, optional(path), "--camera")
+    device: Device = limited("auto", one_of(*DEVICES), "--device")
+    threads: int | None = limited(None, optional(whole(1)), "--threads")
+    """Cores that networks compute on; None: as many as they take by themselves. ONNX Runtime's sessions are opened
+    with it. The threads of torch belong to the process: the command and a cluster's workers set them, `deidentify`
+    does not. Sums are split among them, so an attack ends elsewhere with another number."""
+    allow_unknown_weights: bool = limited(False, switch, "--allow-unknown-weights")
+    max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
-    on_no_face: OnNoFace = "refuse"
-    regions: tuple[str, ...] = ()
+    on_no_face: OnNoFace = limited("refuse", one_of("refuse", "solid", "copy"), "--on-no-face")
+    regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
-    cover_detectors: tuple[str, ...] = ()
+    cover_detectors: tuple[str, ...] = limited(
+        (), texts("the name of a detector", _victim("detector")), "--cover-detector"
+    )
     """Detectors that cover beside the one embedded for; none named: those at hand."""
-    embed: str = "largest"
+    embed: str = limited("largest", text("largest, all or a point x,y in px", _whose), "--embed")
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
     the face nearest to that point; or `all` that are seen for long enough."""
-    keep_failed: bool = False
+    keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit; its report says so."""
-    max_error: float | None = None
+    max_error: float | None = limited(None, optional(number(0, above=True)), "--max-error")
     """Fail when a frame's recovered error is over this many times its tolerance."""
-    overwrite: bool = False
-    html: bool = False
+    overwrite: bool = limited(False, switch, "--overwrite")
+    html: bool = limited(False, switch, "--html")
     """Write the page of the report, too."""
-    repel: tuple[str, ...] = ("all",)
+    repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
     default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
-    audit: str = "file"
+    audit: Audit = limited("file", one_of("file", "full"), "--audit")
     """`file`: of the written file; `full`: of what others can read as well."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
+            with named(self, "attack"):
+                raise UsageError(
+                    f"{self.attack!r} is a rule of steps, and effort {self.effort} takes none; leave it out."
+                )
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            with named(self, "end"):
+                raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
+
+    # -- what the texts mean ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def obscuring(self) -> Obscuring:
+        """What hides a head."""
+        return _mask(self.mask)
+
+    @cached_property
+    def whose(self) -> Whose:
+        """Whose attributes are embedded."""
+        return _whose(self.embed)
+
+    @cached_property
+    def manual_regions(self) -> list[ManualRegion]:
+        """What to cover beside heads."""
+        return [_region(one) for one in self.regions]
+
+    @cached_property
+    def attack_settings(self) -> AttackSettings | None:
+        """How perturbations are made; None where nothing is embedded."""
+        from attacks.perturb import AttackSettings
+
+        chosen, effort = _attack(self.attack or DEFAULT_RULE), self.effort_settings
+        if chosen is None:
+            return None
+        name, options = chosen
+        return AttackSettings(
+            name,
+            _eps(self.eps),
+            effort.steps,
+            options,
+            extra=effort.extra,
+            aims=effort.aims,
+            tries=effort.tries,
+            behind=effort.behind,
+        )
+
+    @property
+    def effort_settings(self) -> Effort:
+        """How much work goes into a frame."""
+        return EFFORTS[self.effort]
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames that are worked on together."""
+        return self.batch_size or self.effort_settings.batch
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed and unwise, a sentence each."""
+        from attacks.obscure import warning
+
+        weak = warning(self.obscuring)
+        return () if weak is None else (f"mask (--mask): {weak}",)
 
 
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
@@ -96,3 +291,19 @@ def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     for name in ("camera", "drawer"):
         flat[name] = None if flat[name] is None else str(flat[name])
     return flat
+
+
+def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
+    """What `settings_to_dict` wrote, from JSON; settings of other versions of drsf are left out. Raises UsageError for
+    a value that is not allowed."""
+    known = {one.name for one in fields(DeidSettings)}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known
+    }
+    if isinstance(given.get("victims"), Mapping):
+        roles = {one.name for one in fields(VictimNames)}
+        given["victims"] = VictimNames(**{role: name for role, name in given["victims"].items() if role in roles})
+    for name in ("camera", "drawer"):
+        if isinstance(given.get(name), str):
+            given[name] = Path(given[name])
+    return DeidSettings(**given)

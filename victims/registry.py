@@ -36,8 +36,6 @@ VICTIMS: dict[str, Entry] = {
     "eth-xgaze": Entry("gaze", load_gaze, ("ethxgaze", "eth_xgaze", "xgaze")),
 }
 
-FLAGS: dict[Role, str] = {"detector": "-d", "aligner": "-a", "gaze": "-z"}
-
 
 def names(role: Role) -> list[str]:
     """Valid names of a role."""
@@ -54,11 +52,12 @@ def resolve(text: str, role: Role) -> tuple[str, Path | None]:
     for name, entry in VICTIMS.items():
         if wanted == name or wanted in entry.aliases:
             if entry.role != role:
+                article = "an" if entry.role == "aligner" else "a"
                 raise UsageError(
-                    f"{FLAGS[role]} {typed}: that goes with {FLAGS[entry.role]}; use one of {', '.join(names(role))}."
+                    f"{typed!r} is {article} {entry.role} model, not {role}; use one of {', '.join(names(role))}."
                 )
             return name, Path(file) if file else None
-    raise UsageError(f"{FLAGS[role]} {typed} is unknown: use one of {', '.join(names(role))}.")
+    raise UsageError(f"{typed!r} is not a known {role}; use one of {', '.join(names(role))}.")
 
 
 def role_of(text: str) -> Role | None:

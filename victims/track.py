@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -112,14 +111,16 @@ def parse_region(text: str) -> ManualRegion:
     corners = rf"({number}),({number}),({number}),({number})"
     match = re.fullmatch(rf"{corners}(?:@({number})?-({number})?)?", re.sub(r"\s", "", text))
     if match is None:
-        raise UsageError(f"--region {text!r} is not of the form x1,y1,x2,y2 or x1,y1,x2,y2@start-end (px and seconds).")
+        raise UsageError(f"{text!r} is not of the form x1,y1,x2,y2 or x1,y1,x2,y2@start-end (px and seconds).")
     box = np.array([float(v) for v in match.groups()[:4]])
     start = float(match[5]) if match[5] else 0.0
     end = float(match[6]) if match[6] else math.inf
+    if not np.isfinite(box).all():
+        raise UsageError(f"{text!r} has a number that is too large: give px of the frame.")
     if box[0] >= box[2] or box[1] >= box[3]:
-        raise UsageError(f"--region {text!r} is empty: x1 must be below x2 and y1 below y2.")
+        raise UsageError(f"{text!r} is empty: x1 must be below x2 and y1 below y2.")
     if start > end:
-        raise UsageError(f"--region {text!r} ends before it starts: give @start-end in seconds.")
+        raise UsageError(f"{text!r} ends before it starts: give @start-end in seconds.")
     return ManualRegion(box, start, end)
 
 
@@ -245,19 +246,6 @@ def add_regions(
         [*frame, *(box for box, region in zip(drawn, regions, strict=True) if region.start <= time <= region.end)]
         for frame, time in zip(covers, times, strict=True)
     ]
-
-
-def main_track(tracks: Sequence[Track]) -> Track | None:
-    """The track that is the largest face in most frames: the driver, in a driver-facing clip."""
-    best: dict[int, tuple[float, int]] = {}
-    for position, track in enumerate(tracks):
-        for index, box in track.boxes.items():
-            area = float((box[2] - box[0]) * (box[3] - box[1]))
-            best[index] = max(best.get(index, (-1.0, 0)), (area, position))
-    if not best:
-        return None
-    votes = Counter(position for _, position in best.values())
-    return tracks[max(votes, key=lambda position: (votes[position], -position))]
 
 
 def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, max_gap_s: float) -> Array:

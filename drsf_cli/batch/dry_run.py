@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attacks.effort import find_effort
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
@@ -119,7 +118,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
     frames = _frame_count(reader, settings)
-    most = max(TRIAL_FRAMES, TRIAL_GROUPS * (settings.batch_size or find_effort(settings.effort).batch))
+    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.frames_at_once)
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
     trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)

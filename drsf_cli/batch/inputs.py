@@ -61,12 +61,6 @@ def expand(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Input]
     return list(once.values())
 
 
-def is_searched(folder: Path) -> bool:
-    """Whether a folder is more than one image sequence."""
-    found = list(_walk(folder, None))
-    return not (len(found) == 1 and found[0] == folder)
-
-
 def _matches(pattern: Path, leave_out: Path | None) -> list[Input]:
     fixed = Path(*_fixed_parts(pattern))
     names = glob.glob(str(pattern), recursive=True)

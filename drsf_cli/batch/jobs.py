@@ -23,7 +23,11 @@ class Job:
     source: Path
     output: Path
     settings: DeidSettings
-    report: Path
+
+    @property
+    def report(self) -> Path:
+        """Where the report goes: beside the output."""
+        return report_path(self.output)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -49,19 +53,17 @@ def default_name(source: Path, codec: str) -> str:
     return source.stem + SUFFIX + (".png" if is_image(source) else video_suffix(codec))
 
 
-def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, report: Path | None = None) -> list[Job]:
+def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool) -> list[Job]:
     """One job for each input. `output` is a folder below which the inputs' places are mirrored; unless there are
     `several` it may be a file. Without it outputs lie beside their inputs.
 
-    No folder is made. Raises UsageError where two jobs would write the same name, where a searched folder has no
-    folder to go to, and for a `report` that several jobs would share.
+    No folder is made. Raises UsageError where two jobs would write the same name, and where a searched folder has no
+    folder to go to.
     """
     if output is None and any(one.input.searched or one.output is not None for one in wishes):
         raise UsageError("-o DIR is needed where folders are searched or a manifest is read; name a folder.")
     if several and output is not None and output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file, and there are several inputs; name a folder.")
-    if several and report is not None:
-        raise UsageError("--report names one file, and there are several inputs; leave it out.")
     jobs = []
     for one in wishes:
         source, codec = one.input.source, one.settings.codec
@@ -73,7 +75,7 @@ def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, report
             target = output / one.input.place.parent / default_name(source, codec)
         else:
             target = output
-        jobs.append(Job(source, target, one.settings, report or report_path(target)))
+        jobs.append(Job(source, target, one.settings))
     _refuse_twice(jobs)
     return jobs
 

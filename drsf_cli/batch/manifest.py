@@ -8,8 +8,8 @@ given several times take a list in JSON, and values separated by `;` in CSV.
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import dataclasses
 import json
 import types
 import typing
@@ -20,17 +20,14 @@ from typing import Any
 
 from drsf_cli.batch.inputs import expand
 from drsf_cli.batch.jobs import Wish
-from drsf_cli.deid.plan import check
+from drsf_cli.limits import flags
 from drsf_cli.settings import DeidSettings
 from victims.base import Role
-from victims.registry import resolve
 from weights.errors import InputError, UsageError
 
 _ROLES: tuple[Role, ...] = ("detector", "aligner", "gaze")
 _ONE_FOR_ALL = ("victims", "device", "threads", "allow_unknown_weights", "overwrite")
 """Fields of the settings that a row cannot choose; the victims are chosen by role."""
-_FIELDS = {"attack_opt": "attack_options", "region": "regions"}
-"""Options that are not named as their field is."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Row:
     input: str
     output: str | None
     options: Mapping[str, Any]
-    """Field or role -> value, of the right type."""
+    """Field or role -> value."""
     where: str
     """File and line, for errors."""
 
@@ -112,7 +109,7 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
             own[name] = value.strip()
         else:
             field = _field(where, name)
-            options[field] = _value(where, name, value, _HINTS[field])
+            options[field] = _value(value, _HINTS.get(field, str))
     if not own["input"]:
         raise UsageError(f"{where}: input is missing; name a file, a glob or a folder.")
     output = own["output"]
@@ -121,70 +118,57 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
     return Row(own["input"], output, options, where)
 
 
-def _hints() -> dict[str, Any]:
-    hints = typing.get_type_hints(DeidSettings)
-    chosen = {field.name: hints[field.name] for field in dataclasses.fields(DeidSettings)}
-    return {name: hint for name, hint in chosen.items() if name not in _ONE_FOR_ALL} | dict.fromkeys(_ROLES, str)
+def _columns() -> dict[str, str]:
+    """Column, with underscores -> field or role."""
+    own = {field: flag for field, flag in flags(DeidSettings).items() if flag is not None and field not in _ONE_FOR_ALL}
+    return {flag.removeprefix("--").replace("-", "_"): field for field, flag in own.items()} | {r: r for r in _ROLES}
 
 
-_HINTS = _hints()
+_COLUMNS = _columns()
+_HINTS = typing.get_type_hints(DeidSettings)
 
 
 def _field(where: str, name: str) -> str:
-    field = name.strip().removeprefix("--").replace("-", "_")
-    field = _FIELDS.get(field, field)
-    if field not in _HINTS:
-        spelled = {field: option for option, field in _FIELDS.items()}
-        known = sorted(spelled.get(known, known).replace("_", "-") for known in _HINTS)
-        raise UsageError(f"{where}: column {name!r} is unknown; there are input, output, {', '.join(known)}.")
-    return field
+    column = name.strip().removeprefix("--").replace("-", "_")
+    if column not in _COLUMNS:
+        known = ", ".join(sorted(column.replace("_", "-") for column in _COLUMNS))
+        raise UsageError(f"{where}: column {name!r} is unknown; there are input, output, {known}.")
+    return _COLUMNS[column]
 
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def _value(where: str, name: str, value: Any, hint: Any) -> Any:
-    """`value`, text of a cell or JSON, as the type of its field."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+def _value(value: Any, hint: Any) -> Any:
+    """`value` as the type of its field where it is a text that says one, else as it is: the settings then say what is
+    wrong with it."""
+    if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise UsageError(f"{where}: {name} {value} is unknown; it takes {', '.join(typing.get_args(hint))}.")
     if typing.get_origin(hint) is tuple:
         parts = value.split(";") if isinstance(value, str) else value
         if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
-    elif hint is bool:
-        word = _WORDS.get(str(value).strip().lower())
-        if word is not None:
-            return word
-    elif isinstance(value, str) or (hint in (int, float) and type(value) in (int, float)):
-        try:
-            converted = hint(value.strip() if isinstance(value, str) else value)
-        except ValueError:
-            pass
-        else:
-            if isinstance(value, str) or converted == value:
-                return converted
-    raise UsageError(f"{where}: {name} cannot be {value!r}; see drsf deid --help for what it takes.")
+        return value
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    if hint is bool:
+        return _WORDS.get(value.lower(), value)
+    if hint in (int, float):
+        with contextlib.suppress(ValueError):
+            return hint(value)
+    return value
 
 
 def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
     options = dict(row.options)
-    victims: dict[Role, Any] = {}
-    for role in _ROLES:
-        if role in options:
-            text = options.pop(role).strip()
-            victims[role] = None if role != "detector" and text.lower() == "none" else text
-    if "camera" in options:
+    roles = {role: options.pop(role) for role in _ROLES if role in options}
+    for role, name in roles.items():
+        if role != "detector" and isinstance(name, str) and name.lower() == "none":
+            roles[role] = None
+    if isinstance(options.get("camera"), str):
         options["camera"] = home / options["camera"]
-    settings = replace(base, victims=replace(base.victims, **victims), **options)
     try:
-        check(settings)
-        for role, text in victims.items():
-            if text is not None:
-                resolve(text, role)
+        return replace(base, victims=replace(base.victims, **roles), **options)
     except UsageError as error:
         raise UsageError(f"{row.where}: {error}") from error
-    return settings

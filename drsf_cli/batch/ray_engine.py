@@ -48,7 +48,7 @@ class RayEngine:
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise UsageError(f"--workers {workers} is too small; it takes 1 or more.")
+            raise UsageError(f"--engine ray:{workers} has too few workers; it takes 1 or more.")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         try:
             import ray  # noqa: F401
@@ -90,7 +90,7 @@ class RayEngine:
             else:
                 ray.init(self._address, **quiet)
         except Exception as error:  # where a node does not start in 30 s, Ray raises just that
-            where = "here" if self._address is None else f"at --address {self._address}"
+            where = "here" if self._address is None else f"at {self._address} (--engine ray@HOST:PORT)"
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise UsageError(f"no Ray cluster can be used {where} ({reason}); see ray status there.") from error
 
@@ -111,7 +111,7 @@ class _Pool:
             raise UsageError(f"no node of the Ray cluster has {self._threads} cores; give fewer --threads.")
         if workers is not None and workers > room:
             raise UsageError(
-                f"--workers {workers} of {self._threads} threads have no room on the Ray cluster, which takes {room}; "
+                f"--engine ray:{workers} has no room on the cluster, which takes {room} of {self._threads} threads; "
                 "give fewer, or fewer --threads."
             )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

@@ -139,7 +139,7 @@ class Task:
 def _lost(task: Task, error: Exception) -> Result:
     message = (
         f"{task.job.source}: its worker was lost {task.attempt} times ({first_line(error)}); it may be short of "
-        "memory, so run it again with --resume and fewer --workers."
+        "memory, so run it again with --resume and fewer workers (--engine ray:N)."
     )
     return Result(task.job, "failed", error=message, exit_code=DrsfError.exit_code, attempts=task.attempt)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from drsf_cli.batch.jobs import Job
-from drsf_cli.deid.plan import check
 from drsf_cli.media.atomic import leftovers
 from drsf_cli.media.files import digest, page_path
 from drsf_cli.readers.outsiders import split_names
@@ -92,7 +91,7 @@ def _own_files(document: Mapping[str, Any], settings: DeidSettings) -> Iterator[
     victims, typed = document["victims"], settings.victims
     roles: dict[Role, str | None] = {"detector": typed.detector, "aligner": typed.aligner, "gaze": typed.gaze}
     used = [(text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims]
-    if check(settings).attack is not None:  # else nothing is repelled
+    if settings.attack_settings is not None:  # else nothing is repelled
         used += [(text, [document["repelled"].get(text)]) for text in split_names(settings.repel)]
     used += [(text, document["covering"]["detectors"]) for text in settings.cover_detectors]
     for text, models in used:

@@ -191,7 +191,6 @@ def plan_batch(
     *,
     output: Path | None = None,
     manifest: Path | None = None,
-    report: Path | None = None,
     shard: Shard | None = None,
 ) -> Batch:
     """The jobs that inputs and a manifest stand for, or this shard of them. Nothing is read but names, and nothing
@@ -202,7 +201,7 @@ def plan_batch(
     if not wishes:
         raise UsageError("there is no input; name files or folders, or a --manifest.")
     several = len(wishes) > 1 or wishes[0].input.searched or manifest is not None or shard is not None
-    jobs = plan_jobs(wishes, output, several, report)
+    jobs = plan_jobs(wishes, output, several)
     return Batch(
         jobs if shard is None else shard.of(jobs),
         several,

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import ConfigOption, HelpAllOption
+from drsf_cli.commands.output import refuse_existing
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AllowUnknown,
@@ -26,7 +27,7 @@ from drsf_cli.commands.shared_options import (
     known_device,
 )
 from drsf_cli.settings import DeidSettings
-from weights.errors import OutputError, UsageError
+from weights.errors import UsageError
 from weights.files import write_atomically
 
 EPILOG = examples(
@@ -102,8 +103,8 @@ def audit(
         raise UsageError(f"--every {every} is too small; it takes 1 or more.")
     if not 0 < far < 1:
         raise UsageError(f"--far {far:g} is no rate; give a number between 0 and 1.")
-    if json_file is not None and json_file.exists() and not overwrite:
-        raise OutputError(f"{json_file} exists already; give --overwrite or another name.")
+    if json_file is not None:
+        refuse_existing(json_file, overwrite)
     known = read_run(original, deid, report) or Run(DeidSettings())
     names = known.settings.victims.replaced(detector, aligner, gaze)
     settings = replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -35,10 +34,11 @@ class RichProgress:
 
 
 class FileBars:
-    """A bar for the inputs, and one for each worker; a line for each input that has ended."""
+    """A bar for the inputs, and one for each worker; a line for each input that has ended. `traces`: with the traceback
+    of an error that is a fault."""
 
-    def __init__(self, bars: Bars, inputs: int, quiet: bool) -> None:
-        self._bars, self._inputs, self._quiet = bars, inputs, quiet
+    def __init__(self, bars: Bars, inputs: int, quiet: bool, *, traces: bool = False) -> None:
+        self._bars, self._inputs, self._quiet, self._traces = bars, inputs, quiet, traces
         self._all = bars.add_task("Inputs", total=inputs)
         self._workers: dict[str, TaskID] = {}
         self._ended = 0
@@ -54,7 +54,7 @@ class FileBars:
         console = self._bars.console
         if result.error is not None:
             console.print(f"[red]error:[/] {escape(result.error)}", soft_wrap=True)
-            if result.trace is not None and os.environ.get("DRSF_DEBUG"):
+            if result.trace is not None and self._traces:
                 console.print(escape(result.trace), soft_wrap=True, highlight=False)
         elif not self._quiet:
             where = f" on {result.worker}" if result.worker else ""

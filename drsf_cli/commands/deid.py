@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.commands import choices
 from drsf_cli.commands.bars import FileBars, bars, shown
 from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
-from drsf_cli.commands.output import err, out, print_error
+from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.commands.shared_options import (
     ATTACK_PANEL,
     COVER_PANEL,
@@ -29,7 +30,6 @@ from drsf_cli.commands.shared_options import (
     Quiet,
     Start,
     examples,
-    known_device,
 )
 from drsf_cli.media.files import page_path
 from drsf_cli.settings import DeidSettings, VictimNames
@@ -43,6 +43,7 @@ EPILOG = examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --c
 
 
 def deid(
+    context: typer.Context,
     inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
         Path | None,
@@ -50,24 +51,27 @@ def deid(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--manifest", help="CSV or JSONL: inputs with own options.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
     ] = False,
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="A share; or slurm.", rich_help_panel=FILE_PANEL)
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="A share; or slurm.", hidden=True, rich_help_panel=FILE_PANEL),
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", help="local or ray.", hidden=True, rich_help_panel=FILE_PANEL)
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray[:WORKERS][@HOST:PORT]",
+            help="Where inputs are worked on.",
+            hidden=True,
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", hidden=True, rich_help_panel=FILE_PANEL),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Ray workers.", hidden=True, rich_help_panel=FILE_PANEL)
-    ] = None,
     detector: Detector = "mtcnn",
     aligner: AlignerOption = "fan-compact",
     gaze: Gaze = "gaze-compact",
@@ -76,26 +80,16 @@ def deid(
         typer.Option(
             "-g",
             "--attack",
-            help="Step rule, or none.",
+            help="Step rule, or none; NAME:KEY=VALUE,...",
             autocompletion=lambda: choices.ATTACKS,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.attack,
-    attack_opt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--attack-opt",
-            metavar="KEY=VALUE",
-            help="A step rule's own parameter.",
-            hidden=True,
-            rich_help_panel=ATTACK_PANEL,
-        ),
-    ] = None,
     mask: Annotated[
         str, typer.Option("-m", "--mask", help="pixelate_N, blur_N or solid.", rich_help_panel=COVER_PANEL)
     ] = DeidSettings.mask,
     eps: Annotated[
-        str, typer.Option("--eps", help="Largest change of a pixel.", rich_help_panel=ATTACK_PANEL)
+        str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.eps,
     effort: Annotated[
         str,
@@ -110,12 +104,6 @@ def deid(
         Path | None,
         typer.Option("--drawer", help="Weights of a drawer of your own.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
-    segment: Annotated[
-        float,
-        typer.Option(
-            "--segment", help="Seconds after which it starts anew.", hidden=True, rich_help_panel=ATTACK_PANEL
-        ),
-    ] = DeidSettings.segment,
     max_error: Annotated[
         float | None,
         typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
@@ -134,16 +122,13 @@ def deid(
         ),
     ] = DeidSettings.codec,
     crf: Annotated[
-        int, typer.Option("--crf", help="H.264 quality, 0 best.", rich_help_panel=FILE_PANEL)
+        int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
-    head_qp: Annotated[
-        int,
-        typer.Option(
-            "--head-qp", help="Quantiser of H.264 at heads, less --crf's.", hidden=True, rich_help_panel=FILE_PANEL
-        ),
-    ] = DeidSettings.head_qp,
     keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="Copy the sound: voices identify too.", rich_help_panel=FILE_PANEL)
+        bool,
+        typer.Option(
+            "--keep-audio", help="Copy the sound: voices identify too.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = False,
     start: Start = None,
     end: End = None,
@@ -158,6 +143,7 @@ def deid(
             "--cover-detector",
             metavar="NAME",
             help="Covers beside -d; default: all at hand.",
+            hidden=True,
             rich_help_panel=COVER_PANEL,
         ),
     ] = None,
@@ -165,37 +151,27 @@ def deid(
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
     ] = None,
-    max_gap: Annotated[
-        float, typer.Option("--max-gap", help="Seconds interpolated.", hidden=True, rich_help_panel=COVER_PANEL)
-    ] = DeidSettings.max_gap,
     on_no_face: Annotated[
         str,
         typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
-    ] = "refuse",
-    keep_failed: Annotated[
-        bool,
-        typer.Option("--keep-failed", help="Keep what failed its audit.", hidden=True, rich_help_panel=COVER_PANEL),
-    ] = False,
+    ] = DeidSettings.on_no_face,
     repel: Annotated[
         list[str] | None,
         typer.Option(
             "--repel",
             metavar="NAME",
             help="A model that is to read nothing; all at hand by default; none.",
+            hidden=True,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
     audit: Annotated[
         str,
-        typer.Option("--audit", help="file; full: what others can read, too.", rich_help_panel=RUN_PANEL),
+        typer.Option("--audit", help="file; full: what others can read, too.", hidden=True, rich_help_panel=RUN_PANEL),
     ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", help="Default: OUTPUT.report.json.", hidden=True, rich_help_panel=FILE_PANEL),
     ] = None,
     html: Annotated[
         bool, typer.Option("--html", help="Write OUTPUT.report.html, too.", rich_help_panel=FILE_PANEL)
@@ -212,53 +188,45 @@ def deid(
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
     from drsf_cli.batch.run import plan_batch
-    from drsf_cli.deid.plan import check
 
-    if on_no_face not in ("refuse", "solid", "copy"):
-        raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
     settings = DeidSettings(
         victims=VictimNames().replaced(detector, aligner, gaze),
         attack=attack,
-        attack_options=tuple(attack_opt or ()),
         mask=mask,
         eps=eps,
         effort=effort,
         drawer=drawer,
-        segment=segment,
         batch_size=batch_size,
         codec=codec,
         crf=crf,
-        head_qp=head_qp,
         keep_audio=keep_audio,
         start=start,
         end=end,
         camera=camera,
-        device=known_device(device),
+        device=device,  # type: ignore[arg-type]
         threads=threads,
         allow_unknown_weights=allow_unknown,
-        max_gap=max_gap,
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
         cover_detectors=tuple(cover_detector or ()),
         embed=embed,
-        keep_failed=keep_failed,
         max_error=max_error,
         overwrite=overwrite,
         html=html,
         repel=DeidSettings.repel if repel is None else tuple(repel),
-        audit=audit,
+        audit=audit,  # type: ignore[arg-type]
     )
-    plan = check(settings)
-    for line in plan.warnings:
+    use_threads(settings)
+    for line in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
     share = None if shard is None else parse_shard(shard, os.environ)
-    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
+    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, shard=share)
     if dry_run:
         _forecast(batch, resume, quiet)
         return
-    chosen = _engine(engine, address, workers)
+    chosen = _engine(engine)
     if batch.several or engine != "local":
-        _deid_many(batch, chosen, resume, share, quiet)
+        _deid_many(batch, chosen, resume, share, quiet, context.obj)
     else:
         _deid_one(batch.jobs[0], resume, quiet)
 
@@ -318,12 +286,14 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
         out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
 
 
-def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
+def _deid_many(
+    batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool, errors: ErrorStyle
+) -> None:
     from drsf_cli.batch.run import run_batch
     from drsf_cli.commands import tables
 
     with shown(quiet) as board:
-        watch = FileBars(board, len(batch.jobs), quiet)
+        watch = FileBars(board, len(batch.jobs), quiet, traces=errors.debug)
         results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
     if not quiet:
         out.print(tables.batch(results))
@@ -336,15 +306,23 @@ def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, 
         raise BatchError(f"{len(failures)} of {len(results)} inputs failed, the first is {failures[0].job.source}.")
 
 
-def _engine(name: str, address: str | None, workers: int | None) -> Engine:
-    if name == "local":
-        if workers is not None or address is not None:
-            raise UsageError("--workers and --address are for --engine ray; give that too.")
+def use_threads(settings: DeidSettings) -> None:
+    """Let torch compute on the threads that were asked for; they belong to the process, so the command sets them."""
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+
+
+def _engine(text: str) -> Engine:
+    """`local`, `ray`, `ray:4`, `ray@HOST:PORT` or `ray:4@HOST:PORT`."""
+    if text == "local":
         from drsf_cli.batch.run import Local
 
         return Local()
-    if name != "ray":
-        raise UsageError(f"--engine {name} is unknown; it takes local or ray.")
+    match = re.fullmatch(r"ray(?::([0-9]+))?(?:@(.+))?", text)
+    if match is None:
+        raise UsageError(f"--engine {text} is unknown; it takes local or ray, ray:WORKERS, ray@HOST:PORT.")
     from drsf_cli.batch.ray_engine import RayEngine
 
-    return RayEngine(address, workers)
+    return RayEngine(match[2], None if match[1] is None else int(match[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,14 @@ from weights.errors import DrsfError, OutputError
 
 out = Console()
 err = Console(stderr=True)
+
+
+@dataclass
+class ErrorStyle:
+    """How the commands of one run show errors; the root command sets it, and its context carries it."""
+
+    debug: bool = False
+    """Show tracebacks."""
 
 
 def print_error(error: DrsfError | str) -> None:

@@ -44,7 +44,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no tables.", rich_help_panel=RUN_PANEL)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILE_PANEL)]
 CameraOption = Annotated[
-    Path | None, typer.Option("--camera", help="Intrinsics, an OpenCV YAML file.", rich_help_panel=VICTIM_PANEL)
+    Path | None,
+    typer.Option("--camera", help="Intrinsics, an OpenCV YAML file.", hidden=True, rich_help_panel=VICTIM_PANEL),
 ]
 Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attacks.codec import CODECS, DeliveryCodec
-from drsf_cli.deid.plan import check
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
@@ -24,9 +23,9 @@ from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider
-from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.settings import DeidSettings, settings_from_dict
 from victims.camera import Camera
-from weights.errors import InputError
+from weights.errors import InputError, UsageError
 
 
 def audit(
@@ -50,27 +49,25 @@ def audit(
     reader = VideoReader(original, settings.start, settings.end)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
-    plan = check(settings)
-    batch_size = settings.batch_size or plan.effort.batch
     observer = models.reader("onnx", camera)
     whole = settings.start is None and settings.end is None
     progress.begin("Planning what was obscured", info.frame_count if whole else None)
     survey = survey_video(
         reader,
         observer,
-        plan.whose,
-        batch_size,
+        settings.whose,
+        settings.frames_at_once,
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),
         settings.segment,
     )
     codec = None
     if not CODECS[settings.codec].lossless and info.kind == "video":
-        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, settings.preset, settings.head_qp))
+        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, focus_qp=settings.head_qp))
     covered = Covered(
         survey.observations,
-        plan_cover(survey, reader, settings, plan.obscuring),
-        plan.obscuring,
+        plan_cover(survey, reader, settings),
+        settings.obscuring,
         codec,
     )
     return measure(
@@ -83,7 +80,7 @@ def audit(
         repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in repelled},
         identity=identity,
         every=every,
-        batch_size=batch_size,
+        batch_size=settings.frames_at_once,
         progress=progress,
     )
 
@@ -107,15 +104,10 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        flat = dict(document["settings"])
         sha256 = document["input"]["sha256"]
-        known = {one.name for one in fields(DeidSettings)}
-        flat = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known}
-        flat["victims"] = VictimNames(**flat["victims"])
-        flat["camera"] = None if flat.get("camera") is None else Path(flat["camera"])
-        settings = DeidSettings(**flat)
+        settings = settings_from_dict(document["settings"])
         repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise InputError(
             f"{path} is not a report that `drsf deid` wrote ({error}); name another with --report."
         ) from error

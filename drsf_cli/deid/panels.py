@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attacks.obscure import Region, obscure, parse_obscuring
+from attacks.obscure import Region, obscure
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.media.files import report_path
 from drsf_cli.media.reader import VideoReader
@@ -15,10 +16,14 @@ from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.report.drawing import Panel, visualize
 from drsf_cli.report.schema import read_report
-from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.settings import DeidSettings, settings_from_dict
 from victims.base import Image
 from victims.camera import Camera
 from victims.face import FrameObservation
+from weights.errors import InputError, UsageError
+
+_DECIDING = ("victims", "mask", "start", "end", "max_gap", "regions", "cover_detectors")
+"""Settings that decide how a clip is covered and read."""
 
 
 def single(
@@ -55,18 +60,17 @@ def compare(
     original, written = Path(original), Path(written)
     progress = progress or Silent()
     settings = settings_of(written, mask)
-    obscuring = parse_obscuring(settings.mask)
     reader = VideoReader(original, settings.start, settings.end)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)
     companions = models.covering(settings.cover_detectors, allow_unknown=True)
     survey = survey_video(reader, observer, progress=progress, companions=companions)
-    regions = plan_cover(survey, reader, settings, obscuring)
+    regions = plan_cover(survey, reader, settings)
 
     def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
         for frame, own in zip(reader, regions, strict=True):
-            yield obscure(frame.image, own, obscuring), own
+            yield obscure(frame.image, own, settings.obscuring), own
 
     progress.begin("Reading what is obscured", len(regions))
     hidden: list[FrameObservation] = []
@@ -91,14 +95,8 @@ def settings_of(written: Path, mask: str | None) -> DeidSettings:
     nothing."""
     path = report_path(written)
     said: Mapping[str, Any] = read_report(path)["settings"] if path.is_file() else {}
-    defaults = DeidSettings()
-    return DeidSettings(
-        victims=VictimNames(**said["victims"]) if "victims" in said else defaults.victims,
-        mask=mask or said.get("mask", defaults.mask),
-        start=said.get("start"),
-        end=said.get("end"),
-        max_gap=said.get("max_gap", defaults.max_gap),
-        regions=tuple(said.get("regions", ())),
-        cover_detectors=tuple(said.get("cover_detectors", ())),
-        on_no_face="solid",
-    )
+    try:
+        settings = settings_from_dict({name: said[name] for name in _DECIDING if name in said})
+    except UsageError as error:
+        raise InputError(f"{path} is not a report that `drsf deid` wrote ({error}); write it again.") from error
+    return replace(settings, mask=mask or settings.mask, on_no_face="solid")

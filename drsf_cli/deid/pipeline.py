@@ -71,7 +71,7 @@ def deidentify(
     began = time.monotonic()
     output = Path(output)
     report = Path(report) if report is not None else report_path(output)
-    work = Work.on(Path(source), settings or DeidSettings(), models)
+    work = Work.on(Path(source), DeidSettings() if settings is None else settings, models)
     with opened(work, output, report, progress or Silent()) as run:
         embedded = run.embed(run.survey())
         return run.complete(embedded, began)
@@ -108,7 +108,7 @@ class Run:
 
     def __init__(self, work: Work, progress: Progress, output: Path, report: Path) -> None:
         self.work, self.progress, self.output, self.report = work, progress, output, report
-        self.settings, self.plan, self.reader = work.settings, work.plan, work.reader
+        self.settings, self.reader = work.settings, work.reader
         self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
         self.store = ChangeStore()
         self.beside: list[AtomicOutput] = []
@@ -135,7 +135,6 @@ class Run:
             info,
             codec=s.codec,
             crf=s.crf,
-            preset=s.preset,
             focus_qp=s.head_qp,
             keep_audio_from=keep,
             start=s.start,
@@ -182,7 +181,7 @@ class Run:
         result = self._verify(clip)
         audit = self._audit(clip)
         floor = None
-        if self.plan.attack is not None and self.work.delivery is not None:
+        if self.settings.attack_settings is not None and self.work.delivery is not None:
             floor = noise_floor(clip, self.observer, self.work.delivery.settings, focus_of(embedded), self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
@@ -200,7 +199,7 @@ class Run:
         """Read the temporary file as an authorised reader does."""
         self.progress.begin("Reading the result back", len(clip))
         recovered: list[FrameObservation] = []
-        for frames in runs(VideoReader(self.writer.temporary), self.work.batch_size):
+        for frames in runs(VideoReader(self.writer.temporary), self.settings.frames_at_once):
             recovered += self.observer.observe(frames)
             self.progress.advance(len(frames))
         self.recovered = recovered
@@ -218,15 +217,13 @@ class Run:
             self.reader,
             self.writer.temporary,
             clip.regions,
-            self.plan.obscuring,
+            self.settings.obscuring,
             finders_at_hand([self.observer.detector, *self.companions]),
             keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:
-            raise AuditError(
-                f"{self.output} failed its audit and was removed: {audit.problems[0]} (--keep-failed would keep it.)"
-            )
+            raise AuditError(f"{self.output} failed its audit and was removed: {audit.problems[0]}")
         self.sheet = audit.sheet
         return audit
 
@@ -241,13 +238,13 @@ class Run:
         return measure(
             self.reader,
             self.writer.temporary,
-            Covered(clip.survey.observations, clip.regions, self.plan.obscuring, self.work.delivery),
+            Covered(clip.survey.observations, clip.regions, self.settings.obscuring, self.work.delivery),
             self.observer,
             outsiders,
             device=self.settings.device,
             repelled=set(self.repelled),
             identity=None if recogniser is None else IdentityMeter(recogniser),
-            batch_size=self.work.batch_size,
+            batch_size=self.settings.frames_at_once,
             progress=self.progress,
         )
 
@@ -271,7 +268,7 @@ class Run:
         ]
         shown = sample_ids(rows)
         # without an attack that is the output itself
-        weak = {} if self.plan.attack is None else obscured_only(clip, self.observer, shown, self.progress)
+        weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
         observations = clip.survey.observations
         return {
             "drsf": versions()["drsf"],
@@ -279,7 +276,7 @@ class Run:
             "output": output_section(self.output, self.writer.temporary),
             "settings": settings_to_dict(self.settings),
             "victims": self.work.models.describe(),
-            "drawer": None if self.plan.attack is None else self.work.drawer.weights,
+            "drawer": None if self.settings.attack_settings is None else self.work.drawer.weights,
             "repelled": repelled_section(self.repelled),
             "providers": self.work.models.providers(),
             "versions": versions(),

@@ -5,25 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 
-from attacks.obscure import Obscuring, Region, plan_regions, whole_frame
+from attacks.obscure import Region, plan_regions, whole_frame
 from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.covering import see_all
-from drsf_cli.settings import DeidSettings
+from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link
 from weights.errors import NoFaceError
-
-Whose = Literal["largest", "all"] | tuple[float, float]
-"""Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
 
 
 @dataclass
@@ -97,33 +94,42 @@ def survey_video(
     return survey
 
 
-def plan_cover(
-    survey: Survey, reader: VideoReader, settings: DeidSettings, obscuring: Obscuring
-) -> list[tuple[Region, ...]]:
+def plan_cover(survey: Survey, reader: VideoReader, settings: DeidSettings) -> list[tuple[Region, ...]]:
     """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
     refuse, whatever regions there are: these may be meant for other clips."""
-    height, width = reader.info.height, reader.info.width
-    manual = [parse_region(text) for text in settings.regions]
+    height, width, obscuring = reader.info.height, reader.info.width, settings.obscuring
     tracks = link(survey.seen, survey.times, settings.max_gap)
-    if not tracks and settings.on_no_face == "refuse":
-        raise NoFaceError(
-            f"{reader.path}: no face is seen in any frame; cover everything with --on-no-face solid, or show what "
-            "--region does not cover with --on-no-face copy."
-        )
-    if not tracks and settings.on_no_face == "solid":
-        return [(whole_frame(height, width, obscuring),)] * len(survey.times)
+    if not tracks:
+        match settings.on_no_face:
+            case "refuse":
+                raise NoFaceError(
+                    f"{reader.path}: no face is seen in any frame; cover everything with --on-no-face solid, or show "
+                    "what --region does not cover with --on-no-face copy."
+                )
+            case "solid":
+                return [(whole_frame(height, width, obscuring),)] * len(survey.times)
+            case "copy":
+                pass
+            case _:
+                assert_never(settings.on_no_face)
     covers: list[list[CoverBox]] = cover_boxes(tracks, survey.times, settings.max_gap)
-    return plan_regions(add_regions(covers, manual, survey.times), obscuring, height, width)
+    return plan_regions(add_regions(covers, settings.manual_regions, survey.times), obscuring, height, width)
 
 
 def _chosen(found: Detections, whose: Whose) -> Detections:
     """Those faces of `found`, by prominence, that may be embedded for."""
-    if whose == "all" or not len(found):
+    if not len(found):
         return found
-    best = 0
-    if whose != "largest":
-        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-        best = int(np.argmin(np.linalg.norm(centres - np.array(whose), axis=1)))
+    match whose:
+        case "all":
+            return found
+        case "largest":
+            best = 0
+        case (x, y):
+            centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+            best = int(np.argmin(np.linalg.norm(centres - np.array((x, y)), axis=1)))
+        case _:
+            assert_never(whose)
     return Detections(found.boxes[best : best + 1], found.scores[best : best + 1])
 
 

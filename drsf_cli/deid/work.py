@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from attacks.codec import CODECS, DeliveryCodec
 from attacks.drawer import Drawer, load_drawer
 from attacks.embed import Embedded, Embedder, Target
@@ -20,7 +18,6 @@ from attacks.repel import Repeller
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
-from drsf_cli.deid.plan import Plan, check
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
 from drsf_cli.media.reader import Frame, VideoReader
@@ -41,7 +38,6 @@ class Work:
     """Ready to go over the frames of `reader`: all of a clip, or a part of it."""
 
     settings: DeidSettings
-    plan: Plan
     reader: VideoReader
     models: Models
     camera: Camera | None
@@ -49,16 +45,13 @@ class Work:
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
-        plan = check(settings)
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
         reader = VideoReader(source, settings.start, settings.end)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        return cls(settings, plan, reader, models, camera)
+        return cls(settings, reader, models, camera)
 
     def part(self, part: Part) -> Work:
         """The same for a part of what is read."""
@@ -75,7 +68,7 @@ class Work:
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
-        wanted = self.settings.repel if self.plan.attack else ()
+        wanted = self.settings.repel if self.settings.attack_settings else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
     @cached_property
@@ -84,7 +77,7 @@ class Work:
         s, info = self.settings, self.reader.info
         if CODECS[s.codec].lossless or info.kind != "video":
             return None
-        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, s.preset, s.head_qp))
+        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp))
 
     @cached_property
     def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:
@@ -99,8 +92,8 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            self.plan.whose,
-            self.batch_size,
+            s.whose,
+            s.frames_at_once,
             progress,
             self.companions,
             s.segment,
@@ -108,23 +101,23 @@ class Work:
 
     def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
         """What each frame must hide; `survey` is of the whole clip. Raises NoFaceError."""
-        return plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
+        return plan_cover(survey, self.reader, self.settings)
 
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
-        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
+        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring)
 
     def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
         by itself."""
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
-        attack = self.plan.attack
+        attack = s.attack_settings
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            trying = attack is not None and self.plan.effort.live and self.delivery is not None
+            trying = attack is not None and s.effort_settings.live and self.delivery is not None
             live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
                 faces = None if attack is None else FacesEmbedder(clip, self.embedder(attack, live or self.delivery))
-                for frames in runs(segment, self.batch_size):
+                for frames in runs(segment, s.frames_at_once):
                     covered = [clip.covered(frame) for frame in frames]
                     images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
                     for frame, image in zip(frames, images, strict=True):
@@ -133,11 +126,6 @@ class Work:
                             live.take(Sent(image, frame.pts_ticks, [one.focus for one in own.values()]))
                         yield frame, image, own
                     progress.advance(len(frames))
-
-    @property
-    def batch_size(self) -> int:
-        """Frames that are worked on at once."""
-        return self.settings.batch_size or self.plan.effort.batch
 
     @cached_property
     def drawer(self) -> Drawer:

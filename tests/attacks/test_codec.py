@@ -119,9 +119,9 @@ def test_marking_a_focus_leaves_the_frame_as_it_is() -> None:
 def test_bad_settings_name_what_is_allowed() -> None:
     with pytest.raises(UsageError, match="h264-rgb"):
         find_codec("h265")
-    with pytest.raises(UsageError, match=r"0 .* 51"):
+    with pytest.raises(ValueError, match=r"crf 52 .* 0 to 51"):
         EncoderSettings(CODECS["h264"], crf=52)
-    with pytest.raises(UsageError, match="veryslow"):
+    with pytest.raises(ValueError, match="veryslow"):
         EncoderSettings(CODECS["h264"], preset="hasty")
-    with pytest.raises(UsageError, match=r"--head-qp 3 .* -20"):
+    with pytest.raises(ValueError, match=r"focus_qp 3 .* -20 to 0"):
         EncoderSettings(CODECS["h264"], focus_qp=3)

@@ -24,7 +24,6 @@ import torch
 from attacks.codec import DeliveryCodec
 from attacks.obscure import obscure
 from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.deid.plan import check
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.evaluation import Evaluation, evaluate
 from drsf_cli.media.reader import Frame, VideoReader
@@ -51,10 +50,9 @@ def means(result: Evaluation) -> list[float]:
 def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> str:
     """The plain recipe's row."""
     settings = DeidSettings(start=start, end=end)
-    plan = check(settings)
     reader = VideoReader(clip, start, end)
     survey = survey_video(reader, models.reader(), "largest", 2)
-    regions = plan_cover(survey, reader, settings, plan.obscuring)
+    regions = plan_cover(survey, reader, settings)
     chain, (height, width) = models.attacker(), (reader.info.height, reader.info.width)
     assert chain.aligner is not None
     assert chain.gaze is not None
@@ -65,11 +63,11 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
         face = survey.observations[frame.index].own
         if face is None or face.landmarks is None or face.gaze is None or len(written) == limit:
             continue
-        covered = obscure(frame.image, regions[frame.index], plan.obscuring)
+        covered = obscure(frame.image, regions[frame.index], settings.obscuring)
         boxes, points = face.box[None], face.landmarks[None]
         objectives = (
             chain.detector.objective([covered], [whole], boxes),
-            chain.aligner.objective([covered], [whole], boxes, points, [frame.image]),
+            chain.aligner.objective([covered], [whole], boxes, points),
             chain.gaze.objective([covered], [whole], points, face.gaze[None], Camera.default(width, height)),
         )
         base = torch.from_numpy(covered).permute(2, 0, 1)[None].float() / 255.0

@@ -20,8 +20,9 @@ from drsf_cli.batch.resume import clear_leftovers, finished
 from drsf_cli.media.demo_clip import make_demo_clip
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
+from weights.catalog import catalog
 from weights.errors import DrsfError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 ROOT = Path(__file__).resolve().parents[2]
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
@@ -159,7 +160,7 @@ def save_noisy(state, path, seed):
     [
         ("-z", "gaze-compact", ["-g", "none"]),
         ("--cover-detector", "retinaface", ["-g", "none"]),
-        ("--repel", "gaze-compact", ["--max-iter", "1", "--warm-iter", "0"]),
+        ("--repel", "gaze-compact", ["--effort", "fast"]),
     ],
 )
 def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, clips, tmp_path, capsys):
@@ -256,9 +257,8 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     assert f"2 of {good + 2} inputs failed" in printed.err
     assert "Traceback" not in printed.err
 
-    monkeypatch.setenv("DRSF_DEBUG", "1")  # as `drsf --debug` does
     with pytest.raises(DrsfError, match="2 of 2 inputs failed"):
-        main(["deid", *(str(folder / name) for name in ("a_text.mp4", "m_fault.mp4")), "--attack", "none"])
+        main(["--debug", "deid", *(str(folder / name) for name in ("a_text.mp4", "m_fault.mp4")), "--attack", "none"])
     shown = capsys.readouterr().err
     assert shown.count("Traceback") == 1
     assert 'raise ZeroDivisionError("planted")' in shown
@@ -287,8 +287,7 @@ def test_a_manifest_gives_each_file_its_options(clips, tmp_path):
     assert (two["settings"]["mask"], two["settings"]["codec"]) == ("pixelate_5", "ffv1")
 
 
-def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
+def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys):
     assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "-z", "eth-xgaze", *FLAGS]) == 5
     assert capsys.readouterr().err.count("error:") == 1
 

@@ -14,6 +14,7 @@ from drsf_cli.app import main
 from drsf_cli.batch.ray_engine import RayEngine
 from drsf_cli.batch.ray_tasks import LongJob, Task
 from drsf_cli.batch.run import Local, run_batch
+from drsf_cli.commands.deid import _engine
 from drsf_cli.deid.segments import Part
 from drsf_cli.media.demo_clip import make_demo_clip
 from tests.clips import make_clip
@@ -81,15 +82,15 @@ class Watching:
         return self.__dict__.setdefault("_killed", set())
 
 
-ATTACK = {"attack": "mi-fgsm", "max_iter": 3, "warm_iter": 1, "threads": 1}
+ATTACK = {"effort": "fast", "threads": 1}
 
 
 def test_the_same_result_as_one_process(cluster, clips, tmp_path):
     """With an attack: outputs byte for byte, and every error in the reports. Both nodes take part."""
-    flags = ["--attack", "mi-fgsm", "--max-iter", "3", "--warm-iter", "1", "--threads", "1", "--quiet"]
+    flags = ["--effort", "fast", "--threads", "1", "--quiet"]
     alone, spread = tmp_path / "alone", tmp_path / "spread"
     assert main(["deid", str(clips), "-o", str(alone), *flags]) == 0
-    assert main(["deid", str(clips), "-o", str(spread), *flags, "--engine", "ray", "--address", cluster]) == 0
+    assert main(["deid", str(clips), "-o", str(spread), *flags, "--engine", f"ray@{cluster}"]) == 0
     expected = contents(alone)
     assert contents(spread) == expected
     reports = [one for name, one in expected.items() if name.endswith(".report.json")]
@@ -193,11 +194,26 @@ def test_a_job_that_asks_for_more_threads_than_a_node_has(cluster, clips, tmp_pa
 
 def test_the_engines_flags(clips, tmp_path, capsys):
     arguments = ["deid", str(clips), "-o", str(tmp_path / "out"), "--attack", "none"]
-    assert main([*arguments, "--engine", "dask"]) == 2
-    assert main([*arguments, "--workers", "2"]) == 2
-    assert main([*arguments, "--address", "127.0.0.1:6379"]) == 2
+    for wrong in ("dask", "Ray", "ray:", "ray:x", "ray:-1", "ray@", "local:2", ""):
+        assert main([*arguments, "--engine", wrong]) == 2
+        assert "it takes local or ray, ray:WORKERS, ray@HOST:PORT" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert "--engine ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("ray", (None, None)),
+        ("ray:4", (None, 4)),
+        ("ray@auto", ("auto", None)),
+        ("ray:2@10.0.0.7:6379", ("10.0.0.7:6379", 2)),
+    ],
+)
+def test_what_an_engine_says(text, given, monkeypatch):
+    made = []
+    monkeypatch.setattr("drsf_cli.batch.ray_engine.RayEngine", lambda *arguments: made.append(arguments))
+    _engine(text)
+    assert made == [given]
 
 
 def test_a_cluster_that_does_not_start_is_one_sentence(clips, tmp_path, capsys, monkeypatch):

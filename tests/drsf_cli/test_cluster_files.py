@@ -69,7 +69,7 @@ def test_ray_over_the_nodes_of_a_job(tmp_path):
     assert "--num-cpus=8" in others
     assert drsf[:5] == ["drsf", "deid", "in", "-o", "out"]
     assert drsf[-2:] == ["--mask", "solid"]
-    assert drsf[drsf.index("--address") + 1] == "192.0.2.7:6379"
+    assert drsf[drsf.index("--engine") + 1] == "ray@192.0.2.7:6379"
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,6 @@ def test_a_searched_folder_needs_a_folder_to_go_to(study, tmp_path):
     there = tree(tmp_path, "out.mp4") / "out.mp4"
     with pytest.raises(UsageError, match="is a file"):
         plan_batch([study], SETTINGS, output=there)
-    with pytest.raises(UsageError, match="--report"):
-        plan_batch([study], SETTINGS, output=tmp_path / "out", report=tmp_path / "r.json")
     with pytest.raises(UsageError, match="there is no input"):
         plan_batch([], SETTINGS)
     (tmp_path / "empty").mkdir()
@@ -198,7 +196,7 @@ def jobs(folder, name, text, **given):
 def test_a_csv_manifest(tmp_path):
     tree(tmp_path, "p1/a.mp4", "p1/b.mp4", "more/c.mp4", "more/d.mp4")
     text = (
-        "input,output,mask,max-iter,region,gaze,keep_audio,start\n"
+        "input,output,mask,batch-size,region,gaze,keep_audio,start\n"
         'p1/a.mp4,,solid,7,"1,2,3,4; 5,6,7,8@0-2",none,yes,1.5\n'
         "p1/b.mp4,other/name.mkv,,,,,,\n"
         "more,,blur_9,,,,,\n"
@@ -210,7 +208,7 @@ def test_a_csv_manifest(tmp_path):
         Path("more/c_deid.mkv"),
         Path("more/d_deid.mkv"),
     ]
-    assert (a.settings.mask, a.settings.max_iter, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
+    assert (a.settings.mask, a.settings.batch_size, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
     assert a.settings.regions == ("1,2,3,4", "5,6,7,8@0-2")
     assert a.settings.victims.gaze is None
     assert a.settings.keep_audio
@@ -221,12 +219,14 @@ def test_a_csv_manifest(tmp_path):
 def test_a_jsonl_manifest(tmp_path):
     tree(tmp_path, "a.mp4", "b.mp4")
     text = (
-        '{"input": "a.mp4", "attack-opt": ["momentum=0.9"], "crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
+        '{"input": "a.mp4", "attack": "sgd:momentum=0.9", "region": ["1,2,3,4"], '
+        '"crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
         '{"input": "b.mp4", "max_error": 3, "detector": null}\n'
     )
     a, b = jobs(tmp_path, "list.jsonl", text)
     assert (a.settings.crf, a.settings.camera, a.settings.on_no_face) == (18, tmp_path / "cam.yml", "solid")
-    assert a.settings.attack_options == ("momentum=0.9",)
+    assert a.settings.attack_settings.options["momentum"] == 0.9
+    assert a.settings.regions == ("1,2,3,4",)
     assert b.settings.max_error == 3.0
 
 
@@ -235,10 +235,10 @@ def test_a_jsonl_manifest(tmp_path):
     [
         ("l.csv", "input,colour\na.mp4,red\n", "line 2: column 'colour' is unknown"),
         ("l.csv", "output\nx.mp4\n", "line 2: input is missing"),
-        ("l.csv", "input,crf\na.mp4,\na.mp4,good\n", "line 3: crf cannot be 'good'"),
-        ("l.csv", "input,crf\na.mp4,99\n", "line 2: --crf 99 is out of range"),
+        ("l.csv", "input,crf\na.mp4,\na.mp4,good\n", r"line 3: crf \(--crf\): 'good' .* from 0 to 51"),
+        ("l.csv", "input,crf\na.mp4,99\n", r"line 2: crf \(--crf\): 99 .* from 0 to 51"),
         ("l.csv", "input,detector\na.mp4,yolo\n", "line 2: .*yolo"),
-        ("l.csv", "input,on-no-face\na.mp4,hide\n", "refuse, solid, copy"),
+        ("l.csv", "input,on-no-face\na.mp4,hide\n", "'hide' .* refuse, solid or copy"),
         ("l.csv", "input\na.mp4,1,2\n", "more cells"),
         ("l.csv", "input,output\na.mp4,../x.mp4\n", "leaves the folder"),
         ("l.csv", "input,output\n*.mp4,x.mp4\n", "stands for several"),
@@ -246,8 +246,8 @@ def test_a_jsonl_manifest(tmp_path):
         ("l.csv", "", "has no row"),
         ("l.jsonl", '{"input": "a.mp4"}\n{"input"\n', "line 2: this is not JSON"),
         ("l.jsonl", "[1]\n", "not a JSON object"),
-        ("l.jsonl", '{"input": "a.mp4", "crf": 1.5}\n', "crf cannot be 1.5"),
-        ("l.jsonl", '{"input": "a.mp4", "crf": true}\n', "crf cannot be True"),
+        ("l.jsonl", '{"input": "a.mp4", "crf": 1.5}\n', r"line 1: crf \(--crf\): 1.5 .* whole number"),
+        ("l.jsonl", '{"input": "a.mp4", "crf": true}\n', "True .* whole number"),
         ("l.txt", "a.mp4\n", "neither a .csv nor a .jsonl"),
     ],
 )

@@ -16,19 +16,21 @@ from safetensors.torch import load_file, save_file
 from attacks.codec import DeliveryCodec
 from attacks.obscure import Pixelate, Region
 from drsf_cli.app import main
+from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from tests.clips import make_clip
 from victims.base import GazeEstimator
 from victims.face import Detections, Face, FrameObservation
 from victims.observe import Observer
 from victims.registry import load_detector
+from weights.catalog import catalog
 from weights.errors import InputError, UsageError, WeightsError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 FAN = default_store().path(catalog()["fan_compact.safetensors"])
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
@@ -241,7 +243,7 @@ def test_the_report_of_another_clip_is_refused(clip, obscured, tmp_path, capsys)
 
 def test_obscured_only_has_its_heads_coded_as_the_file_has(clip, tmp_path, monkeypatch):
     output, coded = tmp_path / "out.mp4", []
-    assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--head-qp", "-8", "-q"]) == 0
+    deidentify(clip, output, DeidSettings(attack="none", head_qp=-8))
     roundtrip = DeliveryCodec.roundtrip
 
     def watched(self, frames, pts_ticks=None, focus=None):
@@ -266,7 +268,7 @@ def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     found = {}
     for label, flags in (("plain", ["--audit", "full", "--repel", "none"]), ("repelled", ["--repel", name])):
         output = tmp_path / f"{label}.mkv"
-        shared_flags = ["--codec", "ffv1", "--allow-unknown-weights", "--warm-iter", "4"]
+        shared_flags = ["--codec", "ffv1", "--allow-unknown-weights"]
         assert main(["deid", str(clip), "-o", str(output), *shared_flags, *flags]) == 0
         assert "What others can read" in capsys.readouterr().out
         report = json.loads((tmp_path / f"{label}.mkv.report.json").read_text())
@@ -310,7 +312,7 @@ def test_at_hand_are_those_that_are_not_authorised(models):
 def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path):
     """With weights of its own for gaze, the released ones are at hand and not authorised."""
     output, own = tmp_path / "out.mkv", noisy(GAZE, tmp_path / "g.safetensors", 0.3)
-    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--max-iter", "2", "--warm-iter", "0", "-q"]
+    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--effort", "fast", "-q"]
     assert main(["deid", str(clip), "-o", str(output), "-z", f"gaze-compact@{own}", *flags]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())
     assert "gaze-compact" in report["repelled"]

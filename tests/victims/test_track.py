@@ -17,7 +17,6 @@ from victims.track import (
     add_regions,
     cover_boxes,
     link,
-    main_track,
     merge_detections,
     parse_region,
 )
@@ -212,14 +211,6 @@ class TestTracks:
         assert tracks[0].largest == pytest.approx((max(widths), 1.3 * max(widths)))
         assert {cover.largest for frame in cover_boxes(tracks, times) for cover in frame} == {tracks[0].largest}
 
-    def test_main_track_is_the_largest_face_of_most_frames(self) -> None:
-        truth = faces([lambda t: (100 + 90 * t, 100, 120 if t < 0.3 else 30), still(500, 220, 80)], 50)
-        tracks = link(detected(truth), clock(50))
-        main = main_track(tracks)
-        assert main is not None
-        assert main.boxes[0][0] == 460
-        assert main_track([]) is None
-
     def test_no_detections(self) -> None:
         empty = Detections(np.zeros((0, 4)), np.zeros(0))
         assert link([empty] * 5, clock(5)) == []
@@ -311,10 +302,22 @@ class TestRegionsByHand:
         assert (region.box.tolist(), region.start, region.end) == (box, start, end)
 
     @pytest.mark.parametrize(
-        "text", ["", "1,2,3", "3,2,1,4", "1,4,3,4", "1,2,3,4@3-2", "a,b,c,d", "1,2,3,4@", "1,2,3,4@5", "-1,2,3,4"]
+        "text",
+        [
+            "",
+            "1,2,3",
+            "3,2,1,4",
+            "1,4,3,4",
+            "1,2,3,4@3-2",
+            "a,b,c,d",
+            "1,2,3,4@",
+            "1,2,3,4@5",
+            "-1,2,3,4",
+            "1,2,3," + "9" * 400,
+        ],
     )
     def test_invalid(self, text: str) -> None:
-        with pytest.raises(UsageError, match="--region"):
+        with pytest.raises(UsageError, match=r"form x1,y1|is empty|ends before|too large"):
             parse_region(text)
 
     def test_covers_its_time_only(self) -> None:
