@@ -24,7 +24,8 @@ from torch.nn import functional
 from victims.base import Image, Window, load_strict
 from victims.face import Array, Face
 from victims.warp import crop_squares
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 SIDE = 1.1
 """Side of the square, in (width + height) of the box: about two face heights, the head region."""
@@ -171,7 +172,7 @@ def maps_of(attributes: Attributes) -> np.ndarray:
     """(MAPS, 96, 96) float32: landmarks by group, the box, the irises, eye openings."""
     square = square_of(attributes.box)
     scale = SEEN / (square[2] - square[0])
-    cells = np.arange(SEEN) + 0.5
+    cells: Array = np.arange(SEEN, dtype=np.float64) + 0.5
     maps = np.zeros((MAPS, SEEN, SEEN), np.float32)
     low, high = (attributes.box[:2] - square[:2]) * scale, (attributes.box[2:] - square[:2]) * scale
     inside = [np.clip(np.minimum(cells - low[axis], high[axis] - cells) + 0.5, 0.0, 1.0) for axis in (0, 1)]
@@ -281,7 +282,7 @@ class Drawer:
     def to(self, device: torch.device | str) -> Drawer:
         """This drawer with its network on `device` (in place, returned)."""
         self.device = torch.device(device)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device)
         return self
 
     @torch.no_grad()

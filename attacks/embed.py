@@ -123,7 +123,7 @@ class Embedder:
         )
         attributes = [Attributes.of(target.face) for target in targets]
         drawn = self.drawer.draw([target.covered for target in targets], attributes, window).to(self.device)
-        if self.settings.steps == 0:
+        if self.settings.steps == self.settings.aims == 0:
             return _results(targets, window, budget, untried(budget, drawn))
         aims = dict(enumerate(attributes))
 

@@ -219,9 +219,7 @@ class DeidSettings:
         check_fields(self)
         if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
             with named(self, "attack"):
-                raise UsageError(
-                    f"{self.attack!r} is a rule of steps, and effort {self.effort} takes none; leave it out."
-                )
+                raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
         if self.start is not None and self.end is not None and self.end <= self.start:
             with named(self, "end"):
                 raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")

@@ -151,7 +151,7 @@ def _moved(
     area = cv2.INTER_AREA if abs(scale[0]) < 1.0 else cv2.INTER_LINEAR
     tile = cv2.warpAffine(image, warp, (side, side), flags=area, borderMode=border)
     if augmented:
-        tile = _lit(tile, random)
+        tile = _lit(tile.astype(np.uint8), random)
     return tile.astype(np.uint8), Attributes(box, landmarks, angle)
 
 

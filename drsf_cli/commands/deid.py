@@ -194,7 +194,7 @@ def deid(
         attack=attack,
         mask=mask,
         eps=eps,
-        effort=effort,
+        effort=effort,  # type: ignore[arg-type]
         drawer=drawer,
         batch_size=batch_size,
         codec=codec,

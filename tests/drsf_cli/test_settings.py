@@ -77,7 +77,7 @@ def refused(name: str, allowed: str, message: str) -> None:
 
 def test_every_field_is_here():
     assert list(WRONG) == [one.name for one in dataclasses.fields(DeidSettings)]
-    assert len(CASES) > 200
+    assert len(CASES) > 190
 
 
 @pytest.mark.parametrize(("name", "allowed", "value"), CASES, ids=lambda value: repr(value)[:30])

@@ -34,7 +34,7 @@ def test_what_can_be_completed_is_what_there_is() -> None:
 def test_a_rule_of_steps_goes_with_steps() -> None:
     assert DeidSettings(effort="normal", attack="mi-fgsm").attack_settings is not None
     assert DeidSettings(effort="fast", attack="none").attack_settings is None
-    with pytest.raises(UsageError, match="attack.*--attack.*rule of steps, and effort fast takes none"):
+    with pytest.raises(UsageError, match=r"attack \(--attack\): .*rule of steps; effort fast takes none"):
         DeidSettings(effort="fast", attack="mi-fgsm")
     with pytest.raises(UsageError, match="effort"):
         DeidSettings(effort="slow")  # type: ignore[arg-type]
