@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from attacks.effort import EFFORTS, Effort, EffortName
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from victims.base import Role
     from victims.track import ManualRegion
 
+DEFAULT_RULE = "sgd"
+"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
 Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
@@ -74,15 +77,15 @@ def _eps(value: str) -> float:
     return parse_eps(value)
 
 
-def _attack(value: str) -> tuple[str, dict[str, float], int] | None:
-    """(method, its options, its steps) of `NAME` or `NAME:KEY=VALUE,...`; None for `none`."""
+def _attack(value: str) -> tuple[str, dict[str, float]] | None:
+    """(method, its options) of `NAME` or `NAME:KEY=VALUE,...`; None for `none`."""
     from attacks.steps import find_method, parse_options
 
     name, colon, options = value.partition(":")
     if name.strip().lower() == "none" and not colon:
         return None
-    name, method = find_method(name)
-    return name, parse_options(name, options.split(",") if colon else ()), method.steps
+    name, _ = find_method(name)
+    return name, parse_options(name, options.split(",") if colon else ())
 
 
 def _codec(value: object) -> None:
@@ -162,26 +165,24 @@ class DeidSettings:
     """
 
     victims: VictimNames = limited(None, instance_of(VictimNames), factory=VictimNames)
-    attack: str = limited("sgd", text("none or a step rule, NAME or NAME:KEY=VALUE,...", _attack), "--attack")
-    """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`."""
+    attack: str | None = limited(
+        None, optional(text("none or a step rule, NAME or NAME:KEY=VALUE,...", _attack)), "--attack"
+    )
+    """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`; None: DEFAULT_RULE, where
+    the effort takes steps."""
     mask: str = limited("pixelate_5", text("pixelate_N, blur_N or solid", _mask), "--mask")
     eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
     """Largest change of a pixel, of 1."""
-    max_iter: int | None = limited(None, optional(whole(1)), "--max-iter")
-    """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int | None = limited(None, optional(whole(0)), "--warm-iter")
-    """Limit of steps for every other frame; None: what 12 victim passes allow and at least 2; 6 for a lossless codec,
-    where more of them still help."""
-    robust: bool = limited(False, switch, "--robust")
-    """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
+    effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")
+    """How far what is drawn is corrected: `fast` not at all, `normal` by about a step a frame, `best` through the
+    encoder in the middle of the file (attacks/effort.py)."""
+    drawer: Path | None = limited(None, optional(path), "--drawer")
+    """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = limited(60.0, number(0, "seconds", above=True))
-    """Seconds of the file's clock after which embedding starts from nothing again, so that what lies between can be
-    done by itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
-    refine: int = limited(1, whole(0), "--refine")
-    """How often frames that fall short in the written file may go back."""
-    batch_size: int = limited(1, whole(1), "--batch-size")
-    """Frames that are worked on at once. Above 1, lossy output is less exact: a frame's best iterate was measured next
-    to intermediate versions of its neighbours."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
+    itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
+    """Frames that are worked on at once; None: the effort's own number."""
     codec: str = limited("h264", _codec, "--codec")
     crf: int = limited(23, _crf, "--crf")
     head_qp: int = limited(-4, _head_qp)
@@ -232,6 +233,9 @@ class DeidSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
+            with named(self, "attack"):
+                raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
         if self.start is not None and self.end is not None and self.end <= self.start:
             with named(self, "end"):
                 raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")
@@ -261,11 +265,30 @@ class DeidSettings:
         """How perturbations are made; None where nothing is embedded."""
         from attacks.perturb import AttackSettings
 
-        chosen = _attack(self.attack)
+        chosen, effort = _attack(self.attack or DEFAULT_RULE), self.effort_settings
         if chosen is None:
             return None
-        name, options, steps = chosen
-        return AttackSettings(name, _eps(self.eps), self.max_iter or steps, options)
+        name, options = chosen
+        return AttackSettings(
+            name,
+            _eps(self.eps),
+            effort.steps,
+            options,
+            extra=effort.extra,
+            aims=effort.aims,
+            tries=effort.tries,
+            behind=effort.behind,
+        )
+
+    @property
+    def effort_settings(self) -> Effort:
+        """How much work goes into a frame."""
+        return EFFORTS[self.effort]
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames that are worked on together."""
+        return self.batch_size or self.effort_settings.batch
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -279,7 +302,8 @@ class DeidSettings:
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     """Settings as JSON has them."""
     flat = asdict(settings)
-    flat["camera"] = None if settings.camera is None else str(settings.camera)
+    for name in ("camera", "drawer"):
+        flat[name] = None if flat[name] is None else str(flat[name])
     return flat
 
 
@@ -293,6 +317,7 @@ def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
     if isinstance(given.get("victims"), Mapping):
         roles = {one.name for one in fields(VictimNames)}
         given["victims"] = VictimNames(**{role: name for role, name in given["victims"].items() if role in roles})
-    if isinstance(given.get("camera"), str):
-        given["camera"] = Path(given["camera"])
+    for name in ("camera", "drawer"):
+        if isinstance(given.get(name), str):
+            given[name] = Path(given[name])
     return DeidSettings(**given)

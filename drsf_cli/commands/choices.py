@@ -1,5 +1,5 @@
 """What completion offers for a flag. Written out here, so that a shell need not wait for torch to be imported; a test
-holds these names against the tables that decide (victims/registry.py, attacks/steps.py, attacks/codec.py)."""
+holds these names against the tables that decide (victims/registry.py, attacks/steps.py, effort.py and codec.py)."""
 
 from __future__ import annotations
 
@@ -24,5 +24,6 @@ ATTACKS = [
     "rprop",
     "sgd",
 ]
+EFFORTS = ["fast", "normal", "best"]
 CODECS = ["h264", "h264-rgb", "ffv1"]
 ROTATIONS = ["0", "90", "180", "270", "auto"]

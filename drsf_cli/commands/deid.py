@@ -21,7 +21,6 @@ from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AlignerOption,
     AllowUnknown,
-    BatchSize,
     CameraOption,
     ChainOption,
     Detector,
@@ -87,7 +86,7 @@ def deid(
     aligner: AlignerOption = None,
     gaze: Gaze = None,
     attack: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-g",
             "--attack",
@@ -102,29 +101,27 @@ def deid(
     eps: Annotated[
         str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.eps,
-    max_iter: Annotated[
-        int | None,
-        typer.Option("--max-iter", help="Steps for the first frame.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = None,
-    warm_iter: Annotated[
-        int | None,
-        typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = None,
-    robust: Annotated[
-        bool,
-        typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = DeidSettings.robust,
-    refine: Annotated[
-        int,
+    effort: Annotated[
+        str,
         typer.Option(
-            "--refine", help="Rounds for frames short in the file.", hidden=True, rich_help_panel=ATTACK_PANEL
+            "--effort",
+            help="fast, normal or best.",
+            autocompletion=lambda: choices.EFFORTS,
+            rich_help_panel=ATTACK_PANEL,
         ),
-    ] = DeidSettings.refine,
+    ] = DeidSettings.effort,
+    drawer: Annotated[
+        Path | None,
+        typer.Option("--drawer", help="Weights of a drawer of your own.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = None,
     max_error: Annotated[
         float | None,
         typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
-    batch_size: BatchSize = DeidSettings.batch_size,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL),
+    ] = None,
     codec: Annotated[
         str,
         typer.Option(
@@ -220,10 +217,8 @@ def deid(
         attack=attack,
         mask=mask,
         eps=eps,
-        max_iter=max_iter,
-        warm_iter=warm_iter,
-        robust=robust,
-        refine=refine,
+        effort=effort,  # type: ignore[arg-type]
+        drawer=drawer,
         batch_size=batch_size,
         codec=codec,
         crf=crf,

@@ -178,7 +178,7 @@ def forecast(found: Forecast) -> RenderableType:
     table.add_column(overflow="fold")
     table.add_row("input", f"{found.width}x{found.height}, {found.frames} frames at {found.fps:g} a second")
     table.add_row("would write", "\n".join(map(str, found.writes)))
-    table.add_row("mask, attack", f"{settings.mask}, {settings.attack}")
+    table.add_row("mask, attack", f"{settings.mask}, {settings.attack or settings.effort}")
     table.add_row("authorised", f"{victims} ({provider_names(trial['providers'])})")
     table.add_row("time", f"about {_duration(found.seconds)}, measured on {found.tried} frames")
     table.add_row("read back from those", "; ".join(back) or f"nothing; {recovered['missed']} missed")

@@ -70,7 +70,7 @@ class SurveyedClip:
             mask &= nearest_face([face.box for face in faces], *mask.shape) == own
         if not mask.any():
             return None
-        return Target(frame.index, covered, mask, frame.image, faces[own], frame.pts_ticks)
+        return Target(frame.index, covered, mask, faces[own], frame.pts_ticks)
 
 
 def nearest_face(boxes: Sequence[Array], height: int, width: int) -> NDArray[np.intp]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from attacks.codec import CODECS, DeliveryCodec
-from attacks.embed import Allowance, Embedded, Embedder, Target
+from attacks.drawer import Drawer, load_drawer
+from attacks.embed import Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import Region
 from attacks.perturb import AttackSettings, Stage
@@ -31,11 +32,6 @@ from victims.camera import Camera
 from victims.observe import Observer
 
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
-WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
-"""Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
-PASSES = 11.9
-"""... and through a lossy codec more of them or fewer, so that all frames of a segment keep to this mean of victim
-passes. 12 are to be kept; what a frame will take is only guessed, and the last one may take a little too much."""
 
 
 @dataclass
@@ -98,7 +94,7 @@ class Work:
             reader,
             self.observer,
             s.whose,
-            s.batch_size,
+            s.frames_at_once,
             progress,
             self.companions,
             s.segment,
@@ -117,13 +113,13 @@ class Work:
         by itself."""
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
+        attack = s.attack_settings
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            attack = s.attack_settings
-            live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
+            trying = attack is not None and s.effort_settings.live and self.delivery is not None
+            live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
-                make = None if attack is None else partial(self.embedder, attack, live, self.allowance())
-                faces = None if make is None else FacesEmbedder(clip, make)
-                for frames in runs(segment, s.batch_size):
+                faces = None if attack is None else FacesEmbedder(clip, self.embedder(attack, live or self.delivery))
+                for frames in runs(segment, s.frames_at_once):
                     covered = [clip.covered(frame) for frame in frames]
                     images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
                     for frame, image in zip(frames, images, strict=True):
@@ -133,14 +129,11 @@ class Work:
                         yield frame, image, own
                     progress.advance(len(frames))
 
-    def allowance(self) -> Allowance | None:
-        """What all faces of a segment share; None where the number of steps is said, or fixed."""
-        return None if self.delivery is None or self.settings.warm_iter is not None else Allowance(PASSES)
+    @cached_property
+    def drawer(self) -> Drawer:
+        """What draws for the chain. Raises WeightsError."""
+        s, chain = self.settings, self.models.torch_chain
+        return load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights).to(chain.detector.device)
 
-    def embedder(self, attack: AttackSettings, live: LiveCodec | None, allowance: Allowance | None) -> Embedder:
-        """Of one face, from nothing."""
-        chain, s = self.models.attacker(self.camera), self.settings
-        warm = s.warm_iter
-        if warm is None:
-            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
-        return Embedder(chain, attack, live, warm, allowance, self.extra_stages, s.robust)
+    def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
+        return Embedder(self.models.attacker(self.camera), attack, self.drawer, codec, self.extra_stages)

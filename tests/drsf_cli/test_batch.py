@@ -160,7 +160,7 @@ def save_noisy(state, path, seed):
     [
         ("-z", "gaze-compact", ["-g", "none"]),
         ("--cover-detector", "retinaface", ["-g", "none"]),
-        ("--repel", "gaze-compact", ["--max-iter", "1", "--warm-iter", "0"]),
+        ("--repel", "gaze-compact", ["--effort", "fast"]),
     ],
 )
 def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, clips, tmp_path, capsys):

@@ -268,7 +268,7 @@ def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     found = {}
     for label, flags in (("plain", ["--audit", "full", "--repel", "none"]), ("repelled", ["--repel", name])):
         output = tmp_path / f"{label}.mkv"
-        shared_flags = ["--codec", "ffv1", "--allow-unknown-weights", "--warm-iter", "4"]
+        shared_flags = ["--codec", "ffv1", "--allow-unknown-weights"]
         assert main(["deid", str(clip), "-o", str(output), *shared_flags, *flags]) == 0
         assert "What others can read" in capsys.readouterr().out
         report = json.loads((tmp_path / f"{label}.mkv.report.json").read_text())
@@ -312,7 +312,7 @@ def test_at_hand_are_those_that_are_not_authorised(models):
 def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path):
     """With weights of its own for gaze, the released ones are at hand and not authorised."""
     output, own = tmp_path / "out.mkv", noisy(GAZE, tmp_path / "g.safetensors", 0.3)
-    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--max-iter", "2", "--warm-iter", "0", "-q"]
+    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--effort", "fast", "-q"]
     assert main(["deid", str(clip), "-o", str(output), "-z", f"gaze-compact@{own}", *flags]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())
     assert "gaze-compact" in report["repelled"]

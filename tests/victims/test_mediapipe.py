@@ -413,15 +413,16 @@ class Scene:
     hidden: Image
     boxes: Array
     landmarks: Array
+    mesh: Array
     gaze: Array
     camera: Camera
 
     def stages(self, chain: Chain, frames: list[Image]) -> list[Stage]:
         count = len(frames)
-        windows, originals = [WINDOW] * count, [self.image] * count
+        windows, meshes = [WINDOW] * count, np.repeat(self.mesh, count, axis=0)
         boxes, landmarks = np.repeat(self.boxes, count, axis=0), np.repeat(self.landmarks, count, axis=0)
-        detect = chain.short.objective_from_originals(frames, windows, boxes, originals)
-        align = chain.mesh.objective(frames, windows, boxes, landmarks, originals)
+        detect = chain.short.objective(frames, windows, boxes)
+        align = chain.mesh.objective(frames, windows, boxes, landmarks, meshes)
         look = chain.iris.objective(frames, windows, landmarks, np.repeat(self.gaze, count, axis=0), self.camera)
         return [
             Stage("detector", detect, 0.015),
@@ -436,7 +437,8 @@ def scene(chain: Chain, demo: Image) -> Scene:
     boxes = chain.short.detect([demo])[0].boxes
     (own,) = chain.mesh.align_faces([demo], [boxes])
     ((gaze, _),) = chain.iris.estimate_faces([demo], [own], camera)
-    return Scene(demo, covered(demo), boxes, own.landmarks, gaze, camera)
+    assert own.mesh is not None
+    return Scene(demo, covered(demo), boxes, own.landmarks, own.mesh, gaze, camera)
 
 
 def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
