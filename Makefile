@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo docs test lint clean
+.PHONY: setup demo docs check test lint clean
 
 setup: .venv/.ready
 
@@ -26,8 +26,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# lint, types and the quick tests
+check: lint
+	$(BIN)/pytest --numprocesses 2 -m "not slow"
+
+# everything, with the share of lines that the tests run
 test: lint
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --cov --cov-report=term:skip-covered
 
 clean:
 	rm -rf .venv demo build dist

@@ -275,7 +275,7 @@ class Focus:
 class DeliveryCodec:
     """What the delivery codec does to frames, in memory.
 
-    Build `settings` as the writer does (`drsf_cli.video_writer.encoder_settings`), so that both encode alike. Crops
+    Build `settings` as the writer does (`drsf_cli.media.writer.encoder_settings`), so that both encode alike. Crops
     should start at multiples of 16 px of the full frame: x264 then sees the same macroblocks in both. Only whole frames
     from the first on give the written bits themselves, since what x264 makes of a frame depends on all before it
     (attacks/live.py).

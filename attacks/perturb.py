@@ -68,7 +68,7 @@ class AttackSettings:
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
-    than most of them, and of a few points near it one is luckier than the mean (docs/attack.md)."""
+    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
 
     def goes_on(self, taken: int, score: float, passes: int) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`, with which its victim passes come to

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drsf_cli import DeidSettings, Models, compare, deidentify, make_demo_clip
+from drsf_cli.deid.work import Work
+from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Silent
-from drsf_cli.video import VideoReader
-from drsf_cli.work import Work
 
 HERE = Path(__file__).parent
 PICTURE = HERE / "images" / "three_panels.jpg"

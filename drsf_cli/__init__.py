@@ -22,31 +22,31 @@ from typing import TYPE_CHECKING, Any
 import export  # noqa: F401  before anything that may import ONNX Runtime, see there
 
 if TYPE_CHECKING:
-    from drsf_cli.demo_clip import make_demo_clip
-    from drsf_cli.evaluation import Evaluation, evaluate
-    from drsf_cli.models import Models
-    from drsf_cli.panels import compare
-    from drsf_cli.pipeline import deidentify
-    from drsf_cli.reading import infer
-    from drsf_cli.records import read_observations, write_observations
-    from drsf_cli.report import write_html
+    from drsf_cli.deid.panels import compare
+    from drsf_cli.deid.pipeline import deidentify
+    from drsf_cli.measure.evaluation import Evaluation, evaluate
+    from drsf_cli.measure.records import read_observations, write_observations
+    from drsf_cli.media.demo_clip import make_demo_clip
+    from drsf_cli.readers.infer import infer
+    from drsf_cli.readers.models import Models
+    from drsf_cli.report.page import write_html
     from drsf_cli.settings import DeidSettings, VictimNames
     from weights.errors import DrsfError
 
 _HOMES = {
     "DeidSettings": "drsf_cli.settings",
     "DrsfError": "weights.errors",
-    "Evaluation": "drsf_cli.evaluation",
-    "Models": "drsf_cli.models",
+    "Evaluation": "drsf_cli.measure.evaluation",
+    "Models": "drsf_cli.readers.models",
     "VictimNames": "drsf_cli.settings",
-    "compare": "drsf_cli.panels",
-    "deidentify": "drsf_cli.pipeline",
-    "evaluate": "drsf_cli.evaluation",
-    "infer": "drsf_cli.reading",
-    "make_demo_clip": "drsf_cli.demo_clip",
-    "read_observations": "drsf_cli.records",
-    "write_html": "drsf_cli.report",
-    "write_observations": "drsf_cli.records",
+    "compare": "drsf_cli.deid.panels",
+    "deidentify": "drsf_cli.deid.pipeline",
+    "evaluate": "drsf_cli.measure.evaluation",
+    "infer": "drsf_cli.readers.infer",
+    "make_demo_clip": "drsf_cli.media.demo_clip",
+    "read_observations": "drsf_cli.measure.records",
+    "write_html": "drsf_cli.report.page",
+    "write_observations": "drsf_cli.measure.records",
 }
 """No module of this package may have one of these names: it would stand in its place once it is imported."""
 

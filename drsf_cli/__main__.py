@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from drsf_cli.main import main
+from drsf_cli.app import main
 
 sys.exit(main())

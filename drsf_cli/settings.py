@@ -49,7 +49,7 @@ class DeidSettings:
     """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
     segment: float = 60.0
     """Seconds of the file's clock after which embedding starts from nothing again, so that what lies between can be
-    done by itself (drsf_cli/segments.py). Nobody covers by segments."""
+    done by itself (drsf_cli/deid/segments.py). Nobody covers by segments."""
     refine: int = 1
     """How often frames that fall short in the written file may go back."""
     batch_size: int = 1
@@ -78,8 +78,8 @@ class DeidSettings:
     cover_detectors: tuple[str, ...] = ()
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = "largest"
-    """Whose attributes are embedded: `largest` of each frame (docs/faces.md says which that is); `x,y` px: the face
-    nearest to that point; or `all` that are seen for long enough."""
+    """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
+    the face nearest to that point; or `all` that are seen for long enough."""
     keep_failed: bool = False
     """Keep an output that failed its audit; its report says so."""
     max_error: float | None = None
@@ -89,7 +89,7 @@ class DeidSettings:
     """Write the page of the report, too."""
     repel: tuple[str, ...] = ("all",)
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
-    default: it costs about a third more passes and hardly any fidelity (docs/leakage.md)."""
+    default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
     audit: str = "file"
     """`file`: of the written file; `full`: of what others can read as well."""
 

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+from export.waiting import wait_passively
+
+wait_passively(os.environ)  # before torch is imported, see there
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

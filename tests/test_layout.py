@@ -40,14 +40,14 @@ def test_the_wheel_holds_what_the_code_reads(wheel):
         "weights/catalog.toml",
         "weights/bundled/fan_compact.safetensors",
         "weights/bundled/gaze_compact.safetensors",
-        "drsf_cli/templates/report.html.j2",
+        "drsf_cli/report/templates/report.html.j2",
     ):
         assert name in names
 
 
 def test_the_console_script_is_there(wheel):
     (entry,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "drsf = drsf_cli.main:main" in wheel.read(entry).decode()
+    assert "drsf = drsf_cli.app:main" in wheel.read(entry).decode()
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -96,7 +96,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments, allowed, tmp_path):
     code = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print('IMPORTED', *({HEAVY!r} & set(sys.modules))))\n"
-        "from drsf_cli.main import main\n"
+        "from drsf_cli.app import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *arguments]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from victims.face import Array
@@ -36,6 +38,17 @@ def iou_tensor(first: Tensor, second: Tensor) -> Tensor:
         - intersection
     )
     return intersection / union.clamp_min(1e-6)
+
+
+def suppress(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]:
+    """Indices of boxes (k, 4) that greedy non-maximum suppression keeps, best score first: a box goes when its IoU with
+    a better one that stays is over `threshold`."""
+    corners_and_sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
+    # only the order of scores counts, and OpenCV takes no negative ones
+    rank = np.empty(len(boxes))
+    rank[np.argsort(-scores, kind="stable")] = np.arange(len(boxes), 0, -1)
+    kept = cv2.dnn.NMSBoxes(corners_and_sizes.tolist(), rank.tolist(), 0.0, threshold) if len(boxes) else ()
+    return np.asarray(kept, dtype=np.int64)
 
 
 def box_distance(predicted: Tensor, target: Tensor) -> Tensor:

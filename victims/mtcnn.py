@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import facenet_pytorch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torchvision.ops import nms
+from torch import Tensor
 
 from victims.area import AreaSampler, area_matrix
 from victims.base import Detector, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
-from victims.boxes import box_distance, iou, iou_tensor
+from victims.boxes import box_distance, iou, iou_tensor, suppress
 from victims.face import Array, Detections
+from victims.mtcnn_networks import ONet, PNet, RNet
 from weights import store
 from weights.errors import UsageError
 
@@ -95,11 +94,6 @@ def rectangles(boxes: Array, height: int, width: int) -> NDArray[np.int64]:
     low = np.maximum(whole[:, :2], 1) - 1
     high = np.minimum(whole[:, 2:], np.array([width, height]))
     return np.concatenate([low, high], axis=1)
-
-
-def suppress(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]:
-    """Indices kept by greedy NMS on intersection over union, best first."""
-    return nms(torch.from_numpy(boxes).float(), torch.from_numpy(scores).float(), threshold).numpy()
 
 
 def suppress_contained(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]:
@@ -549,13 +543,6 @@ class MtcnnRepelObjective(MtcnnObjective):
         return torch.stack(losses), passed, best
 
 
-def _logits_network(module: nn.Module, softmax: str, name: str, source: str) -> Network:
-    """`module` with its weights and without its last softmax."""
-    load_strict(module, store.load_state_dict(Path(source)), name)
-    setattr(module, softmax, nn.Identity())
-    return module
-
-
 def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown: bool = False) -> Mtcnn:
     """MTCNN with the weights inside the facenet-pytorch package; raises WeightsError when they are damaged, UsageError
     for an `override`: three networks do not come in one file."""
@@ -565,12 +552,8 @@ def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown:
         )
     networks: dict[str, Network] = {}
     hashes = {}
-    for key, (kind, softmax) in {
-        "pnet": (facenet_pytorch.models.mtcnn.PNet, "softmax4_1"),
-        "rnet": (facenet_pytorch.models.mtcnn.RNet, "softmax5_1"),
-        "onet": (facenet_pytorch.models.mtcnn.ONet, "softmax6_1"),
-    }.items():
+    for key, kind in {"pnet": PNet, "rnet": RNet, "onet": ONet}.items():
         file = store.resolve([WEIGHT_FILES[key]])
-        networks[key] = _logits_network(kind(pretrained=False), softmax, file.path.name, str(file.path))
+        networks[key] = load_strict(kind(), store.load_state_dict(file.path), file.path.name)
         hashes[file.path.name] = file.sha256
     return Mtcnn(networks, hashes)

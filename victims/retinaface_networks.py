@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import resnet50
 
 ANCHORS = 2
 """Priors per cell of each level."""
@@ -69,6 +68,8 @@ class ResNetBody(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import resnet50  # takes longer to import than torch, and only this network needs it
+
         whole = resnet50(weights=None)
         self.conv1, self.bn1 = whole.conv1, whole.bn1
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from victims.face import Array, Detections
 from weights.errors import UsageError
@@ -156,6 +155,8 @@ def link(
     `confirm_score`, were not seen `SUSTAINED_HITS` times within a second and are not near a track that was, are
     spurious and left out.
     """
+    from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no tracks
+
     if len(detections) != len(times):
         raise ValueError(f"{len(detections)} frames of detections, {len(times)} times")
     tracks: list[Track] = []

@@ -13,8 +13,8 @@ import pytest
 
 from attacks.codec import Rect
 from attacks.live import LiveCodec, Sent
-from drsf_cli.video import Frame, VideoReader
-from drsf_cli.video_writer import VideoWriter, encoder_settings
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from tests import clips
 from weights.errors import DrsfError
 

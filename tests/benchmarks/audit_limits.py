@@ -30,8 +30,8 @@ from attacks.obscure import (
     plan_regions,
     region_mask,
 )
-from drsf_cli.audit import OPEN_SHARE, RETURNED_LIMIT
-from drsf_cli.hidden import compare_region, returned_share
+from drsf_cli.deid.checks import OPEN_SHARE, RETURNED_LIMIT
+from drsf_cli.measure.hidden import compare_region, returned_share
 from tests.benchmarks.covering import CLIPS, detections_of
 from tests.benchmarks.main_job import SHARED
 from victims.base import Image

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from attacks.codec import DeliveryCodec
-from drsf_cli.video import VideoReader
-from drsf_cli.video_writer import VideoWriter, encoder_settings
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from tests.clips import make_clip, patterns
 
 

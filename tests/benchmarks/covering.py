@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 from attacks.obscure import Pixelate, head_region, plan_regions, region_mask
-from drsf_cli.covering import see_all
+from drsf_cli.readers.covering import see_all
 from tests.benchmarks.main_job import SHARED
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn

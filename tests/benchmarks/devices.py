@@ -26,12 +26,12 @@ import torch
 
 from attacks import perturb
 from attacks.embed import common_window
-from drsf_cli.models import Models
-from drsf_cli.pipeline import opened
+from drsf_cli.deid.pipeline import opened
+from drsf_cli.deid.work import Work
+from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Silent
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings, VictimNames
-from drsf_cli.video import VideoReader
-from drsf_cli.work import Work
 from tests.benchmarks.main_job import SHARED
 from tests.benchmarks.onnx_vs_torch import chains
 from victims.base import Objective, to_pixels

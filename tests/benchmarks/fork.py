@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from drsf_cli.fork_weights import FILES, gaze_crop, landmark_crop
+from drsf_cli.readers.fork import FILES, gaze_crop, landmark_crop
 from tests.benchmarks.main_job import SHARED
 from victims.compact.evaluate_landmarks import Crops, crops_of, normalised_errors
 from victims.compact.faces68 import Faces68, load_faces68

@@ -7,7 +7,7 @@ Takes the 36 people of faces68 that no network of ours was trained on. Of each a
 light, hair and background help the attacker. Every picture goes through `deidentify` twice, without an attack and with
 the defaults; what is in DIR already is not made again. The attackers know where the face is.
 
-* recogniser: dlib's (drsf_cli/installed.py), enrolled from the original gallery;
+* recogniser: dlib's (drsf_cli/readers/installed.py), enrolled from the original gallery;
 * recogniser, adapted: the same, enrolled from a gallery that went through the same as the probes; and a linear
   discriminant trained on what it says of that gallery;
 * pixels, adapted: 12 x 12 colours of the head region, and a linear discriminant trained on such a gallery;
@@ -31,11 +31,11 @@ from PIL import Image as Picture
 
 from attacks.embed import similarity
 from attacks.obscure import head_region
-from drsf_cli.identity import dlib_recogniser, threshold_at
-from drsf_cli.images import read_image
-from drsf_cli.installed import RECOGNISER_FILE, model_file
-from drsf_cli.models import Models
-from drsf_cli.pipeline import deidentify
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.measure.identity import dlib_recogniser, threshold_at
+from drsf_cli.media.images import read_image
+from drsf_cli.readers.installed import RECOGNISER_FILE, model_file
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Image

@@ -23,7 +23,7 @@ import numpy as np
 from attacks import embed
 from attacks.embed import Embedded, Embedder, Target
 from attacks.perturb import AttackSettings, Outcome, perturb
-from drsf_cli.pipeline import deidentify
+from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.settings import DeidSettings, VictimNames
 from tests.benchmarks.main_job import SHARED
 

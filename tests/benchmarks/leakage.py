@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, is_installed, model_file
+from drsf_cli.readers.installed import INSTALLED_FINDERS, LANDMARKS_FILE, is_installed, model_file
 from tests.benchmarks.main_job import ROOT, SHARED
 
 OTHER = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25_other_training_run.pth'}"
@@ -68,7 +68,7 @@ CELLS = (
 
 
 def drsf(*arguments: str) -> None:
-    command = [sys.executable, "-c", "from drsf_cli.main import main; raise SystemExit(main())", *arguments]
+    command = [sys.executable, "-c", "from drsf_cli.app import main; raise SystemExit(main())", *arguments]
     subprocess.run(command, check=True, cwd=ROOT)
 
 

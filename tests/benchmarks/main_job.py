@@ -23,7 +23,7 @@ SHARED = Path(os.environ.get("DRSF_SHARED", ROOT.parent / "shared"))
 def run(clip: Path, seconds: float, flags: list[str], folder: Path) -> dict:
     """The report of one run."""
     output = folder / f"out{seconds:g}.mkv"
-    command = [sys.executable, "-c", "from drsf_cli.main import main; raise SystemExit(main())", "deid", str(clip)]
+    command = [sys.executable, "-c", "from drsf_cli.app import main; raise SystemExit(main())", "deid", str(clip)]
     command += ["-o", str(output), "--end", str(seconds), "--codec", "ffv1", "--quiet", "--overwrite", *flags]
     subprocess.run(command, check=True, cwd=ROOT)
     return json.loads((folder / f"{output.name}.report.json").read_text())

@@ -5,8 +5,9 @@
 
 Each method runs `drsf deid` on a part of the clip, H.264 at CRF 23, with its defaults but for --max-iter where that is
 given: all rules then begin with as many steps, and cost the same. The plain recipe, on N frames, is
-the original implementation's (docs/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on the whole
-frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last iterate.
+the original implementation's (docs/measurements/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on
+the whole frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last
+iterate.
 Prints a Markdown table with victim passes and CPU seconds a frame.
 """
 
@@ -22,14 +23,14 @@ import torch
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import obscure
-from drsf_cli.evaluation import Evaluation, evaluate
-from drsf_cli.models import Models
-from drsf_cli.pipeline import deidentify
-from drsf_cli.plan import check
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.plan import check
+from drsf_cli.deid.survey import plan_cover, survey_video
+from drsf_cli.measure.evaluation import Evaluation, evaluate
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import encoder_settings
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
-from drsf_cli.survey import plan_cover, survey_video
-from drsf_cli.video import Frame, VideoReader
-from drsf_cli.video_writer import encoder_settings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Window
 from victims.camera import Camera

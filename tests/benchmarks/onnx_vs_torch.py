@@ -43,7 +43,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drsf_cli.video import Frame, VideoReader
+from drsf_cli.media.reader import Frame, VideoReader
 from export.session import OnnxCache, authorised, usable_cpus
 from tests.conftest import ROOT
 from victims.base import Aligner, Detector, GazeEstimator, Image, Network, Victim, to_pixels

@@ -25,11 +25,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from drsf_cli.batch import Engine, Local, Result, run_batch
-from drsf_cli.cluster import RayEngine
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.files import report_path
-from drsf_cli.outputs import Job
+from drsf_cli.batch.jobs import Job
+from drsf_cli.batch.ray_engine import RayEngine
+from drsf_cli.batch.run import Engine, Local, Result, run_batch
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.files import report_path
 from drsf_cli.settings import DeidSettings
 
 

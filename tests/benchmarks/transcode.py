@@ -22,12 +22,12 @@ from pathlib import Path
 
 import av
 
-from drsf_cli.evaluation import Evaluation, evaluate
-from drsf_cli.models import Models
-from drsf_cli.reading import infer
+from drsf_cli.measure.evaluation import Evaluation, evaluate
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import open_writer
+from drsf_cli.readers.infer import infer
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import VictimNames
-from drsf_cli.video import VideoReader
-from drsf_cli.video_writer import open_writer
 from tests.benchmarks.main_job import ROOT, SHARED
 from victims.face import FrameObservation
 
@@ -107,7 +107,7 @@ def main() -> None:
             elif title == "original":
                 untouched(arguments.clip, output, arguments.start, arguments.end)
             else:
-                command = [sys.executable, "-c", "from drsf_cli.main import main; raise SystemExit(main())", "deid"]
+                command = [sys.executable, "-c", "from drsf_cli.app import main; raise SystemExit(main())", "deid"]
                 command += [str(arguments.clip), "-o", str(output), "--quiet", *flags, *RUNS[title]]
                 command += ["--start", str(arguments.start), "--end", str(arguments.end)]
                 subprocess.run(command, check=True, cwd=ROOT)

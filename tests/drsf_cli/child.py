@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
-from drsf_cli.video import Frame, VideoReader
+from drsf_cli.media.reader import Frame, VideoReader
 
 
 def prepare() -> None:

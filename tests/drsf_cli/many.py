@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.files import report_path
-from drsf_cli.outputs import Job
+from drsf_cli.batch.jobs import Job
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.files import report_path
 from drsf_cli.settings import DeidSettings
 
 COUNT = 20

@@ -16,10 +16,10 @@ from skimage.data import astronaut
 from skimage.metrics import structural_similarity
 
 from attacks.obscure import Blur, Obscuring, Pixelate, Region, Solid, obscure
-from drsf_cli.audit import RETURNED_LIMIT, AuditReport, audit_file
-from drsf_cli.finders import finders_at_hand
-from drsf_cli.hidden import compare_region, returned_share, ssim_map
-from drsf_cli.video import VideoReader
+from drsf_cli.deid.checks import RETURNED_LIMIT, AuditReport, audit_file
+from drsf_cli.measure.hidden import compare_region, returned_share, ssim_map
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.readers.finders import finders_at_hand
 from victims.base import Image
 from victims.face import Detections
 
@@ -173,7 +173,7 @@ class TestFile:
         self, source: Path, portrait: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The source's likeness does not rest on the code that obscures."""
-        monkeypatch.setattr("drsf_cli.audit.obscure", lambda image, *_: image.copy())
+        monkeypatch.setattr("drsf_cli.deid.checks.obscure", lambda image, *_: image.copy())
         report = audit(source, encode(tmp_path / "open.mp4", [portrait] * COUNT))
         assert report.worst_returned == 0.0
         assert [check.frame for check in report.open_regions] == list(range(COUNT))

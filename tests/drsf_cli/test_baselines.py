@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from attacks.obscure import Pixelate
-from drsf_cli import baselines
-from drsf_cli.baselines import noise_floor
-from drsf_cli.clip import SurveyedClip
+from drsf_cli.deid import baselines
+from drsf_cli.deid.baselines import noise_floor
+from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.survey import Survey
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from drsf_cli.progress import Silent
-from drsf_cli.survey import Survey
-from drsf_cli.video import Frame, VideoReader
-from drsf_cli.video_writer import VideoWriter, encoder_settings
 from tests import clips
 from victims.base import Image
 from victims.face import Face, FrameObservation

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.main import main
-from drsf_cli.resume import clear_leftovers, finished
+from drsf_cli.app import main
+from drsf_cli.batch.resume import clear_leftovers, finished
+from drsf_cli.media.demo_clip import make_demo_clip
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
 from weights.errors import DrsfError
@@ -54,7 +54,7 @@ def test_killed_in_the_middle_and_resumed(clips, undisturbed, tmp_path):
     """The outputs are those of the undisturbed run, byte for byte, and what was finished is not done again."""
     folder, after = tmp_path / "out", 5
     arguments = ["deid", str(clips), "-o", str(folder), *FLAGS, "--resume"]
-    command = [sys.executable, "-c", "from drsf_cli.main import main; main()", *arguments]
+    command = [sys.executable, "-c", "from drsf_cli.app import main; main()", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         until = time.monotonic() + 600
         while len(stamps(folder)) < after:
@@ -227,7 +227,7 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     shutil.copytree(clips / "b", folder)
     (folder / "a_text.mp4").write_text("not a video\n" * 50)
     make_demo_clip(folder / "m_fault.mp4", seconds=0.08, size=(160, 120), seed=5)
-    import drsf_cli.batch as batch
+    import drsf_cli.batch.run as batch
 
     real = batch.deidentify
 

@@ -10,12 +10,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from drsf_cli.batch import Local, run_batch
-from drsf_cli.cluster import RayEngine
-from drsf_cli.cluster_tasks import LongJob, Task
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.main import main
-from drsf_cli.segments import Part
+from drsf_cli.app import main
+from drsf_cli.batch.ray_engine import RayEngine
+from drsf_cli.batch.ray_tasks import LongJob, Task
+from drsf_cli.batch.run import Local, run_batch
+from drsf_cli.deid.segments import Part
+from drsf_cli.media.demo_clip import make_demo_clip
 from tests.clips import make_clip
 from tests.drsf_cli.many import contents, job_of, make_clips
 from weights.errors import UsageError

@@ -1,4 +1,4 @@
-"""The scripts and recipes beside docs/cluster.md: run with stand-ins for what is not here, or checked line by line."""
+"""The scripts and recipes of docs/how-to/many-videos.md: run with stand-ins for what is not here, or read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli.main import main
+from drsf_cli.app import main
 from tests.drsf_cli.many import contents, make_clips
 
 ROOT = Path(__file__).resolve().parents[2]

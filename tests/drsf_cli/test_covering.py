@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drsf_cli.covering import load_companions, see_all
+from drsf_cli.readers.covering import load_companions, see_all
 from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn

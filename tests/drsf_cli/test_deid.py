@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from drsf_cli import clip as surveyed_clip
-from drsf_cli.demo_clip import demo_frames, make_demo_clip
-from drsf_cli.main import main
-from drsf_cli.models import Models
+from drsf_cli.app import main
+from drsf_cli.deid import clip as surveyed_clip
+from drsf_cli.media.demo_clip import demo_frames, make_demo_clip
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import VictimNames
-from drsf_cli.video import VideoReader
 from export.session import cuda_problem
 from tests.clips import make_clip
 from weights.errors import UsageError

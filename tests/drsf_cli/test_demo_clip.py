@@ -11,8 +11,8 @@ import pytest
 from facenet_pytorch import MTCNN
 from numpy.typing import NDArray
 
-from drsf_cli.demo_clip import demo_frames, make_demo_clip
-from drsf_cli.video import VideoReader
+from drsf_cli.media.demo_clip import demo_frames, make_demo_clip
+from drsf_cli.media.reader import VideoReader
 from weights.errors import OutputError, UsageError
 
 

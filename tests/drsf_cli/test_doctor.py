@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attacks.codec import CODECS
-from drsf_cli import doctor
-from drsf_cli.main import main
+from drsf_cli.app import main
+from drsf_cli.readers import checkup as doctor
 from victims import registry
 from weights import store
 

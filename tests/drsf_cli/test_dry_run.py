@@ -8,14 +8,14 @@ import re
 import numpy as np
 import pytest
 
-from drsf_cli.baselines import FLOOR_STEP, SHOWN_STEP
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.dry_run import Stopwatch, dry_run_of
-from drsf_cli.files import report_path
-from drsf_cli.main import main
-from drsf_cli.models import Models
-from drsf_cli.outputs import Job
+from drsf_cli.app import main
+from drsf_cli.batch.dry_run import Stopwatch, dry_run_of
+from drsf_cli.batch.jobs import Job
+from drsf_cli.deid.baselines import FLOOR_STEP, SHOWN_STEP
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.files import report_path
 from drsf_cli.progress import Silent
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
 from tests.clips import make_clip
 

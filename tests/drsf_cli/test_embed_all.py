@@ -12,19 +12,19 @@ import pytest
 
 from attacks.embed import Embedded, Embedder, Target
 from attacks.obscure import Pixelate, Region
-from drsf_cli.changes import ChangeStore
-from drsf_cli.clip import SurveyedClip, nearest_face
-from drsf_cli.demo_clip import demo_frames
-from drsf_cli.evaluation import evaluate, match_faces
-from drsf_cli.faces import FacesEmbedder, Redrawing, focus_of
-from drsf_cli.fidelity import SHORT, fidelity, score
-from drsf_cli.main import main
-from drsf_cli.plan import check
-from drsf_cli.records import read_observations
-from drsf_cli.report import render_html
+from drsf_cli.app import main
+from drsf_cli.deid.changes import ChangeStore
+from drsf_cli.deid.clip import SurveyedClip, nearest_face
+from drsf_cli.deid.faces import FacesEmbedder, Redrawing, focus_of
+from drsf_cli.deid.fidelity import SHORT, fidelity, score
+from drsf_cli.deid.plan import check
+from drsf_cli.deid.survey import Survey, survey_video
+from drsf_cli.measure.evaluation import evaluate, match_faces
+from drsf_cli.measure.records import read_observations
+from drsf_cli.media.demo_clip import demo_frames
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.report.page import render_html
 from drsf_cli.settings import DeidSettings
-from drsf_cli.survey import Survey, survey_video
-from drsf_cli.video import Frame, VideoReader
 from tests.clips import make_clip
 from tests.drsf_cli.test_faults import Told
 from victims.base import Window

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from drsf_cli.evaluation import (
+from drsf_cli.app import main
+from drsf_cli.measure.evaluation import (
     evaluate,
     evaluate_files,
     evaluate_folders,
@@ -20,8 +21,7 @@ from drsf_cli.evaluation import (
     write_csv,
     write_plots,
 )
-from drsf_cli.main import main
-from drsf_cli.records import write_observations
+from drsf_cli.measure.records import write_observations
 from victims.face import Array, Face, FrameObservation
 from weights.errors import InputError, OutputError
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from rich.console import Console
 
-from drsf_cli import main as cli
-from drsf_cli.export_victims import export_victims
-from drsf_cli.main import main
+from drsf_cli import app as cli
+from drsf_cli.app import main
+from drsf_cli.readers.export import export_victims
 from tests.drsf_cli.many import Steps
 from victims.registry import VICTIMS
 

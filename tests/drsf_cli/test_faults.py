@@ -27,12 +27,15 @@ from scipy.ndimage import binary_erosion
 
 from attacks.embed import Embedded, Target
 from attacks.obscure import GREY
-from drsf_cli import atomic, clip, document, pipeline, survey, video_writer, work
-from drsf_cli.changes import ChangeStore
-from drsf_cli.models import Models
-from drsf_cli.pipeline import deidentify
+from drsf_cli.deid import clip, pipeline, survey, work
+from drsf_cli.deid import sections as document
+from drsf_cli.deid.changes import ChangeStore
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.media import atomic
+from drsf_cli.media import writer as video_writer
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
-from drsf_cli.video import VideoReader
 from tests import clips
 from victims.base import Detector, ExportSpec, Image, Objective, Window
 from victims.face import Array, Detections
@@ -512,8 +515,8 @@ LINES = 5 * FRAMES
 
 _CHILD = """
 import resource, signal, sys
-from drsf_cli.main import main
-from drsf_cli.models import Models
+from drsf_cli.app import main
+from drsf_cli.readers.models import Models
 from tests.drsf_cli import test_faults as faults
 from tests.drsf_cli.child import prepare
 prepare()

@@ -13,8 +13,8 @@ from typing import Any
 import av
 import pytest
 
-from drsf_cli import pipeline, work
-from drsf_cli.pipeline import deidentify
+from drsf_cli.deid import pipeline, work
+from drsf_cli.deid.pipeline import deidentify
 from tests import clips
 from tests.drsf_cli.test_faults import (
     face_boxes,

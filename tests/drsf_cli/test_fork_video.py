@@ -9,9 +9,9 @@ import pytest
 import skimage.data
 from safetensors.torch import save_file
 
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.fork_weights import FILES, landmark_crop
-from drsf_cli.main import main
+from drsf_cli.app import main
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.readers.fork import FILES, landmark_crop
 from victims import registry
 from victims.compact.fork import FAMILIES, ForkSettings, clone, fork
 from weights.store import load_state_dict, resolve

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from drsf_cli.fork_weights import read_faces
-from drsf_cli.main import main
+from drsf_cli.app import main
+from drsf_cli.readers.fork import read_faces
 from tests.clips import make_clip
 from victims import registry
 from weights.store import catalog, default_store
@@ -71,7 +71,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(faces, tmp_path, capsys, name
 
 def test_weights_that_read_worse_are_not_written(faces, tmp_path, capsys, monkeypatch):
     """The released weights' own reading, turned by noise that no few steps mend."""
-    from drsf_cli import fork_weights
+    from drsf_cli.readers import fork as fork_weights
     from victims.compact.fork import fork
 
     def ruined(*arguments):

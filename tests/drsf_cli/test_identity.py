@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from drsf_cli.identity import (
+from drsf_cli.measure.identity import (
     ARCFACE_POINTS,
     Gallery,
     IdentityMeter,
@@ -138,7 +138,7 @@ def test_a_gallery_of_pictures(tmp_path):
     for name, colour in (("one.png", red), ("two/a.png", green), ("two/b.png", darker), ("dark.png", black)):
         Image.fromarray(np.full((20, 20, 3), colour, np.uint8)).save(folder / name)
 
-    from drsf_cli.outsiders import FinderDetector
+    from drsf_cli.readers.outsiders import FinderDetector
 
     def find(image):
         return Detections(np.zeros((0, 4)) if image.max() == 0 else FACE.box[None], np.ones(int(image.max() > 0)))
@@ -171,7 +171,7 @@ def test_facenet_with_weights_of_its_form(tmp_path):
 
 def test_without_weights_there_is_no_recogniser_and_it_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("drsf_cli.identity.model_file", lambda name: None)
+    monkeypatch.setattr("drsf_cli.measure.identity.model_file", lambda name: None)
     recogniser, why = find_recogniser(None)
     assert recogniser is None
     assert "drsf weights pull facenet" in why

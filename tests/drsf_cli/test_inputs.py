@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli.batch import plan_batch
-from drsf_cli.inputs import expand
+from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.run import plan_batch
+from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.settings import DeidSettings
-from drsf_cli.shards import Shard, parse_shard
 from weights.errors import InputError, UsageError
 
 SETTINGS = DeidSettings(attack="none")

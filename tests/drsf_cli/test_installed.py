@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from drsf_cli.evaluation import box_iou
-from drsf_cli.identity import dlib_recogniser, find_recogniser
-from drsf_cli.installed import INSTALLED_FINDERS, LANDMARKS_FILE, RECOGNISER_FILE, DlibTrees, is_installed, model_file
-from drsf_cli.models import Models, VictimNames
-from drsf_cli.outsiders import named_outsiders, repelled_victims
+from drsf_cli.measure.evaluation import box_iou
+from drsf_cli.measure.identity import dlib_recogniser, find_recogniser
+from drsf_cli.readers.installed import (
+    INSTALLED_FINDERS,
+    LANDMARKS_FILE,
+    RECOGNISER_FILE,
+    DlibTrees,
+    is_installed,
+    model_file,
+)
+from drsf_cli.readers.models import Models, VictimNames
+from drsf_cli.readers.outsiders import named_outsiders, repelled_victims
 from victims.compact.faces68 import load_faces68
 from victims.face import Face
 from victims.mtcnn import load_mtcnn

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli.demo_clip import make_demo_clip
+from drsf_cli.media.demo_clip import make_demo_clip
 from tests.conftest import ROOT
 
 SECONDS, FRAMES = 0.24, 6
@@ -20,7 +20,7 @@ LITTLE = 1000
 
 _CHILD = """
 import sys
-from drsf_cli.main import main
+from drsf_cli.app import main
 from tests.drsf_cli.child import prepare
 prepare()
 sys.exit(main(["deid", *sys.argv[1:], "--max-iter", "2", "--threads", "1", "--repel", "none", "--quiet"]))

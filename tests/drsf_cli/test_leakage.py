@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import Pixelate, Region
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.leakage import Covered, measure
-from drsf_cli.main import main
-from drsf_cli.models import Models
-from drsf_cli.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
+from drsf_cli.app import main
+from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.readers.models import Models
+from drsf_cli.readers.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
 from drsf_cli.settings import VictimNames
-from drsf_cli.video import VideoReader
 from tests.clips import make_clip
 from victims.base import GazeEstimator
 from victims.face import Detections, Face, FrameObservation

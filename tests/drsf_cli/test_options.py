@@ -13,8 +13,8 @@ import typer.main
 
 from attacks.codec import CODECS
 from attacks.steps import METHODS
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.main import app, main
+from drsf_cli.app import app, main
+from drsf_cli.media.demo_clip import make_demo_clip
 from victims import registry
 from weights import errors
 
@@ -113,7 +113,7 @@ def test_every_command_with_settings_takes_a_file(words):
 def test_a_command_of_a_group_finds_its_table(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "drsf_cli.fork_weights.fork_weights", lambda *arguments, **given: seen.update(given) or SimpleNamespace()
+        "drsf_cli.readers.fork.fork_weights", lambda *arguments, **given: seen.update(given) or SimpleNamespace()
     )
     config = tmp_path / "study.toml"
     config.write_text('[deid]\nmask = "solid"\n[weights.fork]\nsteps = 7\nseed = 3\nquiet = true\n')

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli import demo_clip
-from drsf_cli.main import main
-from drsf_cli.video import VideoReader
+from drsf_cli.app import main
+from drsf_cli.media import demo_clip
+from drsf_cli.media.reader import VideoReader
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -156,7 +156,7 @@ def test_what_it_points_to_is_there() -> None:
 def test_every_command_has_a_row() -> None:
     import typer.main
 
-    from drsf_cli.main import app
+    from drsf_cli.app import app
 
     rows = set(re.findall(r"^\| `drsf ([a-z]+)", README, re.MULTILINE))
     assert rows == set(typer.main.get_command(app).commands)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drsf_cli.records import from_records, read_observations, to_records, write_observations
+from drsf_cli.measure.records import from_records, read_observations, to_records, write_observations
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError
 from weights.files import write_atomically

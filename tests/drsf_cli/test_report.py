@@ -22,14 +22,14 @@ import pytest
 from PIL import Image
 
 from attacks.obscure import Pixelate, Region, obscure
-from drsf_cli.charts import Chart, make_chart
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.leakage_table import COLUMNS
-from drsf_cli.measures import MEASURES
-from drsf_cli.report import write_html
-from drsf_cli.report_file import SAMPLES, read_report, sample, sample_ids
-from drsf_cli.video import VideoReader
-from drsf_cli.video_writer import VideoWriter
+from drsf_cli.measure.leakage_table import COLUMNS
+from drsf_cli.measure.metrics import MEASURES
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import VideoWriter
+from drsf_cli.report.charts import Chart, make_chart
+from drsf_cli.report.page import write_html
+from drsf_cli.report.schema import SAMPLES, read_report, sample, sample_ids
 from tests.drsf_cli.many import Steps
 from victims.face import Face, FrameObservation
 from weights.errors import InputError, OutputError

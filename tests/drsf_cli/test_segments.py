@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drsf_cli import work as passes
-from drsf_cli.clip import SourceChangedError
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.main import main
-from drsf_cli.models import Models
-from drsf_cli.parts import complete, embed_part, plan_parts
-from drsf_cli.pipeline import deidentify
+from drsf_cli.app import main
+from drsf_cli.batch.parts import complete, embed_part, plan_parts
+from drsf_cli.deid import work as passes
+from drsf_cli.deid.clip import SourceChangedError
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.segments import Part, in_segments, parts_of
+from drsf_cli.deid.work import Work
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Silent
-from drsf_cli.segments import Part, in_segments, parts_of
+from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
-from drsf_cli.video import VideoReader
-from drsf_cli.work import Work
 from tests import clips
 from tests.drsf_cli.many import contents, job_of
 

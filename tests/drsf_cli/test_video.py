@@ -21,8 +21,8 @@ import pytest
 from numpy.typing import NDArray
 
 from attacks.codec import DeliveryCodec
-from drsf_cli.video import Frame, VideoReader
-from drsf_cli.video_writer import VideoWriter, encoder_settings, open_writer
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import VideoWriter, encoder_settings, open_writer
 from tests import clips
 from weights.errors import DrsfError, InputError, OutputError, UsageError
 
@@ -224,7 +224,7 @@ def test_times_that_do_not_rise_are_mended(tmp_path: Path, monkeypatch: pytest.M
             frame.pts = next(raw)
             yield frame
 
-    monkeypatch.setattr("drsf_cli.video._decode", tampered)
+    monkeypatch.setattr("drsf_cli.media.reader._decode", tampered)
     assert [frame.pts_ticks for frame in reader] == [0, 40, 41, 42, 82]
 
 
@@ -614,8 +614,8 @@ def test_places_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 _CHILD = """
 import resource, signal, sys
 from pathlib import Path
-from drsf_cli.video import VideoReader
-from drsf_cli.video_writer import VideoWriter
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import VideoWriter
 from weights.errors import OutputError
 source, target, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 reader = VideoReader(source)
@@ -665,8 +665,8 @@ def test_a_full_disk_leaves_nothing(source: Path, tmp_path: Path) -> None:
 _MEMORY = """
 import sys
 from pathlib import Path
-from drsf_cli.video import VideoReader
-from drsf_cli.video_writer import VideoWriter
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import VideoWriter
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 with VideoReader(source) as reader, VideoWriter(target, reader.info, keep_audio_from=source) as writer:
     for frame in reader:

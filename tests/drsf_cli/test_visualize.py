@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from attacks.codec import Colour
-from drsf_cli.demo_clip import make_demo_clip
-from drsf_cli.images import read_image, write_image
-from drsf_cli.video import VideoInfo, VideoReader
-from drsf_cli.video_writer import VideoWriter
-from drsf_cli.visualize import (
+from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.media.images import read_image, write_image
+from drsf_cli.media.reader import VideoInfo, VideoReader
+from drsf_cli.media.writer import VideoWriter
+from drsf_cli.report.drawing import (
     AXIS_COLOURS,
     BOX_COLOUR,
     GAZE_COLOUR,

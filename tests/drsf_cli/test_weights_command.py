@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from drsf_cli.weights_command import app
+from drsf_cli.commands.weights import app
 from weights import store
 from weights.errors import UsageError, WeightsError
 from weights.store import Store, WeightFile

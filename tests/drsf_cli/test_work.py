@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drsf_cli.deid.work import Work
 from drsf_cli.settings import DeidSettings
-from drsf_cli.work import Work
 from tests.clips import make_clip
 
 

@@ -15,8 +15,8 @@ import torch
 from skimage.data import astronaut
 from torch import Tensor
 
-from drsf_cli.export_victims import Reading
-from drsf_cli.video import VideoReader
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.readers.export import Reading
 from export.onnx import export_network, export_victim, parity, recorded_inputs, relative_difference
 from export.session import OnnxNetwork
 from tests.export.stub import Drifting, Net, Stub

@@ -1,9 +1,10 @@
 """Distances of boxes against values worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
-from victims.boxes import box_distance
+from victims.boxes import box_distance, suppress
 
 TARGET = torch.tensor([0.0, 0.0, 10.0, 20.0])
 
@@ -40,3 +41,15 @@ def test_at_its_target_the_gradient_is_finite() -> None:
     box_distance(box, TARGET).backward()
     assert box.grad is not None
     assert bool(torch.isfinite(box.grad).all())
+
+
+@pytest.mark.parametrize("count", [0, 1, 60, 400])
+def test_suppression_keeps_what_torchvision_keeps(count: int) -> None:
+    from torchvision.ops import nms
+
+    random = np.random.default_rng(count)
+    corners = random.uniform(0, 300, (count, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(5, 80, (count, 2))], axis=1).astype(np.float32)
+    scores = random.normal(size=count).astype(np.float32)  # logits are suppressed too: scores may be negative
+    expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4)
+    np.testing.assert_array_equal(suppress(boxes, scores, 0.4), expected)

@@ -8,7 +8,7 @@ import skimage.data
 import torch
 from scipy.ndimage import gaussian_filter
 
-from drsf_cli.fork_weights import FILES, gaze_crop, landmark_crop
+from drsf_cli.readers.fork import FILES, gaze_crop, landmark_crop
 from victims import registry
 from victims.compact.fork import FAMILIES, ForkSettings, augmented, blurred, clone, embedded, fork, measure, obscured
 from weights.store import load_state_dict, resolve

@@ -14,8 +14,8 @@ from torch.nn import functional
 from attacks.budget import Budget
 from attacks.obscure import Pixelate, Region, obscure, region_mask
 from attacks.perturb import AttackSettings, Stage, perturb
-from drsf_cli.demo_clip import demo_frames
-from drsf_cli.video import VideoReader
+from drsf_cli.media.demo_clip import demo_frames
+from drsf_cli.media.reader import VideoReader
 from victims.area import AreaSampler, area_matrix
 from victims.base import Window
 from victims.boxes import iou, iou_tensor

@@ -1,0 +1,93 @@
+"""The command line: parses, calls, prints, exits. Logic raises its own errors; here each becomes one line and an exit
+code (weights/errors.py has the table).
+
+Commands import what they work with when they are called, so that help and completion do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, viz, weights
+from drsf_cli.commands import eval as evaluate
+from drsf_cli.commands.output import err, out, print_error
+from drsf_cli.versions import versions
+from export.waiting import wait_passively
+from weights.errors import DrsfError
+
+app = typer.Typer(
+    name="drsf",
+    help="De-identify driver-facing video and keep what safety research reads from it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command(name="deid", epilog=deid.EPILOG)(deid.deid)
+app.command(name="audit", epilog=audit.EPILOG)(audit.audit)
+app.command(name="infer", epilog=infer.EPILOG)(infer.infer)
+app.command(name="eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(name="viz", epilog=viz.EPILOG)(viz.viz)
+app.command(name="report", epilog=report.EPILOG)(report.report)
+app.command(name="export", epilog=export.EPILOG)(export.export)
+app.command(name="demo", epilog=demo.EPILOG)(demo.demo)
+app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.add_typer(weights.app, name="weights")
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@app.callback(invoke_without_command=False)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        out.print(versions()["drsf"])
+        raise typer.Exit
+    if debug:
+        os.environ["DRSF_DEBUG"] = "1"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, which the console script exits with."""
+    wait_passively(os.environ)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments == ["--version"]:
+        out.print(versions()["drsf"])
+        return 0
+    try:
+        code = app(args=arguments, prog_name="drsf", standalone_mode=False)
+    except DrsfError as error:
+        if os.environ.get("DRSF_DEBUG"):
+            raise
+        print_error(error)
+        return error.exit_code
+    except typer.TyperException as error:  # a flag, a value or a command that it does not know
+        if not error.format_message():  # the help has been printed
+            return error.exit_code
+        context = getattr(error, "ctx", None)
+        command = "drsf" if context is None else context.command_path
+        print_error(f"{error.format_message().rstrip('.')}; see {command} --help.")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    except Exception as error:
+        if os.environ.get("DRSF_DEBUG"):
+            raise
+        print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
+        return DrsfError.exit_code
+    if code == STOPPED:
+        err.print("[red]stopped[/]: nothing was left behind")
+    return code if isinstance(code, int) else 0

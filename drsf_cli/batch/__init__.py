@@ -1,0 +1,1 @@
+"""Many videos: inputs, jobs, resuming, shards, and where the work runs."""

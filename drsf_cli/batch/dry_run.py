@@ -1,0 +1,181 @@
+"""`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
+
+The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
+would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (it starts
+cold, as each segment does), every other frame what a later one did.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.batch.jobs import Job
+from drsf_cli.deid.baselines import SHOWN_STEP
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.segments import parts_of
+from drsf_cli.deid.work import EMBED_STEP
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import Progress, Silent
+from drsf_cli.readers.models import Models
+from drsf_cli.report.schema import SAMPLES
+from drsf_cli.settings import DeidSettings
+from weights.errors import NoFaceError, OutputError
+
+TRIAL_GROUPS = 2
+"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost ..."""
+TRIAL_FRAMES = 4
+"""... and at least this many frames, for a single warm one tells little."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run of one input would be."""
+
+    source: Path
+    writes: tuple[Path, ...]
+    frames: int
+    """Of the input, between --start and --end; as its container says, else estimated."""
+    width: int
+    height: int
+    fps: float
+    tried: int
+    """Frames that were measured."""
+    seconds: float
+    """That the run is expected to take, without loading the models."""
+    settings: DeidSettings
+    trial: Mapping[str, Any]
+    """The report of the trial."""
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Step:
+    """Times of one step, s from when it began."""
+
+    began: float
+    first: tuple[float, int] | None = None
+    """When the first parts were done, and how many."""
+    parts: int = 0
+    ended: float = 0.0
+
+    def forecast(self, parts: float, starts: int = 1) -> float:
+        """Seconds that `parts` would take with so many cold starts."""
+        if self.first is None:
+            return self.ended
+        after, count = self.first
+        if self.parts > count:
+            return starts * after + max(0.0, parts - starts * count) * (self.ended - after) / (self.parts - count)
+        return max(self.ended, self.ended * parts / count)
+
+
+@dataclass
+class Stopwatch:
+    """Passes progress on and keeps the times."""
+
+    passed_on: Progress
+    clock: Callable[[], float] = time.monotonic
+    steps: dict[str, Step] = field(default_factory=dict)
+    _current: Step | None = None
+
+    def begin(self, title: str, total: int | None) -> None:
+        self.stop()
+        self._current = self.steps[title] = Step(self.clock())
+        self.passed_on.begin(title, total)
+
+    def advance(self, parts: int = 1) -> None:
+        step = self._current
+        if step is not None:
+            step.parts += parts
+            if step.first is None:
+                step.first = (self.clock() - step.began, step.parts)
+        self.passed_on.advance(parts)
+
+    def stop(self) -> None:
+        if self._current is not None:
+            self._current.ended = self.clock() - self._current.began
+        self._current = None
+
+    def forecast(self, elapsed: float, tried: int, frames: int, segments: int) -> float:
+        """Seconds for `frames` in `segments`, of which `tried` frames of one took `elapsed`."""
+        seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
+        for title, step in self.steps.items():
+            # the only step that does not grow with the clip
+            parts = min(SAMPLES, frames) if title == SHOWN_STEP else step.parts * frames / tried
+            seconds += step.forecast(parts, segments if title == EMBED_STEP else 1)
+        return seconds
+
+
+def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
+    """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
+    of several inputs."""
+    source, output, settings = job.source, job.output, job.settings
+    reader = VideoReader(source, settings.start, settings.end)
+    for path in job.files:
+        _refuse(path, settings.overwrite, folder_is_made)
+    frames = _frame_count(reader, settings)
+    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.batch_size)
+    first = list(islice(iter(reader), most + 1))
+    tried = min(len(first), most)
+    trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
+    if len(first) > tried:  # halfway to the first frame that is too many
+        trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
+    else:
+        frames = tried
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="drsf-dry-run-") as folder:
+        target = Path(folder) / output.name
+        watch = Stopwatch(progress or Silent())
+        began = time.monotonic()
+        try:
+            document = deidentify(source, target, trial, models=models, progress=watch)
+        except NoFaceError:
+            notes.append(
+                f"No face is seen in the first {tried} frames: the time is without any embedding, and the run stops "
+                "with an error (--on-no-face) if none comes later."
+            )
+            watch = Stopwatch(progress or Silent())
+            began = time.monotonic()
+            document = deidentify(source, target, replace(trial, on_no_face="solid"), models=models, progress=watch)
+        watch.stop()
+        elapsed = time.monotonic() - began
+    if not document["audit"]["passed"]:
+        notes.append(f"The audit of the trial failed: {document['audit']['problems'][0]}")
+    return Forecast(
+        source=source,
+        writes=job.files,
+        frames=frames,
+        width=reader.info.width,
+        height=reader.info.height,
+        fps=float(reader.info.average_rate),
+        tried=tried,
+        seconds=watch.forecast(elapsed, tried, frames, len(parts_of(reader, settings.segment))),
+        settings=settings,
+        trial=document,
+        notes=tuple(notes),
+    )
+
+
+def _refuse(path: Path, overwrite: bool, folder_is_made: bool) -> None:
+    """As the run would, but without touching the place."""
+    if os.path.lexists(path) and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputError(f"{path} exists already; pass --overwrite to replace it.")
+    folder = path.parent
+    while folder_is_made and not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written there; choose another folder.")
+
+
+def _frame_count(reader: VideoReader, settings: DeidSettings) -> int:
+    """Frames between --start and --end, as the container says; counted where it does not."""
+    whole = reader.info.frame_count
+    if whole is None or settings.start is not None or settings.end is not None:
+        return sum(1 for _ in reader)
+    return whole

@@ -1,0 +1,190 @@
+"""A list of inputs with options of their own.
+
+CSV with a header, or JSON Lines. `input` is a file, glob or folder, relative to the manifest; `output`, if given, a
+name relative to the folder of the outputs. Every other column is a long option of `drsf deid` without its dashes, such
+as `mask` or `max-iter`; an empty cell, a null or a missing key is what the command line says. Options that may be
+given several times take a list in JSON, and values separated by `;` in CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.jobs import Wish
+from drsf_cli.deid.plan import check
+from drsf_cli.settings import DeidSettings
+from victims.base import Role
+from victims.registry import resolve
+from weights.errors import InputError, UsageError
+
+_ROLES: tuple[Role, ...] = ("detector", "aligner", "gaze")
+_ONE_FOR_ALL = ("victims", "device", "threads", "allow_unknown_weights", "overwrite")
+"""Fields of the settings that a row cannot choose; the victims are chosen by role."""
+_FIELDS = {"attack_opt": "attack_options", "region": "regions"}
+"""Options that are not named as their field is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as written."""
+
+    input: str
+    output: str | None
+    options: Mapping[str, Any]
+    """Field or role -> value, of the right type."""
+    where: str
+    """File and line, for errors."""
+
+
+def read_manifest(path: Path) -> list[Row]:
+    """Every row. Raises InputError, UsageError, with file and line."""
+    readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = {
+        ".csv": _csv_rows,
+        ".jsonl": _json_rows,
+    }
+    if path.suffix.lower() not in readers:
+        raise UsageError(f"--manifest {path} is neither a .csv nor a .jsonl file.")
+    try:
+        rows = [_row(f"{path}, line {number}", cells) for number, cells in readers[path.suffix.lower()](path)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--manifest {path} cannot be read ({reason}); check the file.") from error
+    if not rows:
+        raise InputError(f"--manifest {path} has no row; list at least one input.")
+    return rows
+
+
+def manifest_wishes(path: Path, settings: DeidSettings, leave_out: Path | None = None) -> list[Wish]:
+    """What the rows ask for, on top of `settings`; places are relative to the manifest's folder where they lie below
+    it. `leave_out` as in `expand`. Raises InputError, UsageError."""
+    wishes = []
+    home = path.parent
+    for row in read_manifest(path):
+        own = _settings(settings, row, home)
+        found = expand([home / row.input], leave_out)
+        if row.output is not None and (len(found) > 1 or found[0].searched):
+            raise UsageError(f"{row.where}: output names one file, and {row.input} stands for several; leave it out.")
+        for one in found:
+            if one.source.absolute().is_relative_to(home.absolute()) and ".." not in Path(row.input).parts:
+                one = replace(one, place=one.source.absolute().relative_to(home.absolute()))
+            wishes.append(Wish(one, own, None if row.output is None else Path(row.output)))
+    return wishes
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        for cells in reader:
+            if None in cells:
+                raise UsageError(f"{path}, line {reader.line_num}: there are more cells than columns; quote commas.")
+            yield reader.line_num, {name: value for name, value in cells.items() if value is not None and value.strip()}
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: this is not JSON ({error}).") from error
+        if not isinstance(cells, dict):
+            raise UsageError(f'{path}, line {number}: this is not a JSON object; write {{"input": ...}}.')
+        yield number, {name: value for name, value in cells.items() if value is not None}
+
+
+def _row(where: str, cells: Mapping[str, Any]) -> Row:
+    options: dict[str, Any] = {}
+    own: dict[str, str | None] = {"input": None, "output": None}
+    for name, value in cells.items():
+        if name in own:
+            if not isinstance(value, str):
+                raise UsageError(f"{where}: {name} is a path, not {value!r}.")
+            own[name] = value.strip()
+        else:
+            field = _field(where, name)
+            options[field] = _value(where, name, value, _HINTS[field])
+    if not own["input"]:
+        raise UsageError(f"{where}: input is missing; name a file, a glob or a folder.")
+    output = own["output"]
+    if output is not None and (Path(output).is_absolute() or ".." in Path(output).parts):
+        raise UsageError(f"{where}: output {output} leaves the folder of the outputs; give a path below it.")
+    return Row(own["input"], output, options, where)
+
+
+def _hints() -> dict[str, Any]:
+    hints = typing.get_type_hints(DeidSettings)
+    chosen = {field.name: hints[field.name] for field in dataclasses.fields(DeidSettings)}
+    return {name: hint for name, hint in chosen.items() if name not in _ONE_FOR_ALL} | dict.fromkeys(_ROLES, str)
+
+
+_HINTS = _hints()
+
+
+def _field(where: str, name: str) -> str:
+    field = name.strip().removeprefix("--").replace("-", "_")
+    field = _FIELDS.get(field, field)
+    if field not in _HINTS:
+        spelled = {field: option for option, field in _FIELDS.items()}
+        known = sorted(spelled.get(known, known).replace("_", "-") for known in _HINTS)
+        raise UsageError(f"{where}: column {name!r} is unknown; there are input, output, {', '.join(known)}.")
+    return field
+
+
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _value(where: str, name: str, value: Any, hint: Any) -> Any:
+    """`value`, text of a cell or JSON, as the type of its field."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise UsageError(f"{where}: {name} {value} is unknown; it takes {', '.join(typing.get_args(hint))}.")
+    if typing.get_origin(hint) is tuple:
+        parts = value.split(";") if isinstance(value, str) else value
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return tuple(part.strip() for part in parts if part.strip())
+    elif hint is bool:
+        word = _WORDS.get(str(value).strip().lower())
+        if word is not None:
+            return word
+    elif isinstance(value, str) or (hint in (int, float) and type(value) in (int, float)):
+        try:
+            converted = hint(value.strip() if isinstance(value, str) else value)
+        except ValueError:
+            pass
+        else:
+            if isinstance(value, str) or converted == value:
+                return converted
+    raise UsageError(f"{where}: {name} cannot be {value!r}; see drsf deid --help for what it takes.")
+
+
+def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
+    options = dict(row.options)
+    victims: dict[Role, Any] = {}
+    for role in _ROLES:
+        if role in options:
+            text = options.pop(role).strip()
+            victims[role] = None if role != "detector" and text.lower() == "none" else text
+    if "camera" in options:
+        options["camera"] = home / options["camera"]
+    settings = replace(base, victims=replace(base.victims, **victims), **options)
+    try:
+        check(settings)
+        for role, text in victims.items():
+            if text is not None:
+                resolve(text, role)
+    except UsageError as error:
+        raise UsageError(f"{row.where}: {error}") from error
+    return settings

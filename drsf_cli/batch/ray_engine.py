@@ -1,0 +1,233 @@
+"""Many inputs on the workers of a Ray cluster (extra `drsf[ray]`).
+
+Each worker (drsf_cli/batch/ray_worker.py) is an actor that keeps the models loaded and does one thing at a time: a
+whole job, as one process would, or a step of one that is longer than a segment. What is lost with a worker is given
+to another, once. All nodes must see the inputs and the outputs under the same paths.
+
+Of a long job the driver holds references only; perturbations go through hidden files beside the output.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from drsf_cli.batch.jobs import Job
+from drsf_cli.batch.ray_tasks import Task, first_line
+from drsf_cli.batch.ray_worker import Board, Worker
+from drsf_cli.batch.resume import clear_leftovers
+from drsf_cli.batch.run import ModelShelf, Result, Watch
+from export.session import usable_cpus
+from export.waiting import PASSIVE_WAITING
+from weights.errors import DrsfError, UsageError
+
+POLL_S = 0.25
+"""How often the driver looks how far the workers are."""
+START_S = 300.0
+"""How long the driver waits for a worker while there is none."""
+_STORE_BYTES = 100 * 1024**2  # only results pass through the object store
+
+
+class RayEngine:
+    """Runs jobs on a Ray cluster: the one at `address`, or one that is started on this machine and ended again.
+
+    `workers`: how many; by default as many as have room, each on the cores that its jobs' `threads` asks for, by
+    default as many as torch takes in this process. On a cluster with GPUs each worker gets one, unless the jobs are
+    to run on the CPU.
+
+    Raises UsageError where Ray is not installed, the cluster is not reached, or the workers have no room; DrsfError
+    where no worker can start.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise UsageError(f"--workers {workers} is too small; it takes 1 or more.")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise UsageError("--engine ray needs Ray, which is not installed; install drsf[ray].") from error
+        self._address, self._workers = address, workers
+
+    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        import ray
+
+        if not jobs:
+            return
+        own = not ray.is_initialized()
+        if own:
+            self._connect()
+        pool = None
+        try:
+            pool = _Pool(jobs, self._workers)
+            yield from pool.results(jobs, resume, watch)
+        finally:
+            if pool is not None:
+                pool.close()
+            if own:
+                ray.shutdown()
+
+    def _connect(self) -> None:
+        import ray
+
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self._address is None:
+                ray.init(
+                    "local",
+                    num_cpus=usable_cpus(),
+                    object_store_memory=_STORE_BYTES,
+                    include_dashboard=False,
+                    **quiet,
+                )
+            else:
+                ray.init(self._address, **quiet)
+        except Exception as error:  # where a node does not start in 30 s, Ray raises just that
+            where = "here" if self._address is None else f"at --address {self._address}"
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UsageError(f"no Ray cluster can be used {where} ({reason}); see ray status there.") from error
+
+
+class _Pool:
+    """The workers, and what each is at."""
+
+    def __init__(self, jobs: Sequence[Job], workers: int | None) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._settings = jobs[0].settings
+        uniform = len({ModelShelf.key(job.settings) for job in jobs}) == 1
+        self._preload = self._settings if uniform else None
+        self._threads = self._settings.threads or torch.get_num_threads()
+        gpu, room = _room(self._threads, self._settings.device)
+        if not room:
+            raise UsageError(f"no node of the Ray cluster has {self._threads} cores; give fewer --threads.")
+        if workers is not None and workers > room:
+            raise UsageError(
+                f"--workers {workers} of {self._threads} threads have no room on the Ray cluster, which takes {room}; "
+                "give fewer, or fewer --threads."
+            )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._remote = ray.remote(Worker).options(
+            num_cpus=1 if gpu else self._threads,
+            num_gpus=int(gpu),
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            # a worker's threads wait as this process's do (export/waiting.py)
+            runtime_env={"env_vars": {name: os.environ[name] for name in PASSIVE_WAITING if name in os.environ}},
+        )
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Task]] = {}
+        self._waiting: deque[Task] = deque()
+        self._most = workers or room
+
+    def _make(self) -> None:
+        """Start workers for what is waiting, as many as have room."""
+        there = len(self._idle) + len(self._busy) + len(self._starting)
+        for _ in range(min(len(self._waiting) - len(self._idle) - len(self._starting), self._most - there)):
+            worker = self._remote.remote(os.getcwd(), self._threads, self._board)
+            self._starting[worker.start.remote(self._preload)] = worker
+
+    def results(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        import ray
+
+        waiting = self._waiting
+        waiting.extend(Task(job, may_split=self._most > 1) for job in jobs)
+        last_sign = time.monotonic()
+        while waiting or self._busy:
+            while waiting and self._idle:
+                worker, task = self._idle.pop(0), waiting.popleft()
+                if task.long is not None and task.long.instead is not None:
+                    self._idle.insert(0, worker)  # given up meanwhile
+                    continue
+                self._busy[task.begin(worker, resume)] = (worker, task)
+            if not (waiting or self._busy):
+                return
+            self._make()
+            ready, _ = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=POLL_S)
+            self._pass_on(watch)
+            for ref in ready:
+                if ref in self._starting:
+                    self._started(ref)
+                    continue
+                worker, task = self._busy.pop(ref)
+                try:
+                    value = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    ray.kill(worker)
+                    outcome = task.lost(error, isinstance(error, ray.exceptions.ObjectLostError))
+                else:
+                    self._idle.append(worker)
+                    outcome = task.ended(value)
+                if isinstance(outcome, Result):
+                    yield replace(outcome, state="done") if outcome.state == "skipped" and not resume else outcome
+                else:
+                    waiting.extendleft(reversed(outcome))
+            if self._busy or self._idle or ready:
+                last_sign = time.monotonic()
+            elif time.monotonic() - last_sign > START_S:
+                raise DrsfError(f"no worker of the Ray cluster has started in {START_S:.0f} s; see ray status there.")
+
+    def _started(self, ref: Any) -> None:
+        import ray
+
+        worker = self._starting.pop(ref)
+        try:
+            problem = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            problem = DrsfError(f"a worker of the Ray cluster could not start ({first_line(error)}).")
+            problem.__cause__ = error
+        if problem is None:
+            self._idle.append(worker)
+            return
+        ray.kill(worker)
+        self._most -= 1
+        if not (self._idle or self._busy or self._starting):
+            raise problem
+
+    def _pass_on(self, watch: Watch) -> None:
+        import ray
+
+        try:
+            steps = ray.get(self._board.take.remote(), timeout=5 * POLL_S)
+        except ray.exceptions.RayError:  # how far they are is not worth stopping for
+            return
+        for worker, step in steps.items():
+            watch.step(worker, *step)
+
+    def close(self) -> None:
+        """End the workers; what they were at is cleared away once they are gone."""
+        import ray
+
+        for worker in [*self._idle, *self._starting.values(), *(worker for worker, _ in self._busy.values())]:
+            ray.kill(worker)
+        ray.kill(self._board)
+        gone: list[Any] = []
+        if self._busy:
+            gone, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=20 * POLL_S)
+        at_work = [self._busy[ref][1] for ref in gone]
+        for task in at_work:
+            clear_leftovers(task.job)
+        for task in (*at_work, *self._waiting):
+            if task.long is not None:
+                task.long.clear()
+
+
+def _room(threads: int, device: str) -> tuple[bool, int]:
+    """Whether workers get a GPU each, and how many find a place."""
+    import ray
+
+    held = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(own.get("GPU", 0) for own in held))
+    if gpus and device != "cpu":
+        return True, gpus
+    return False, int(sum(own.get("CPU", 0) // threads for own in held))

@@ -1,0 +1,158 @@
+"""What runs on the nodes of a Ray cluster: the workers, and the board on which they say how far they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drsf_cli.batch.jobs import Job
+from drsf_cli.batch.parts import EmbeddedPart, Regions, complete, embed_part, plan_parts
+from drsf_cli.batch.resume import finished
+from drsf_cli.batch.run import ModelShelf, Result, attempted, make_folder, process
+from drsf_cli.deid.clip import SourceChangedError
+from drsf_cli.deid.pipeline import deidentify, opened
+from drsf_cli.deid.segments import Part, parts_of
+from drsf_cli.deid.survey import Survey
+from drsf_cli.deid.work import Work
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import Silent
+from drsf_cli.settings import DeidSettings
+from weights.errors import DrsfError, InputError
+
+TELL_S = 0.25
+"""How often a worker tells how far it is."""
+
+
+class Worker:
+    """Does jobs, one at a time. Runs on a node of the cluster."""
+
+    def __init__(self, folder: str, threads: int, board: Any) -> None:
+        import ray
+
+        # host, node of the cluster, process
+        node = ray.get_runtime_context().get_node_id()
+        self.name = f"{socket.gethostname()}-{node[:6]}/{os.getpid()}"
+        self._folder, self._threads, self._board = folder, threads, board
+        self._shelf = ModelShelf()
+
+    def start(self, settings: DeidSettings | None) -> DrsfError | None:
+        """Get ready, with the models of `settings` loaded. Returns what is in the way."""
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            return InputError(
+                f"{self._folder} is not there on {self.name} ({error.strerror}); every node must see the same folders."
+            )
+        torch.set_num_threads(self._threads)
+        try:
+            if settings is not None:
+                self._shelf.get(settings)
+        except DrsfError as error:
+            return error
+        return None
+
+    def process(self, job: Job, resume: bool, may_split: bool) -> Result | list[Part]:
+        """Do a job; or say which parts it falls into, where there are several and it may be split."""
+        parts = self._parts(job, resume) if may_split else []
+        if len(parts) > 1:
+            return parts
+        return process(job, self._shelf, resume, self._posting(job), self.name)
+
+    def survey(self, job: Job, part: Part, which: str) -> tuple[float | None, Survey | None]:
+        """As all methods for parts: the seconds that it took, or None where it cannot be done in parts; and what came
+        out."""
+        return _timed(lambda: self._work(job).part(part).survey(self._posting(job, which)))
+
+    def plan(self, job: Job, *surveys: Survey) -> tuple[Any, ...]:
+        """The seconds, and each part's regions."""
+        seconds, regions = _timed(lambda: plan_parts(self._work(job), surveys))
+        return seconds, *(regions or [None] * len(surveys))
+
+    def embed(
+        self, job: Job, part: Part, which: str, survey: Survey, regions: Regions, path: Path
+    ) -> tuple[float | None, EmbeddedPart | None]:
+        return _timed(lambda: embed_part(self._work(job), part, survey, regions, path, self._posting(job, which)))
+
+    def complete(self, job: Job, resume: bool, seconds: float, paths: Sequence[Path], *parts: Any) -> Result:
+        """`parts`: all surveys, then all regions, then all that is embedded. `paths`: files of the parts."""
+        count = len(parts) // 3
+
+        def work() -> dict[str, Any]:
+            ready, posting = self._work(job), self._posting(job)
+            try:
+                return complete(job, ready, parts[:count], parts[count:-count], parts[-count:], seconds, posting)
+            except SourceChangedError:  # a file that reads otherwise from the middle: as if it had not been split
+                given: dict[str, Any] = {"models": ready.models, "report": job.report, "progress": posting}
+                return deidentify(job.source, job.output, job.settings, **given)
+
+        return attempted(job, resume, work, self.name, paths)
+
+    def _parts(self, job: Job, resume: bool) -> list[Part]:
+        """None where anything is in the way: that is for whoever does the job to say."""
+        s = job.settings
+        try:
+            parts = parts_of(VideoReader(job.source, s.start, s.end), s.segment)
+            if len(parts) < 2 or (resume and finished(job) is not None):
+                return []
+            make_folder(job.output.parent)
+            with opened(self._work(job), job.output, job.report, Silent()):
+                return parts
+        except Exception:  # noqa: BLE001
+            return []
+
+    def _work(self, job: Job) -> Work:
+        return Work.on(job.source, job.settings, self._shelf.get(job.settings))
+
+    def _posting(self, job: Job, which: str = "") -> _Posting:
+        return _Posting(self._board, self.name, job.source.name, which)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float | None, Any]:
+    began = time.monotonic()
+    try:
+        result = work()
+    except Exception:  # noqa: BLE001  # what it is shows when the job is done as a whole
+        return None, None
+    return time.monotonic() - began, result
+
+
+class _Posting:
+    """A job's progress, told to the board, but not more often than it is read."""
+
+    def __init__(self, board: Any, worker: str, name: str, which: str = "") -> None:
+        self._board, self._worker, self._name, self._which = board, worker, name, which
+        self._title, self._total, self._done, self._told = "", None, 0, 0.0
+
+    def begin(self, title: str, total: int | None) -> None:
+        self._title, self._total, self._done = title + self._which, total, 0  # type: ignore[assignment]
+        self._tell()
+
+    def advance(self, parts: int = 1) -> None:
+        self._done += parts
+        if time.monotonic() - self._told >= TELL_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        self._board.post.remote(self._worker, self._name, self._title, self._done, self._total)
+
+
+class Board:
+    """Where workers say how far they are. Runs on the driver's node."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, tuple[str, str, int, int | None]] = {}
+
+    def post(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        self._steps[worker] = (name, title, done, total)
+
+    def take(self) -> dict[str, tuple[str, str, int, int | None]]:
+        """What is new since the last time."""
+        steps, self._steps = self._steps, {}
+        return steps

@@ -1,0 +1,104 @@
+"""What an earlier run left: finished work, which is not done again, and leftovers of work that was cut off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from drsf_cli.batch.jobs import Job
+from drsf_cli.deid.plan import check
+from drsf_cli.media.atomic import leftovers
+from drsf_cli.media.files import digest, page_path
+from drsf_cli.readers.outsiders import split_names
+from drsf_cli.report.page import render_html
+from drsf_cli.settings import DeidSettings, settings_to_dict
+from drsf_cli.versions import versions
+from victims.base import Role
+from weights.files import write_atomically
+
+_NOT_DECIDING = ("overwrite", "threads")
+"""Settings that say nothing, or only in the last bits, of what is written."""
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The report of a job that is finished: its output is there, and a report that names this version of drsf, these
+    settings and the sha256 of the weights, of the camera's calibration, of the input as it is now and of the output
+    as it is now. None if any of that is missing or differs; a name alone never counts."""
+    document = _read(job.report)
+    if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
+        return None
+    try:
+        same = (
+            _deciding(document["settings"]) == _deciding(json.loads(json.dumps(settings_to_dict(job.settings))))
+            and _same_weights(document, job.settings)
+            and document["input"].get("camera_sha256") == _digest(job.settings.camera)
+            and document["input"]["sha256"] == digest(job.source)
+            and document["output"]["sha256"] == digest(job.output)
+        )
+    except (AttributeError, KeyError, OSError, TypeError):  # not a report of ours, or a file that cannot be read
+        return None
+    return document if same else None
+
+
+def restore_page(job: Job, document: Mapping[str, Any]) -> None:
+    """Make the page of a finished job that was killed before it came: it is the last of the files."""
+    page = page_path(job.output)
+    if job.settings.html and not page.exists():
+        write_atomically(page, render_html([(job.report, document)]))
+
+
+def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:
+    """Remove what a process that was killed at this job left: hidden temporary files other than `keep`, and a report
+    whose output never came. Nobody else may be at the same job."""
+    for final in job.files:
+        for path in leftovers(final):
+            if path in keep:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    if not job.output.exists():
+        document = _read(job.report)
+        place = document.get("output") if document is not None else None
+        if isinstance(place, dict) and Path(str(place.get("path"))).name == job.output.name:
+            # what is published before the output, too
+            for path in job.files:
+                path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
+
+
+def _same_weights(document: Mapping[str, Any], settings: DeidSettings) -> bool:
+    """Whether files of the user's own are what they were; the others are known by the version of drsf."""
+    return all(digest(file) in known for file, known in _own_files(document, settings))
+
+
+def _own_files(document: Mapping[str, Any], settings: DeidSettings) -> Iterator[tuple[Path, Collection[str]]]:
+    """Each file typed as NAME@FILE that the run read, and the sha256 that its report has for it."""
+    victims, typed = document["victims"], settings.victims
+    roles: dict[Role, str | None] = {"detector": typed.detector, "aligner": typed.aligner, "gaze": typed.gaze}
+    used = [(text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims]
+    if check(settings).attack is not None:  # else nothing is repelled
+        used += [(text, [document["repelled"].get(text)]) for text in split_names(settings.repel)]
+    used += [(text, document["covering"]["detectors"]) for text in settings.cover_detectors]
+    for text, models in used:
+        if file := text.partition("@")[2]:
+            yield Path(file), {sha256 for model in models for sha256 in model["weights"].values()}
+
+
+def _digest(path: Path | None) -> str | None:
+    return None if path is None else digest(path)

@@ -1,0 +1,297 @@
+"""Many inputs: one after another, whatever becomes of each; what was done is summed up.
+
+`process` does one job and is the same wherever it runs. An engine decides where: `Local` in this process, and
+drsf_cli/batch/ray_engine.py on the workers of a Ray cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.jobs import Job, Wish, plan_jobs
+from drsf_cli.batch.manifest import manifest_wishes
+from drsf_cli.batch.resume import clear_leftovers, finished, restore_page
+from drsf_cli.batch.shards import Shard
+from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.media.atomic import leftovers
+from drsf_cli.progress import Progress
+from drsf_cli.readers.models import Models
+from drsf_cli.settings import DeidSettings
+from drsf_cli.versions import versions
+from weights.errors import DrsfError, OutputError, UsageError
+from weights.files import write_atomically
+
+State = Literal["done", "skipped", "failed"]
+
+SUMMARY = "drsf-summary"
+"""Stem of the summary's name."""
+
+_FIGURES = {"iou": "iou", "nme": "nme_percent", "gaze_deg": "gaze_deg"}
+"""Mean errors of the report -> their names in the summary."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one job."""
+
+    job: Job
+    state: State
+    seconds: float = 0.0
+    worker: str = ""
+    """Where it ran; empty in this process."""
+    attempts: int = 1
+    """How often it was begun in this run: more than once where a worker was lost."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Frames, missed frames and mean errors."""
+    error: str | None = None
+    exit_code: int = 0
+    """What the command would have exited with for this input alone."""
+    trace: str | None = None
+    """Of an error that is no DrsfError."""
+
+
+class Watch(Protocol):
+    """Told what happens, by whichever worker ('' in this process)."""
+
+    def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        """A worker is `done` parts into step `title` of the input `name`."""
+
+    def result(self, result: Result) -> None:
+        """A job has ended."""
+
+
+class Engine(Protocol):
+    """Runs jobs and yields what became of them, in the order in which they end."""
+
+    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]: ...
+
+
+class ModelShelf:
+    """Victims by what decides them; the last two sets are kept, so that inputs may take turns."""
+
+    KEPT = 2
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[Any, ...], Models] = {}
+
+    @staticmethod
+    def key(settings: DeidSettings) -> tuple[Any, ...]:
+        return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
+
+    def get(self, settings: DeidSettings) -> Models:
+        """Loaded on first use. Raises as Models.load."""
+        key = self.key(settings)
+        models = self._loaded.pop(key, None) or Models.load(*key)
+        self._loaded[key] = models
+        while len(self._loaded) > self.KEPT:
+            del self._loaded[next(iter(self._loaded))]
+        return models
+
+
+def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worker: str = "") -> Result:
+    """Do one job."""
+
+    def work() -> dict[str, Any]:
+        models = shelf.get(job.settings)
+        return deidentify(job.source, job.output, job.settings, models=models, report=job.report, progress=progress)
+
+    return attempted(job, resume, work, worker)
+
+
+def attempted(
+    job: Job, resume: bool, work: Callable[[], dict[str, Any]], worker: str = "", keep: Collection[Path] = ()
+) -> Result:
+    """Have `work` do a job and return its report. Whatever goes wrong becomes a result, so that it stops nothing else;
+    only KeyboardInterrupt and its like pass. `keep`: files that are no leftovers."""
+    began = time.monotonic()
+
+    def failed(message: str, code: int, trace: str | None = None) -> Result:
+        seconds = time.monotonic() - began
+        return Result(job, "failed", seconds, worker, error=message, exit_code=code, trace=trace)
+
+    try:
+        if resume:
+            document = finished(job)
+            if document is not None:
+                restore_page(job, document)
+                return Result(job, "skipped", time.monotonic() - began, worker, figures=figures(document))
+            clear_leftovers(job, keep)
+        make_folder(job.output.parent)
+        document = work()
+    except DrsfError as error:
+        return failed(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001  # a fault of the program in one file must not cost the night's others
+        return failed(
+            f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).",
+            DrsfError.exit_code,
+            traceback.format_exc(),
+        )
+    return Result(job, "done", time.monotonic() - began, worker, figures=figures(document))
+
+
+def make_folder(folder: Path) -> None:
+    """Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another -o.") from error
+
+
+class Local:
+    """One after another, in this process, with the models loaded once."""
+
+    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        shelf = ModelShelf()
+        if len({shelf.key(job.settings) for job in jobs}) == 1:
+            shelf.get(jobs[0].settings)  # without them no input can be done: that is said once, and at once
+        for job in jobs:
+            yield process(job, shelf, resume, _Told(watch, job))
+
+
+@dataclass
+class _Told:
+    """A job's progress, passed on to a watch."""
+
+    watch: Watch
+    job: Job
+    title: str = ""
+    total: int | None = None
+    done: int = 0
+
+    def begin(self, title: str, total: int | None) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self.watch.step("", self.job.source.name, title, 0, total)
+
+    def advance(self, parts: int = 1) -> None:
+        self.done += parts
+        self.watch.step("", self.job.source.name, self.title, self.done, self.total)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a command line asks for."""
+
+    jobs: list[Job]
+    several: bool
+    """False for one input that was named by itself."""
+    summary: Path | None = None
+    """Where the summary goes; None where outputs lie beside their inputs, which may be anywhere."""
+
+
+def plan_batch(
+    inputs: Sequence[Path],
+    settings: DeidSettings,
+    *,
+    output: Path | None = None,
+    manifest: Path | None = None,
+    report: Path | None = None,
+    shard: Shard | None = None,
+) -> Batch:
+    """The jobs that inputs and a manifest stand for, or this shard of them. Nothing is read but names, and nothing
+    written. Raises UsageError, InputError."""
+    wishes = [Wish(one, settings) for one in expand(inputs, output)]
+    if manifest is not None:
+        wishes += manifest_wishes(manifest, settings, output)
+    if not wishes:
+        raise UsageError("there is no input; name files or folders, or a --manifest.")
+    several = len(wishes) > 1 or wishes[0].input.searched or manifest is not None or shard is not None
+    jobs = plan_jobs(wishes, output, several, report)
+    return Batch(
+        jobs if shard is None else shard.of(jobs),
+        several,
+        summary_path(output, shard) if several and output is not None else None,
+    )
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    engine: Engine,
+    watch: Watch,
+    *,
+    resume: bool = False,
+    shard: Shard | None = None,
+    summary: Path | None = None,
+) -> list[Result]:
+    """Do all jobs (with `resume` those that are not finished), and write the summary anew whenever one has ended.
+
+    Returns the results, failures last, otherwise in the order of the jobs. Raises OutputError where the summary cannot
+    be written, and what the engine raises before it has begun.
+    """
+    results: list[Result] = []
+    if summary is not None:
+        make_folder(summary.parent)
+        if resume:
+            for path in leftovers(summary):  # of a run that was killed while it wrote this one
+                path.unlink(missing_ok=True)
+        _write_summary(summary, jobs, results, shard)
+    for result in engine.run(jobs, resume, watch):
+        results.append(result)
+        watch.result(result)
+        if summary is not None:
+            _write_summary(summary, jobs, results, shard)
+    return in_order(jobs, results)
+
+
+def in_order(jobs: Sequence[Job], results: Sequence[Result]) -> list[Result]:
+    """Results in the order of their jobs, failures last."""
+    place = {job.output: number for number, job in enumerate(jobs)}
+    return sorted(results, key=lambda result: (result.state == "failed", place[result.job.output]))
+
+
+def summary_path(folder: Path, shard: Shard | None) -> Path:
+    """Where the summary of a run goes: `drsf-summary.json`, of a share `drsf-summary.2-of-8.json`."""
+    part = "" if shard is None else f".{shard.number}-of-{shard.count}"
+    return folder / f"{SUMMARY}{part}.json"
+
+
+def summary_to_dict(jobs: Sequence[Job], results: Sequence[Result], shard: Shard | None) -> dict[str, Any]:
+    """The summary as JSON has it: counts, then each input, failures last."""
+    ordered = in_order(jobs, results)
+    counts = {state: sum(result.state == state for result in ordered) for state in ("done", "skipped", "failed")}
+    return {
+        "drsf": versions()["drsf"],
+        "shard": None if shard is None else f"{shard.number}/{shard.count}",
+        "inputs": len(jobs),
+        **counts,
+        "not_reached": len(jobs) - len(ordered),
+        "files": [
+            {
+                "input": str(result.job.source),
+                "output": str(result.job.output),
+                "report": str(result.job.report),
+                "state": result.state,
+                "seconds": round(result.seconds, 3),
+                "worker": result.worker,
+                "attempts": result.attempts,
+                **result.figures,
+                "error": result.error,
+                "exit_code": result.exit_code,
+                "traceback": result.trace,
+            }
+            for result in ordered
+        ],
+    }
+
+
+def figures(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of one report."""
+    recovered = document["fidelity"]["recovered"]
+    means = {name: recovered[key]["mean"] if key in recovered else None for key, name in _FIGURES.items()}
+    return {
+        "frames": document["input"]["frames"],
+        "missed": recovered["missed"],
+        **means,
+        "audit_passed": document["audit"]["passed"],
+        "seconds_per_frame": document["cost"]["seconds_per_frame"],
+    }
+
+
+def _write_summary(path: Path, jobs: Sequence[Job], results: Sequence[Result], shard: Shard | None) -> None:
+    write_atomically(path, json.dumps(summary_to_dict(jobs, results, shard), indent=1) + "\n")

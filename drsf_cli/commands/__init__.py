@@ -1,0 +1,1 @@
+"""The commands of `drsf`: each parses, calls and prints."""

@@ -1,0 +1,355 @@
+"""`drsf deid`: the command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from drsf_cli.batch.shards import Shard, parse_shard
+from drsf_cli.commands import choices
+from drsf_cli.commands.bars import FileBars, bars, shown
+from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
+from drsf_cli.commands.output import err, out, print_error
+from drsf_cli.commands.shared_options import (
+    ATTACK_PANEL,
+    COVER_PANEL,
+    FILE_PANEL,
+    AlignerOption,
+    AllowUnknown,
+    BatchSize,
+    CameraOption,
+    Detector,
+    DeviceOption,
+    End,
+    Gaze,
+    Overwrite,
+    Quiet,
+    Start,
+    examples,
+    known_device,
+)
+from drsf_cli.media.files import page_path
+from drsf_cli.settings import DeidSettings, VictimNames
+from weights.errors import BatchError, DrsfError, UsageError
+
+if TYPE_CHECKING:
+    from drsf_cli.batch.jobs import Job
+    from drsf_cli.batch.run import Batch, Engine
+
+EPILOG = examples("deid drive.mp4 -o drive_deid.mp4 --html", "deid drive.mp4 --config study.toml --dry-run")
+
+
+def deid(
+    inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Output file; a folder for several inputs.", rich_help_panel=FILE_PANEL),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="CSV or JSONL: inputs with own options.", rich_help_panel=FILE_PANEL),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="A share; or slurm.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local or ray.", hidden=True, rich_help_panel=FILE_PANEL)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="HOST:PORT of a Ray cluster, auto.", hidden=True, rich_help_panel=FILE_PANEL),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Ray workers.", hidden=True, rich_help_panel=FILE_PANEL)
+    ] = None,
+    detector: Detector = "mtcnn",
+    aligner: AlignerOption = "fan-compact",
+    gaze: Gaze = "gaze-compact",
+    attack: Annotated[
+        str,
+        typer.Option(
+            "-g",
+            "--attack",
+            help="Step rule, or none.",
+            autocompletion=lambda: choices.ATTACKS,
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = DeidSettings.attack,
+    attack_opt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack-opt",
+            metavar="KEY=VALUE",
+            help="A step rule's own parameter.",
+            hidden=True,
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = None,
+    mask: Annotated[
+        str, typer.Option("-m", "--mask", help="pixelate_N, blur_N or solid.", rich_help_panel=COVER_PANEL)
+    ] = DeidSettings.mask,
+    eps: Annotated[
+        str, typer.Option("--eps", help="Largest change of a pixel.", rich_help_panel=ATTACK_PANEL)
+    ] = DeidSettings.eps,
+    max_iter: Annotated[
+        int | None,
+        typer.Option("--max-iter", help="Steps for the first frame.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = None,
+    warm_iter: Annotated[
+        int | None,
+        typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = None,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = DeidSettings.robust,
+    segment: Annotated[
+        float,
+        typer.Option(
+            "--segment", help="Seconds after which it starts anew.", hidden=True, rich_help_panel=ATTACK_PANEL
+        ),
+    ] = DeidSettings.segment,
+    refine: Annotated[
+        int,
+        typer.Option(
+            "--refine", help="Rounds for frames short in the file.", hidden=True, rich_help_panel=ATTACK_PANEL
+        ),
+    ] = DeidSettings.refine,
+    max_error: Annotated[
+        float | None,
+        typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
+    ] = None,
+    batch_size: BatchSize = DeidSettings.batch_size,
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            help="h264, h264-rgb or ffv1 (lossless).",
+            autocompletion=lambda: choices.CODECS,
+            rich_help_panel=FILE_PANEL,
+        ),
+    ] = DeidSettings.codec,
+    crf: Annotated[
+        int, typer.Option("--crf", help="H.264 quality, 0 best.", rich_help_panel=FILE_PANEL)
+    ] = DeidSettings.crf,
+    head_qp: Annotated[
+        int,
+        typer.Option(
+            "--head-qp", help="Quantiser of H.264 at heads, less --crf's.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
+    ] = DeidSettings.head_qp,
+    keep_audio: Annotated[
+        bool, typer.Option("--keep-audio", help="Copy the sound: voices identify too.", rich_help_panel=FILE_PANEL)
+    ] = False,
+    start: Start = None,
+    end: End = None,
+    camera: CameraOption = None,
+    embed: Annotated[
+        str,
+        typer.Option("--embed", help="largest, all, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL),
+    ] = DeidSettings.embed,
+    cover_detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cover-detector",
+            metavar="NAME",
+            help="Covers beside -d; default: all at hand.",
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
+    ] = None,
+    max_gap: Annotated[
+        float, typer.Option("--max-gap", help="Seconds interpolated.", hidden=True, rich_help_panel=COVER_PANEL)
+    ] = DeidSettings.max_gap,
+    on_no_face: Annotated[
+        str,
+        typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
+    ] = "refuse",
+    keep_failed: Annotated[
+        bool,
+        typer.Option("--keep-failed", help="Keep what failed its audit.", hidden=True, rich_help_panel=COVER_PANEL),
+    ] = False,
+    repel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repel",
+            metavar="NAME",
+            help="A model that is to read nothing; all at hand by default; none.",
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = None,
+    audit: Annotated[
+        str,
+        typer.Option("--audit", help="file; full: what others can read, too.", rich_help_panel=RUN_PANEL),
+    ] = DeidSettings.audit,
+    device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Default: OUTPUT.report.json.", hidden=True, rich_help_panel=FILE_PANEL),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write OUTPUT.report.html, too.", rich_help_panel=FILE_PANEL)
+    ] = False,
+    allow_unknown: AllowUnknown = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, and how long it takes.", rich_help_panel=RUN_PANEL),
+    ] = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+    help_all: HelpAllOption = False,
+) -> None:
+    """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
+    from drsf_cli.batch.run import plan_batch
+    from drsf_cli.deid.plan import check
+
+    if on_no_face not in ("refuse", "solid", "copy"):
+        raise UsageError(f"--on-no-face {on_no_face} is unknown; it takes refuse, solid or copy.")
+    settings = DeidSettings(
+        victims=VictimNames().replaced(detector, aligner, gaze),
+        attack=attack,
+        attack_options=tuple(attack_opt or ()),
+        mask=mask,
+        eps=eps,
+        max_iter=max_iter,
+        warm_iter=warm_iter,
+        robust=robust,
+        segment=segment,
+        refine=refine,
+        batch_size=batch_size,
+        codec=codec,
+        crf=crf,
+        head_qp=head_qp,
+        keep_audio=keep_audio,
+        start=start,
+        end=end,
+        camera=camera,
+        device=known_device(device),
+        threads=threads,
+        allow_unknown_weights=allow_unknown,
+        max_gap=max_gap,
+        on_no_face=on_no_face,  # type: ignore[arg-type]
+        regions=tuple(region or ()),
+        cover_detectors=tuple(cover_detector or ()),
+        embed=embed,
+        keep_failed=keep_failed,
+        max_error=max_error,
+        overwrite=overwrite,
+        html=html,
+        repel=DeidSettings.repel if repel is None else tuple(repel),
+        audit=audit,
+    )
+    plan = check(settings)
+    for line in plan.warnings:
+        err.print(f"[yellow]warning:[/] {escape(line)}")
+    share = None if shard is None else parse_shard(shard, os.environ)
+    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, report=report, shard=share)
+    if dry_run:
+        _forecast(batch, resume, quiet)
+        return
+    chosen = _engine(engine, address, workers)
+    if batch.several or engine != "local":
+        _deid_many(batch, chosen, resume, share, quiet)
+    else:
+        _deid_one(batch.jobs[0], resume, quiet)
+
+
+def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
+    from drsf_cli.batch.dry_run import dry_run_of
+    from drsf_cli.batch.resume import finished
+    from drsf_cli.commands import tables
+    from drsf_cli.readers.models import Models
+
+    models: dict[VictimNames, Models] = {}
+    failures: list[Path] = []
+    for job in batch.jobs:
+        if resume and finished(job) is not None:
+            out.print(f"{job.output} is finished already.", soft_wrap=True)
+            continue
+        s = job.settings
+        if s.victims not in models:
+            models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
+        try:
+            with bars(quiet) as progress:
+                forecast = dry_run_of(job, models[s.victims], folder_is_made=batch.several, progress=progress)
+        except DrsfError as error:
+            if not batch.several:
+                raise
+            print_error(error)
+            failures.append(job.source)
+        else:
+            out.print(tables.forecast(forecast))
+    if failures:
+        raise BatchError(f"{len(failures)} of {len(batch.jobs)} inputs would fail, the first is {failures[0]}.")
+
+
+def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
+    from drsf_cli.batch.resume import clear_leftovers, finished, restore_page
+    from drsf_cli.commands import tables
+    from drsf_cli.deid.pipeline import deidentify
+    from drsf_cli.readers.models import Models
+
+    if resume:
+        if (document := finished(job)) is not None:
+            restore_page(job, document)
+            out.print(f"{job.output} is finished already.", soft_wrap=True)
+            return
+        clear_leftovers(job)
+    settings = job.settings
+    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    with bars(quiet) as progress:
+        document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
+    if not quiet:
+        out.print(tables.fidelity(document))
+        out.print(tables.cost(document))
+        out.print(tables.audit(document))
+        if document["leakage"] is not None:
+            out.print(tables.leakage(document["leakage"]))
+        written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]
+        out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
+
+
+def _deid_many(batch: Batch, engine: Engine, resume: bool, shard: Shard | None, quiet: bool) -> None:
+    from drsf_cli.batch.run import run_batch
+    from drsf_cli.commands import tables
+
+    with shown(quiet) as board:
+        watch = FileBars(board, len(batch.jobs), quiet)
+        results = run_batch(batch.jobs, engine, watch, resume=resume, shard=shard, summary=batch.summary)
+    if not quiet:
+        out.print(tables.batch(results))
+        if batch.summary is None:
+            out.print("Wrote each output beside its input, and no summary: that takes a folder, -o DIR.")
+        else:
+            out.print(f"Wrote {batch.summary}.", soft_wrap=True)
+    failures = [result for result in results if result.state == "failed"]
+    if failures:
+        raise BatchError(f"{len(failures)} of {len(results)} inputs failed, the first is {failures[0].job.source}.")
+
+
+def _engine(name: str, address: str | None, workers: int | None) -> Engine:
+    if name == "local":
+        if workers is not None or address is not None:
+            raise UsageError("--workers and --address are for --engine ray; give that too.")
+        from drsf_cli.batch.run import Local
+
+        return Local()
+    if name != "ray":
+        raise UsageError(f"--engine {name} is unknown; it takes local or ray.")
+    from drsf_cli.batch.ray_engine import RayEngine
+
+    return RayEngine(address, workers)

@@ -1,0 +1,63 @@
+"""`drsf demo`: the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drsf_cli.commands.bars import bars
+from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.shared_options import (
+    FILE_PANEL,
+    DeviceOption,
+    Overwrite,
+    Quiet,
+    examples,
+    known_device,
+)
+from drsf_cli.media.files import report_path
+from drsf_cli.settings import DeidSettings
+
+EPILOG = examples("demo demo")
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.", rich_help_panel=FILE_PANEL)] = 2.0,
+    device: DeviceOption = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a clip from a public-domain portrait, then deid, infer and eval it."""
+    from drsf_cli.commands import tables
+    from drsf_cli.deid.pipeline import deidentify
+    from drsf_cli.measure.evaluation import evaluate_files
+    from drsf_cli.measure.records import write_observations
+    from drsf_cli.media.demo_clip import make_demo_clip
+    from drsf_cli.readers.infer import infer as infer_video
+    from drsf_cli.readers.models import Models
+
+    folder.mkdir(parents=True, exist_ok=True)
+    original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
+    make_demo_clip(original, seconds=seconds, overwrite=overwrite)
+    settings = DeidSettings(device=known_device(device), overwrite=overwrite)
+    models = Models.load(settings.victims, settings.device)
+    with bars(quiet) as progress:
+        document = deidentify(original, hidden, settings, models=models, progress=progress)
+        readings = []
+        for clip in (original, hidden):
+            target = clip.with_suffix(".json")
+            refuse_existing(target, overwrite)
+            write_observations(target, infer_video(clip, models, progress=progress))
+            readings.append(target)
+    result = evaluate_files(*readings)
+    if not quiet:
+        out.print(tables.fidelity(document))
+        out.print(tables.cost(document))
+        out.print(tables.evaluation(result))
+        for path in (original, hidden, report_path(hidden), *readings):
+            out.print(str(path), soft_wrap=True)

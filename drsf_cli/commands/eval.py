@@ -1,0 +1,69 @@
+"""`drsf eval`: the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.shared_options import (
+    FILE_PANEL,
+    Overwrite,
+    Quiet,
+    examples,
+)
+from weights.errors import OutputError
+from weights.files import write_atomically
+
+EPILOG = examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json")
+
+
+def evaluate(
+    gt: Annotated[Path, typer.Argument(metavar="GT", help="JSON of the original, or a folder of them.")],
+    pred: Annotated[Path, typer.Argument(metavar="PRED", help="JSON of the other, or a folder of them.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write per-frame errors as CSV.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.", rich_help_panel=FILE_PANEL)
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+) -> None:
+    """Compare two readings of one clip, or folders of them paired by name."""
+    from drsf_cli.commands import tables
+    from drsf_cli.measure.evaluation import (
+        FolderEvaluation,
+        evaluate_files,
+        evaluate_folders,
+        evaluation_to_dict,
+        plot_paths,
+        write_csv,
+        write_plots,
+    )
+
+    for path in (json_file, csv_file):
+        if path is not None:
+            refuse_existing(path, overwrite)
+    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred)
+    for path in () if plot is None else plot_paths(result, plot):
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
+    if not quiet:
+        out.print(tables.evaluation(result))
+        if isinstance(result, FolderEvaluation):
+            out.print(tables.files(result))
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
+    if csv_file is not None:
+        write_csv(csv_file, result)
+    if plot is not None:
+        write_plots(result, plot)

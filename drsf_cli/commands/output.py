@@ -1,0 +1,26 @@
+"""What commands print to, and what they say before they begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from weights.errors import DrsfError, OutputError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_error(error: DrsfError | str) -> None:
+    """One line on standard error."""
+    err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise OutputError where `path` exists and may not be replaced, or its folder does not exist."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; give --overwrite or another name.")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder; make it first.")

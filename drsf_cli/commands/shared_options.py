@@ -1,0 +1,66 @@
+"""Options that several commands share, and the panels that help sorts them into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drsf_cli.commands import choices
+from drsf_cli.commands.config import RUN_PANEL
+from export.device import DEVICES, Device
+from weights.errors import UsageError
+
+VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = "Victims", "Attack", "Covering", "Input and output"
+
+
+def _victim(short: str, flag: str, help_text: str, names: list[str]) -> Any:
+    return typer.Option(short, flag, help=help_text, autocompletion=lambda: names, rich_help_panel=VICTIM_PANEL)
+
+
+Detector = Annotated[
+    str,
+    _victim("-d", "--detector", "mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.", choices.DETECTORS),
+]
+AlignerOption = Annotated[str, _victim("-a", "--aligner", "fan-compact, fan.", choices.ALIGNERS)]
+Gaze = Annotated[
+    str, _victim("-z", "--gaze", "gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.", choices.GAZE_ESTIMATORS)
+]
+_SHOWN = "As of deid; default: the report's where one is read."
+ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
+ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; none.", choices.ALIGNERS)]
+ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; none.", choices.GAZE_ESTIMATORS)]
+AllowUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unknown-weights",
+        help="Take weight files that the catalogue does not know.",
+        hidden=True,
+        rich_help_panel=VICTIM_PANEL,
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=RUN_PANEL)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no tables.", rich_help_panel=RUN_PANEL)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILE_PANEL)]
+CameraOption = Annotated[
+    Path | None, typer.Option("--camera", help="Intrinsics, an OpenCV YAML file.", rich_help_panel=VICTIM_PANEL)
+]
+Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
+End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
+BatchSize = Annotated[
+    int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
+]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n\n".join(f"Example: drsf {line}" for line in lines)
+
+
+def known_device(name: str) -> Device:
+    """What was typed with --device. Raises UsageError."""
+    for known in DEVICES:
+        if name == known:
+            return known
+    raise UsageError(f"--device {name} is unknown; it takes auto, cpu or cuda.")

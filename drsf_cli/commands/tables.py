@@ -1,0 +1,243 @@
+"""What is printed as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from drsf_cli.measure import leakage_table
+from drsf_cli.measure.evaluation import METRICS, Evaluation, FolderEvaluation
+from drsf_cli.measure.quantities import quantity
+
+if TYPE_CHECKING:
+    from drsf_cli.batch.dry_run import Forecast
+    from drsf_cli.batch.run import Result
+    from drsf_cli.readers.checkup import Check
+    from export.onnx import ExportedNetwork
+
+_FIDELITY = (
+    ("iou", "box IoU", "", 3),
+    ("landmarks_px", "landmarks", "px", 2),
+    ("nme", "landmarks, NME", "%", 2),
+    ("gaze_deg", "gaze", "°", 2),
+    ("head_pose_deg", "head pose", "°", 2),
+)
+_STATISTICS = ("mean", "median", "p95", "worst")
+
+
+def fidelity(document: Mapping[str, Any]) -> RenderableType:
+    """How far what comes back from the written file is from the original; beside it the codec's noise floor."""
+    recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
+    table = Table(title="Read back from the written file", title_justify="left")
+    for name in ("", "mean", "median", "95 %", "worst", "codec alone"):
+        table.add_column(name, justify="left" if not name else "right")
+    for key, title, unit, digits in _FIDELITY:
+        values = recovered.get(key)
+        if values is None:
+            continue
+        alone = (floor or {}).get(key)
+        cells = [quantity(values[name], unit, digits) for name in _STATISTICS]
+        table.add_row(title, *cells, "" if alone is None else quantity(alone["mean"], unit, digits))
+    total = document["input"]["frames"]
+    line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
+    said = Text(line, style="red" if recovered["missed"] else "")
+    others = document["fidelity"].get("other_faces")
+    if others is not None:
+        means = [quantity(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
+        found = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
+        said.append(found, style="red" if others["missed"] else "")
+    return Group(table, said) if table.row_count else said
+
+
+def cost(document: Mapping[str, Any]) -> RenderableType:
+    spent = document["cost"]
+    return Text(
+        f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['victim_checks_per_frame']:.1f} checks and "
+        f"{spent['seconds_per_frame']:.2f} s a frame; {spent['peak_memory_mb']:.0f} MB at most"
+    )
+
+
+def audit(document: Mapping[str, Any]) -> RenderableType:
+    """What the audit of the written file says."""
+    found = document["audit"]
+    if found["passed"]:
+        return Text(f"audit passed: {found['frames']} frames, {found['regions_checked']} regions hidden", style="green")
+    return Text("audit FAILED: " + " ".join(found["problems"]), style="red")
+
+
+def batch(results: Sequence[Result]) -> RenderableType:
+    """What became of each input, failures last."""
+    table = Table(title="Inputs", title_justify="left")
+    for name in ("input", "", "frames", "missed", "IoU", "NME", "gaze", "s"):
+        table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
+    colours = {"done": "green", "skipped": "cyan", "failed": "red"}
+    for result in results:
+        found = result.figures
+        cells = [
+            "" if found.get(key) is None else quantity(found[key], unit, digits)
+            for key, unit, digits in (
+                ("frames", "", 0),
+                ("missed", "", 0),
+                ("iou", "", 3),
+                ("nme_percent", "%", 2),
+                ("gaze_deg", "°", 2),
+            )
+        ]
+        state = Text(result.state, style=colours[result.state])
+        table.add_row(Text(str(result.job.source)), state, *cells, f"{result.seconds:.1f}")
+    counts = {state: sum(result.state == state for result in results) for state in colours}
+    line = f"{len(results)} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed"
+    errors = [Text(f"{one.job.source}: exit code {one.exit_code}. {one.error}", "red") for one in results if one.error]
+    return Group(table, *errors, Text(line, style="red" if counts["failed"] else ""))
+
+
+def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
+    """Every metric of a comparison."""
+    table = Table()
+    for name in ("", "mean", "median", "95 %", "worst", "in frame"):
+        table.add_column(name, justify="left" if not name else "right")
+    for metric in METRICS:
+        one = result.summaries.get(metric.key)
+        if one is None:
+            continue
+        digits = 3 if metric.key in ("iou", "gaze_cosine") else 2
+        cells = [quantity(getattr(one, name), "", digits) for name in _STATISTICS]
+        place = str(one.worst_frame) if one.worst_file is None else f"{one.worst_file}: {one.worst_frame}"
+        table.add_row(f"{metric.title} {metric.unit}".strip(), *cells, place)
+    missed, extra = (len(v) if isinstance(v, tuple) else v for v in (result.missed, result.extra))
+    lines = [f"{result.compared} frames compared, {missed} missed, {extra} extra"]
+    if isinstance(result, Evaluation) and result.others is not None:
+        own = result.others
+        means = [
+            f"{metric.title} {own.summaries[metric.key].mean:.3g} {metric.unit}".strip()
+            for metric in METRICS
+            if metric.key in own.summaries and metric.key in _BY_FILE
+        ]
+        lines.append(f"of {own.faces} further faces {own.missed} missed; means: {', '.join(means)}")
+    for title, ids in (("only in the first", result.only_in_gt), ("only in the second", result.only_in_pred)):
+        if ids:
+            lines.append(f"{len(ids)} {title}")
+    return Group(table, Text("; ".join(lines)))
+
+
+_BY_FILE = ("iou", "nme_percent", "gaze_degrees", "pose_degrees")
+
+
+def files(result: FolderEvaluation) -> RenderableType:
+    """One row a pair: its means, and what was missed."""
+    shown = [metric for metric in METRICS if metric.key in _BY_FILE]
+    table = Table("file", title="Means of each file", title_justify="left")
+    table.columns[0].overflow = "fold"
+    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in shown), "compared", "missed"):
+        table.add_column(name, justify="right")
+    for name, one in result.files.items():
+        means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in shown]
+        cells = [
+            "–" if mean is None else quantity(mean, "", 3 if metric.key == "iou" else 2)
+            for metric, mean in zip(shown, means, strict=True)
+        ]
+        table.add_row(name, *cells, str(one.compared), str(len(one.missed)))
+    return table
+
+
+def forecast(found: Forecast) -> RenderableType:
+    """What `--dry-run` says of one input."""
+    settings, trial = found.settings, found.trial
+    victims = ", ".join(victim["name"] for victim in trial["victims"].values())
+    recovered = trial["fidelity"]["recovered"]
+    back = [
+        f"{title} {quantity(recovered[key]['mean'], unit, digits)}"
+        for key, title, unit, digits in _FIDELITY
+        if key in recovered
+    ]
+    table = Table(title=f"{found.source}: nothing was written", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("input", f"{found.width}x{found.height}, {found.frames} frames at {found.fps:g} a second")
+    table.add_row("would write", "\n".join(map(str, found.writes)))
+    table.add_row("mask, attack", f"{settings.mask}, {settings.attack}")
+    table.add_row("authorised", f"{victims} ({provider_names(trial['providers'])})")
+    table.add_row("time", f"about {_duration(found.seconds)}, measured on {found.tried} frames")
+    table.add_row("read back from those", "; ".join(back) or f"nothing; {recovered['missed']} missed")
+    for note in found.notes:
+        table.add_row("note", note)
+    return table
+
+
+def checks(found: Sequence[Check]) -> RenderableType:
+    """What `drsf doctor` found."""
+    table = Table("", "", "", "", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.columns[3].overflow = "fold"
+    kind = ""
+    for check in found:
+        if check.kind != kind:
+            table.add_section()
+        colour = "green" if check.usable else "red" if check.needed else "yellow"
+        word = "usable" if check.usable else "not usable"
+        table.add_row("" if check.kind == kind else check.kind, check.name, f"[{colour}]{word}[/]", Text(check.detail))
+        kind = check.kind
+    broken = [check.name for check in found if check.needed and not check.usable]
+    if broken:
+        return Group(table, Text(f"The defaults need what is not usable: {', '.join(broken)}.", style="red"))
+    return Group(table, Text("The defaults work here.", style="green"))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
+    """How far ONNX Runtime is from torch for each exported network."""
+    table = Table(title="ONNX Runtime beside torch", title_justify="left")
+    for name in ("file", "MB", "largest difference", "of the range", "limit"):
+        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            str(row.path),
+            f"{row.bytes / 1e6:.2f}",
+            f"{row.max_difference:.1e}",
+            f"{row.relative:.1e}",
+            f"{row.limit:.0e}",
+        )
+    return table
+
+
+def leakage(document: Mapping[str, Any]) -> RenderableType:
+    """What each model reads from the original, from the obscured video and from the written one; and the gap between
+    the last two."""
+    table = Table(title="What others can read", title_justify="left")
+    for name in ("model", "", *leakage_table.HEADINGS):
+        table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
+    for model in leakage_table.model_rows(document):
+        label = f"{model.name} ({model.mark})" if model.mark else model.name
+        for row in model.rows:
+            table.add_row(Text(label), row.title, *row.cells)
+            label = ""
+        table.add_section()
+    parts: list[RenderableType] = [table]
+    if document["identity"] is not None:
+        parts.append(_identity(document["identity"]))
+    return Group(*parts, Text(leakage_table.looked_at(document)))
+
+
+def _identity(document: Mapping[str, Any]) -> RenderableType:
+    table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
+    for name in ("", *leakage_table.HEADINGS):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in leakage_table.identity_rows(document):
+        table.add_row(row.title, *row.cells)
+    return table
+
+
+def provider_names(providers: Mapping[str, Sequence[str]]) -> str:
+    """Those that really ran, without repetition."""
+    return ", ".join(sorted({name.removesuffix("ExecutionProvider") for used in providers.values() for name in used}))

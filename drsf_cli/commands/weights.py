@@ -1,0 +1,194 @@
+"""`drsf weights`: which weight files are here, and how they get here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from drsf_cli.commands.bars import bars
+from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, examples
+from victims.compact.fork_settings import ForkSettings
+from weights.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from weights.store import FileStatus
+
+app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
+
+TRAINING_PANEL = "Training"
+
+_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
+
+
+@app.command("list", epilog=examples("weights list"))
+def list_files() -> None:
+    """Every known weight file and whether it is here; then the licences of each victim."""
+    from weights import store
+
+    console = Console()
+    files, licences = (
+        Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
+        for headers in (("victim", "file", "size", "ready?"), ("victim", "licence of the code", "of the weights"))
+    )
+    for column in (*files.columns, *licences.columns):
+        column.overflow = "fold"  # names are there to be copied: never cut
+    stated: set[tuple[str, str, str]] = set()
+    for file in store.default_store().verify():
+        record = file.record
+        ready = "yes" if file.state == "ready" else file.state
+        files.add_row(record.victim, record.name, _size(file), f"[{_COLOURS[file.state]}]{ready}[/]")
+        licence = (record.victim, record.code_licence, record.weights_licence)
+        if licence not in stated:
+            stated.add(licence)
+            licences.add_row(*licence)
+    console.print(files)
+    console.print(
+        "A victim needs one file for each of its networks. `drsf weights pull VICTIM` fetches what it needs.\n"
+    )
+    console.print(licences)
+
+
+def _size(file: FileStatus) -> str:
+    size = file.path.stat().st_size if file.path.is_file() else file.record.size
+    if size is None:
+        return "?"
+    return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
+
+
+@app.command(epilog=examples("weights pull retinaface fan", "weights pull --all"))
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims or files.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
+    from weights import store
+
+    default = store.default_store()
+    wanted = list(names or [])
+    if everything == bool(wanted):
+        raise UsageError("drsf weights pull: name victims or files, or give --all; not both.")
+    if everything:
+        wanted = sorted({record.victim for record in default.records.values() if record.location == "cache"})
+    console = Console(stderr=True)
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done, total=total)
+
+        paths = default.pull(wanted, show)
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command(
+    "import",
+    epilog=examples(
+        "weights import 2DFAN4-cd938726ad.zip", "weights import ours.pth --as ours.pth --allow-unknown-weights"
+    ),
+)
+def import_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recognised by their sha256.")],
+    allow_unknown_weights: Annotated[
+        bool, typer.Option("--allow-unknown-weights", help="Keep a file that the catalogue does not know.")
+    ] = False,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Take weight files that came some other way into the user's cache; for machines without network."""
+    from weights import store
+
+    if name is not None and len(files) > 1:
+        raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
+    default = store.default_store()
+    for file in files:
+        with bars(quiet) as progress:  # which ends before anything is printed: what is shown with it goes where it does
+            progress.begin(f"Importing {file.name}", 1)
+            kept = default.import_file(file, name, allow_unknown_weights)
+            progress.advance()
+        typer.echo(kept)
+
+
+@app.command(epilog=examples("weights verify && drsf deid drive.mp4"))
+def verify() -> None:
+    """Check the sha256 of every file that is here; exit 5 if one is damaged."""
+    from weights import store
+
+    files = [file for file in store.default_store().verify() if file.path.is_file()]
+    for file in files:
+        typer.echo(f"{file.state:13}{file.record.name}  {file.path}")
+    damaged = [file.record for file in files if file.state == "damaged"]
+    if damaged:
+        raise WeightsError(
+            f"{', '.join(record.name for record in damaged)}: the sha256 is not the catalogue's; run "
+            f"`drsf weights pull {' '.join(dict.fromkeys(record.victim for record in damaged))}` to replace it."
+        )
+
+
+@app.command(epilog=examples("weights path"))
+def path() -> None:
+    """The folder that fetched weights live in (DRSF_WEIGHTS overrides it)."""
+    from weights import store
+
+    typer.echo(store.weights_folder())
+
+
+@app.command(epilog=examples("weights fork fan-compact --data faces -o ours.safetensors"))
+def fork(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="fan-compact or gaze-compact.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder of your own pictures or videos of faces.", rich_help_panel=FILE_PANEL),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)],
+    steps: Annotated[
+        int, typer.Option("--steps", help="Training steps.", rich_help_panel=TRAINING_PANEL)
+    ] = ForkSettings.steps,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            help="As secret as the weights; drawn and forgotten by default.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+) -> None:
+    """Train private weights of a compact victim: as accurate as the released ones, and not the same."""
+    from drsf_cli.readers.fork import fork_weights
+
+    with bars(quiet) as progress:
+        result = fork_weights(name, data, output, seed=seed, steps=steps, overwrite=overwrite, progress=progress)
+    if quiet:
+        return
+    table = Table(title="On faces kept out of training", title_justify="left")
+    for header in ("", "private weights read", "released weights read"):
+        table.add_column(header, justify="left" if not header else "right")
+
+    def row(title: str, private: float, released: float) -> None:
+        table.add_row(title, f"{private:.1f} {result.unit} off", f"{released:.1f} {result.unit} off")
+
+    row("untouched", result.accuracy, 0.0)
+    row("embedded for the private ones", result.private_own, result.private_public)
+    row("embedded for the released ones", result.public_private, result.public_own)
+    Console().print(table)
+    typer.echo(f"Wrote {output}. Use it as {name}@{output} with --allow-unknown-weights.")

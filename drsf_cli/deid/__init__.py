@@ -1,0 +1,1 @@
+"""De-identifying one video: survey, cover, embed, verify, audit, publish."""

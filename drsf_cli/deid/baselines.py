@@ -1,0 +1,67 @@
+"""What the errors of the written file are set against: the codec's own noise, and the clip with nothing embedded.
+
+Both read a few frames only, however long the clip is, and keep them in memory only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from attacks.codec import CodecState, EncoderSettings, Rect
+from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.fidelity import fidelity
+from drsf_cli.measure.evaluation import Evaluation
+from drsf_cli.media.reader import Frame
+from drsf_cli.progress import Progress
+from victims.face import FrameObservation
+from victims.observe import Observer
+
+FLOOR_FRAMES = 100
+"""The codec's noise floor is read from this many frames at most."""
+FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
+
+
+def noise_floor(
+    clip: SurveyedClip,
+    observer: Observer,
+    settings: EncoderSettings,
+    focus: Mapping[int, Sequence[Rect]],
+    progress: Progress,
+) -> Evaluation | None:
+    """What the codec alone costs: errors read from frames of the untouched clip after it went through the encoder from
+    its first frame to its last, with the output's settings, more finely coded where the output is (`focus`, by
+    frame)."""
+    step = -(-len(clip) // FLOOR_FRAMES)
+    state = CodecState(settings)
+    waiting: dict[int, Frame] = {}
+    seen: list[FrameObservation] = []
+
+    def read() -> None:
+        for ticks, image in state.take(waiting):
+            seen.extend(observer.observe([replace(waiting.pop(ticks), image=image)]))
+
+    progress.begin(FLOOR_STEP, len(clip))
+    for frame in clip.frames():
+        if frame.index % step == step // 2:
+            waiting[frame.pts_ticks] = frame
+        state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
+        read()
+        progress.advance()
+    state.finish()
+    read()
+    return fidelity(clip.survey, seen).frames if seen else None
+
+
+def obscured_only(
+    clip: SurveyedClip, observer: Observer, shown: Sequence[int], progress: Progress
+) -> dict[int, FrameObservation]:
+    """What is read from frames `shown` when they are obscured and nothing is embedded."""
+    wanted = set(shown)
+    seen: dict[int, FrameObservation] = {}
+    progress.begin(SHOWN_STEP, len(wanted))
+    for frame in clip.frames():
+        if frame.index in wanted:
+            seen[frame.index] = observer.observe([replace(frame, image=clip.covered(frame))])[0]
+            progress.advance()
+    return seen

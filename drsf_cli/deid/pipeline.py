@@ -1,0 +1,377 @@
+"""The deid pipeline: what `drsf deid` does to one video.
+
+    survey    read the original, see and track every face, take the targets
+    cover     plan what each frame must hide, missed detections included
+    embed     obscure, perturb, write to a temporary file
+    verify    read that file back as an authorised reader does; frames that fall short go back
+    audit     check the file itself: form, hidden regions, uncovered faces
+    publish   rename into place with the report beside it
+
+Output frames are built from obscured frames alone. Whatever goes wrong before `publish` leaves no output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attacks.codec import Rect
+from attacks.embed import TOLERANCES, Embedded, Embedder
+from drsf_cli.deid.baselines import noise_floor, obscured_only
+from drsf_cli.deid.changes import ChangeStore, FaceKey
+from drsf_cli.deid.checks import AuditReport, audit_file
+from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.faces import Redrawing, focus_of
+from drsf_cli.deid.fidelity import MORE_STEPS, Fidelity, faces_section, fidelity, frame_row, summary
+from drsf_cli.deid.sections import cost_section, covering_section, input_section, output_section, repelled_section
+from drsf_cli.deid.segments import segment_of
+from drsf_cli.deid.work import Work
+from drsf_cli.measure.evaluation import Evaluation
+from drsf_cli.measure.identity import IdentityMeter, find_recogniser
+from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.media.atomic import AtomicOutput, publish_together
+from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import Writer, open_writer
+from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.finders import finders_at_hand
+from drsf_cli.readers.models import Models
+from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
+from drsf_cli.report.page import render_html
+from drsf_cli.report.schema import sample, sample_ids
+from drsf_cli.settings import DeidSettings, settings_to_dict
+from drsf_cli.versions import versions
+from victims.base import Image
+from victims.face import FrameObservation
+from weights.errors import AuditError, FidelityError
+
+
+def deidentify(
+    source: str | Path,
+    output: str | Path,
+    settings: DeidSettings | None = None,
+    *,
+    models: Models | None = None,
+    report: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """De-identify `source` into `output`, and write the report beside it (`report`, by default OUTPUT.report.json).
+
+    `source` is a video, a picture or a folder of pictures. `models` that are loaded already are used again; they must
+    fit `settings.victims`. `progress` is told of the steps.
+
+    Returns the report as the file has it: a dict whose form drsf_cli/report/schema.py tells. Raises a DrsfError
+    (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
+    """
+    began = time.monotonic()
+    output = Path(output)
+    report = Path(report) if report is not None else report_path(output)
+    work = Work.on(Path(source), settings or DeidSettings(), models)
+    with opened(work, output, report, progress or Silent()) as run:
+        embedded = run.embed(run.survey())
+        return run.complete(embedded, began)
+
+
+@contextlib.contextmanager
+def opened(work: Work, output: Path, report: Path, progress: Progress) -> Iterator[Run]:
+    """A run whose places are held: those that cannot be written are said before any work. What it has not published
+    is removed at the end."""
+    s, source = work.settings, work.reader.path
+    run = Run(work, progress, output, report)
+    try:
+        run.beside.extend(
+            AtomicOutput(path, overwrite=s.overwrite, inputs=[source, output]) for path in (report, sheet_path(output))
+        )
+        if s.html:
+            run.page = AtomicOutput(page_path(output), overwrite=s.overwrite, inputs=[source, output, report])
+        yield run
+    finally:
+        run.close()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is in the temporary file."""
+
+    clip: SurveyedClip
+    embedded: Mapping[FaceKey, Embedded]
+    """Without its pixels, which the run's store has."""
+
+
+class Run:
+    """One video on its way."""
+
+    def __init__(self, work: Work, progress: Progress, output: Path, report: Path) -> None:
+        self.work, self.progress, self.output, self.report = work, progress, output, report
+        self.settings, self.plan, self.reader = work.settings, work.plan, work.reader
+        self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
+        self.store = ChangeStore()
+        self.beside: list[AtomicOutput] = []
+        """The report and the contact sheet."""
+        self.page: AtomicOutput | None = None
+        self.sheet = b""
+        self.recovered: list[FrameObservation] = []
+        self._segment = 0
+        """The last frame's."""
+        self._writers: list[Writer] = []
+        self.writer: Writer = self._open_writer()
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        for one in (*self.beside, *([] if self.page is None else [self.page])):
+            one.discard()
+        self.store.close()
+        for writer in self._writers:  # a refined run has two
+            writer.__exit__(None, None, None)
+
+    def _open_writer(self) -> Writer:
+        s, info = self.settings, self.reader.info
+        keep = self.reader.path if s.keep_audio and info.has_audio else None
+        writer = open_writer(
+            self.output,
+            info,
+            codec=s.codec,
+            crf=s.crf,
+            preset=s.preset,
+            focus_qp=s.head_qp,
+            keep_audio_from=keep,
+            start=s.start,
+            end=s.end,
+            overwrite=s.overwrite,
+        )
+        self._writers.append(writer)
+        return writer
+
+    # -- the passes -------------------------------------------------------------------------------------------------
+
+    def survey(self) -> SurveyedClip:
+        """See every frame, and plan what to hide."""
+        survey = self.work.survey(self.progress)
+        return self.work.clip(survey, self.work.cover(survey))
+
+    def embed(self, clip: SurveyedClip) -> Written:
+        """Obscure, perturb and write every frame."""
+        done: dict[FaceKey, Embedded] = {}
+        for frame, image, embedded in self.work.embed(clip, self.progress):
+            self._write(frame, image, [one.focus for one in embedded.values()])
+            for key, one in embedded.items():
+                self.store.put(key, one)
+                done[key] = one.without_pixels()
+        self.writer.finish()
+        return Written(clip, done)
+
+    def write(self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], title: str) -> Written:
+        """Obscure and write every frame, with what the store has of it. `embedded`: without its pixels."""
+        self.progress.begin(title, len(clip))
+        drawn, focus = Redrawing(clip, self.store, embedded), focus_of(embedded)
+        for frame in clip.frames():
+            self._write(frame, drawn.image(frame), focus.get(frame.index, []))
+            self.progress.advance()
+        self.writer.finish()
+        return Written(clip, embedded)
+
+    def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
+        segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
+        if segment != self._segment:  # as the encoder does that the loop tries (drsf_cli/deid/work.py)
+            self.writer.begin_afresh()
+        self._segment = segment
+        self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
+
+    def complete(self, written: Written, began: float) -> dict[str, Any]:
+        """Read back, improve, audit and publish what was written. Returns the report."""
+        clip, embedded = written.clip, written.embedded
+        result = self._verify(clip)
+        # without losses the loop has seen what was written already
+        for _ in range(self.settings.refine if self.plan.attack and self.work.delivery is not None else 0):
+            if not result.falling_short:
+                break
+            better = self._refined(clip, embedded, result)
+            if better is None:
+                break
+            embedded, result = better
+        audit = self._audit(clip)
+        floor = None
+        if self.plan.attack is not None and self.work.delivery is not None:
+            floor = noise_floor(clip, self.observer, self.work.delivery.settings, focus_of(embedded), self.progress)
+        document = self._report(clip, embedded, result, floor, began)
+        document["audit"] = audit.to_dict()
+        document["leakage"] = self._leakage(clip)
+        self._judge(document, result)
+        # as many frames with the same times may be another film, with heads that nobody looked for
+        if state_of(self.reader.path) != clip.survey.source:
+            raise clip.changed()
+        self._publish(document)
+        return document
+
+    # -- reading back -----------------------------------------------------------------------------------------------
+
+    def _verify(self, clip: SurveyedClip) -> Fidelity:
+        """Read the temporary file as an authorised reader does."""
+        self.progress.begin("Reading the result back", len(clip))
+        recovered: list[FrameObservation] = []
+        for frames in runs(VideoReader(self.writer.temporary), self.settings.batch_size):
+            recovered += self.observer.observe(frames)
+            self.progress.advance(len(frames))
+        self.recovered = recovered
+        if len(recovered) != len(clip):
+            raise AuditError(
+                f"{self.output}: {len(recovered)} frames came back where {len(clip)} were written; "
+                "choose another --codec."
+            )
+        return fidelity(clip.survey, recovered)
+
+    def _refined(
+        self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], result: Fidelity
+    ) -> tuple[Mapping[FaceKey, Embedded], Fidelity] | None:
+        """Send faces that fall short back for more steps and write the file again. None when that made nothing
+        better."""
+        assert self.plan.attack is not None
+        chain = self.work.models.attacker(self.work.camera)
+        embedder = Embedder(chain, self.plan.attack, extra_stages=self.work.extra_stages)
+        wanted = {key for key in result.falling_short if key in embedded}
+        frames = {index for index, _ in wanted}
+        changes = dict(embedded)
+        written = Redrawing(clip, self.store, embedded)
+        self.progress.begin("Improving frames that fall short", len(frames))
+        pairs = zip(clip.frames(), VideoReader(self.writer.temporary), strict=True)
+        for group in runs((pair for pair in pairs if pair[0].index in frames), self.settings.batch_size):
+            better: dict[FaceKey, Embedded] = {}
+            for track in sorted({track for frame, _ in group for track in clip.tracks(frame)}):
+                own = [(frame, decoded.image) for frame, decoded in group if (frame.index, track) in wanted]
+                targets = [
+                    target
+                    for frame, _ in own
+                    if (target := clip.target(frame, written.image(frame, without=track), track)) is not None
+                ]
+                if not targets:
+                    continue
+                before = [self.store.get((one.index, track), embedded[one.index, track]) for one in targets]
+                improved = embedder.improve(targets, before, [image for _, image in own], MORE_STEPS)
+                for old, new in zip(before, improved, strict=True):
+                    better[new.index, track] = new.adding(old)
+            for key, one in better.items():
+                self.store.put(key, one)
+                changes[key] = one.without_pixels()
+            self.progress.advance(len(group))
+        first = self.writer
+        self.writer = self._open_writer()
+        self.write(clip, changes, "Writing again")
+        kept = self.recovered
+        again = self._verify(clip)
+        if again.badness < result.badness:
+            first.__exit__(None, None, None)
+            return changes, again
+        self.writer.__exit__(None, None, None)
+        self.writer, self.recovered = first, kept
+        return None
+
+    def _audit(self, clip: SurveyedClip) -> AuditReport:
+        """Check the temporary file itself. Raises AuditError when it fails, unless it is to be kept."""
+        self.progress.begin("Auditing the result", len(clip))
+        audit = audit_file(
+            self.reader,
+            self.writer.temporary,
+            clip.regions,
+            self.plan.obscuring,
+            finders_at_hand([self.observer.detector, *self.companions]),
+            keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
+            on_frame=self.progress.advance,
+        )
+        if not audit.passed and not self.settings.keep_failed:
+            raise AuditError(
+                f"{self.output} failed its audit and was removed: {audit.problems[0]} (--keep-failed would keep it.)"
+            )
+        self.sheet = audit.sheet
+        return audit
+
+    def _leakage(self, clip: SurveyedClip) -> dict[str, Any] | None:
+        """What models that were not authorised read from the temporary file: all at hand where that was asked for,
+        else those that were repelled."""
+        outsiders = outsiders_at_hand(self.work.models) if self.settings.audit == "full" else {}
+        outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
+        if not outsiders:
+            return None
+        recogniser, _ = find_recogniser(None) if self.settings.audit == "full" else (None, "")
+        return measure(
+            self.reader,
+            self.writer.temporary,
+            Covered(clip.survey.observations, clip.regions, self.plan.obscuring, self.work.delivery),
+            self.observer,
+            outsiders,
+            device=self.settings.device,
+            repelled=set(self.repelled),
+            identity=None if recogniser is None else IdentityMeter(recogniser),
+            batch_size=self.settings.batch_size,
+            progress=self.progress,
+        )
+
+    # -- the report -------------------------------------------------------------------------------------------------
+
+    def _report(
+        self,
+        clip: SurveyedClip,
+        embedded: Mapping[FaceKey, Embedded],
+        result: Fidelity,
+        floor: Evaluation | None,
+        began: float,
+    ) -> dict[str, Any]:
+        floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
+        seconds = time.monotonic() - began
+        in_frame: dict[int, list[Embedded]] = {}
+        for (index, _), one in embedded.items():
+            in_frame.setdefault(index, []).append(one)
+        rows = [
+            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id)) for row in result.frames.frames
+        ]
+        shown = sample_ids(rows)
+        # without an attack that is the output itself
+        weak = {} if self.plan.attack is None else obscured_only(clip, self.observer, shown, self.progress)
+        observations = clip.survey.observations
+        return {
+            "drsf": versions()["drsf"],
+            "input": input_section(clip, self.settings.camera),
+            "output": output_section(self.output, self.writer.temporary),
+            "settings": settings_to_dict(self.settings),
+            "victims": self.work.models.describe(),
+            "repelled": repelled_section(self.repelled),
+            "providers": self.work.models.providers(),
+            "versions": versions(),
+            "fidelity": {
+                "recovered": summary(result.frames),
+                "noise_floor": None if floor is None else summary(floor),
+                "obscured_only": summary(fidelity(clip.survey, weak.values()).frames) if weak else None,
+                "other_faces": faces_section(result),
+            },
+            "tolerances": dict(TOLERANCES),
+            "frames": rows,
+            "samples": [sample(i, clip.regions[i], observations[i], self.recovered[i], weak.get(i)) for i in shown],
+            "cost": cost_section(embedded, len(clip), seconds),
+            "covering": covering_section(clip, [self.observer.detector, *self.companions]),
+        }
+
+    def _publish(self, document: Mapping[str, Any]) -> None:
+        # the output last: one that is there has its report and its sheet, whenever the process is killed
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        for one, content in zip(self.beside, (text.encode(), self.sheet), strict=True):
+            one.fill(content)
+        publish_together([*self.beside, self.writer])
+        if self.page is not None:  # shows frames of the output, so it comes after it
+            self.page.fill(render_html([(self.report, document)]).encode())
+            self.page.publish()
+
+    def _judge(self, document: Mapping[str, Any], result: Fidelity) -> None:
+        limit = self.settings.max_error
+        if limit is None:
+            return
+        worst = result.worst
+        over = [index for index, value in worst.items() if value > limit]
+        if over:
+            raise FidelityError(
+                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
+                f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
+            )

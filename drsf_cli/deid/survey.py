@@ -1,0 +1,154 @@
+"""The first pass: every face of every frame of the original, what each frame must hide because of them, and whose
+attributes are embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from attacks.obscure import Obscuring, Region, plan_regions, whole_frame
+from drsf_cli.deid.segments import in_segments
+from drsf_cli.media.files import SourceState, state_of
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.covering import see_all
+from drsf_cli.settings import DeidSettings
+from victims.base import Detector
+from victims.face import Detections, FrameObservation, by_prominence
+from victims.observe import Observer
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, parse_region
+from weights.errors import NoFaceError
+
+Whose = Literal["largest", "all"] | tuple[float, float]
+"""Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
+
+
+@dataclass
+class Survey:
+    """What the first pass found."""
+
+    observations: list[FrameObservation] = field(default_factory=list)
+    """Of each frame the faces whose attributes are embedded: at most one, unless those of all are."""
+    tracks: list[tuple[int, ...]] = field(default_factory=list)
+    """Of each of them, whose face it is: a number from 0 that it keeps through a segment. What is embedded for one face
+    is where the next of its track starts from."""
+    seen: list[Detections] = field(default_factory=list)
+    """Every face of each frame, for covering."""
+    times: list[float] = field(default_factory=list)
+    source: SourceState = ()
+    """The source as it was when the survey began."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Survey]) -> Survey:
+        """The survey of a clip from those of its parts, each of which counts its frames from 0."""
+        states = {part.source for part in parts}
+        whole = cls(source=states.pop() if len(states) == 1 else ())
+        for part, (first, track) in zip(parts, cls.starts(parts), strict=True):
+            whole.observations += [replace(one, index=first + one.index) for one in part.observations]
+            whole.tracks += [tuple(track + number for number in own) for own in part.tracks]
+            whole.seen += part.seen
+            whole.times += part.times
+        return whole
+
+    @staticmethod
+    def starts(parts: Sequence[Survey]) -> list[tuple[int, int]]:
+        """The frame and the track that the first of each part is in the whole."""
+        sizes = [(len(part.times), part.track_count) for part in parts]
+        return [(sum(n for n, _ in sizes[:k]), sum(n for _, n in sizes[:k])) for k in range(len(sizes))]
+
+    @property
+    def track_count(self) -> int:
+        return 1 + max((number for own in self.tracks for number in own), default=-1)
+
+
+def survey_video(
+    reader: VideoReader,
+    observer: Observer,
+    whose: Whose = "largest",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    companions: Sequence[Detector] = (),
+    segment: float = DeidSettings.segment,
+) -> Survey:
+    """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
+    of frames, and every track, ends in any case."""
+    survey = Survey(source=state_of(reader.path))
+    track = 0
+    for segment_frames in in_segments(reader, segment, reader.info.time_base):
+        first = len(survey.times)
+        for frames in runs(segment_frames, batch_size):
+            images = [frame.image for frame in frames]
+            reported, covering = see_all(observer.detector, companions, images)
+            height, width = images[0].shape[:2]
+            chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
+            faces = observer.read_faces(images, chosen)
+            for frame, own, found in zip(frames, faces, covering, strict=True):
+                survey.observations.append(FrameObservation(frame.index, frame.pts, own))
+                survey.seen.append(found)
+                survey.times.append(frame.pts)
+            (progress or Silent()).advance(len(frames))
+        told_apart = _told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
+        survey.observations[first:] = [observation for observation, _ in told_apart]
+        survey.tracks += [tuple(track + number for number in own) for _, own in told_apart]
+        track = max((number + 1 for own in survey.tracks[first:] for number in own), default=track)
+    return survey
+
+
+def plan_cover(
+    survey: Survey, reader: VideoReader, settings: DeidSettings, obscuring: Obscuring
+) -> list[tuple[Region, ...]]:
+    """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
+    refuse, whatever regions there are: these may be meant for other clips."""
+    height, width = reader.info.height, reader.info.width
+    manual = [parse_region(text) for text in settings.regions]
+    tracks = link(survey.seen, survey.times, settings.max_gap)
+    if not tracks and settings.on_no_face == "refuse":
+        raise NoFaceError(
+            f"{reader.path}: no face is seen in any frame; cover everything with --on-no-face solid, or show what "
+            "--region does not cover with --on-no-face copy."
+        )
+    if not tracks and settings.on_no_face == "solid":
+        return [(whole_frame(height, width, obscuring),)] * len(survey.times)
+    covers: list[list[CoverBox]] = cover_boxes(tracks, survey.times, settings.max_gap)
+    return plan_regions(add_regions(covers, manual, survey.times), obscuring, height, width)
+
+
+def _chosen(found: Detections, whose: Whose) -> Detections:
+    """Those faces of `found`, by prominence, that may be embedded for."""
+    if whose == "all" or not len(found):
+        return found
+    best = 0
+    if whose != "largest":
+        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        best = int(np.argmin(np.linalg.norm(centres - np.array(whose), axis=1)))
+    return Detections(found.boxes[best : best + 1], found.scores[best : best + 1])
+
+
+def _told_apart(
+    observations: Sequence[FrameObservation], times: Sequence[float], sustained: bool
+) -> list[tuple[FrameObservation, tuple[int, ...]]]:
+    """The faces of frames that follow one another, with their tracks. `sustained`: those that are not seen often enough
+    for a track of their own are left out: a passer-by of a frame or two, a false alarm."""
+    seen = [
+        Detections(
+            np.array([face.box for face in one.faces]).reshape(-1, 4), np.array([face.score for face in one.faces])
+        )
+        for one in observations
+    ]
+    tracks = link(seen, times, confirm_score=0.0)
+    if sustained:
+        tracks = [track for track in tracks if is_sustained(track, times)]
+    found = []
+    for row, one in enumerate(observations):
+        kept = [
+            (face, number)
+            for face in one.faces
+            for number, track in enumerate(tracks)
+            if row in track.boxes and np.array_equal(track.boxes[row], face.box)
+        ]
+        faces = tuple(face for face, _ in kept)
+        found.append((replace(one, faces=faces), tuple(number for _, number in kept)))
+    return found

@@ -1,0 +1,151 @@
+"""One clip with its settings, and the models in the places that these give them: the passes over its frames."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+
+from attacks.codec import CODECS, DeliveryCodec
+from attacks.embed import Allowance, Embedded, Embedder, Target
+from attacks.live import LiveCodec, Sent
+from attacks.obscure import Region
+from attacks.perturb import AttackSettings, Stage
+from attacks.repel import Repeller
+from drsf_cli.deid.changes import FaceKey
+from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.faces import FacesEmbedder
+from drsf_cli.deid.plan import Plan, check
+from drsf_cli.deid.segments import Part, in_segments
+from drsf_cli.deid.survey import Survey, plan_cover, survey_video
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.writer import encoder_settings
+from drsf_cli.progress import Progress, runs
+from drsf_cli.readers.models import Models
+from drsf_cli.readers.outsiders import repelled_victims
+from drsf_cli.settings import DeidSettings
+from victims.base import Detector, Image, Victim, Window
+from victims.camera import Camera
+from victims.observe import Observer
+
+SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
+WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
+"""Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
+PASSES = 11.9
+"""... and through a lossy codec more of them or fewer, so that all frames of a segment keep to this mean of victim
+passes. 12 are to be kept; what a frame will take is only guessed, and the last one may take a little too much."""
+
+
+@dataclass
+class Work:
+    """Ready to go over the frames of `reader`: all of a clip, or a part of it."""
+
+    settings: DeidSettings
+    plan: Plan
+    reader: VideoReader
+    models: Models
+    camera: Camera | None
+
+    @classmethod
+    def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
+        """Open what `source` and `settings` name. Raises a DrsfError."""
+        plan = check(settings)
+        key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+        models = models or Models.load(*key)
+        reader = VideoReader(source, settings.start, settings.end)
+        camera = None
+        if settings.camera is not None:
+            camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        return cls(settings, plan, reader, models, camera)
+
+    def part(self, part: Part) -> Work:
+        """The same for a part of what is read."""
+        return replace(self, reader=self.reader.part(part.start, part.end))
+
+    @cached_property
+    def observer(self) -> Observer:
+        """How an authorised reader reads."""
+        return self.models.reader("onnx", self.camera)
+
+    @cached_property
+    def companions(self) -> Sequence[Detector]:
+        return self.models.covering(self.settings.cover_detectors, self.settings.allow_unknown_weights)
+
+    @cached_property
+    def repelled(self) -> dict[str, Victim]:
+        wanted = self.settings.repel if self.plan.attack else ()
+        return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
+
+    @cached_property
+    def delivery(self) -> DeliveryCodec | None:
+        """What the output goes through; None where that is lossless."""
+        s, info = self.settings, self.reader.info
+        if CODECS[s.codec].lossless or info.kind != "video":
+            return None
+        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, s.preset, s.head_qp))
+
+    @cached_property
+    def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:
+        """What keeps the repelled models from reading."""
+        return Repeller(self.repelled, self.camera).stages if self.repelled else None
+
+    def survey(self, progress: Progress) -> Survey:
+        """See every frame."""
+        reader, s = self.reader, self.settings
+        whole = reader.start is None and reader.end is None
+        progress.begin(SURVEY_STEP, reader.info.frame_count if whole else None)
+        return survey_video(
+            reader,
+            self.observer,
+            self.plan.whose,
+            s.batch_size,
+            progress,
+            self.companions,
+            s.segment,
+        )
+
+    def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
+        """What each frame must hide; `survey` is of the whole clip. Raises NoFaceError."""
+        return plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
+
+    def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
+        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
+
+    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
+        """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
+        by itself."""
+        s, time_base = self.settings, self.reader.info.time_base
+        progress.begin(EMBED_STEP, len(clip))
+        for segment in in_segments(clip.frames(), s.segment, time_base):
+            attack = self.plan.attack
+            live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
+            with live or contextlib.nullcontext():
+                make = None if attack is None else partial(self.embedder, attack, live, self.allowance())
+                faces = None if make is None else FacesEmbedder(clip, make)
+                for frames in runs(segment, s.batch_size):
+                    covered = [clip.covered(frame) for frame in frames]
+                    images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
+                    for frame, image in zip(frames, images, strict=True):
+                        own = {key: one for key, one in embedded.items() if key[0] == frame.index}
+                        if live is not None:
+                            live.take(Sent(image, frame.pts_ticks, [one.focus for one in own.values()]))
+                        yield frame, image, own
+                    progress.advance(len(frames))
+
+    def allowance(self) -> Allowance | None:
+        """What all faces of a segment share; None where the number of steps is said, or fixed."""
+        return None if self.delivery is None or self.settings.warm_iter is not None else Allowance(PASSES)
+
+    def embedder(self, attack: AttackSettings, live: LiveCodec | None, allowance: Allowance | None) -> Embedder:
+        """Of one face, from nothing."""
+        chain, s = self.models.attacker(self.camera), self.settings
+        warm = s.warm_iter
+        if warm is None:
+            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
+        return Embedder(chain, attack, live, warm, allowance, self.extra_stages, s.robust)

@@ -1,0 +1,481 @@
+"""How far what was read from one video is from what was read from another.
+
+`gt` is always the ground truth (usually the original video), `pred` the prediction (the de-identified one). Frames
+are paired by `frame_id`; of each frame the largest face counts, as the field's JSON has it.
+
+A frame whose ground truth has a face while the prediction has none is *missed*, the reverse is *extra*; both are
+counted and listed, and have no errors that could enter a mean. A frame of one list that the other does not have at
+all is counted separately (`only_in_gt`, `only_in_pred`).
+
+DiffScore is that of the HCMUS paper (MediaEval 2021 DRSF): the mean over frames of
+
+    (1 - IoU) + mean landmark distance in px + gaze angle in degrees
+
+in the units of the authors' own evaluation script. Pixels dominate it, and it grows with the video's size: compare
+it only between runs on one clip. It is taken over frames with a face in both lists. `diff_score_with_misses` charges
+each missed frame as well, with what a reader cannot do worse than inside the true box: 1 for the box, the box's
+diagonal for the landmarks and 180 degrees for the gaze.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from drsf_cli.measure.records import read_observations
+from victims.camera import angle_between_degrees
+from victims.face import Array, Face, FrameObservation
+from weights.errors import InputError, OutputError
+from weights.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one column means."""
+
+    key: str
+    title: str
+    unit: str
+    higher_is_better: bool = False
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("iou", "box IoU", "", higher_is_better=True),
+    Metric("landmark_px", "landmark distance", "px"),
+    Metric("nme_percent", "landmark NME", "% of √(w·h)"),
+    Metric("gaze_degrees", "gaze angle", "°"),
+    Metric("gaze_cosine", "gaze cosine distance", ""),
+    Metric("pose_degrees", "head pose", "°"),
+    Metric("pose_x_degrees", "head pose, x", "°"),
+    Metric("pose_y_degrees", "head pose, y", "°"),
+    Metric("pose_z_degrees", "head pose, z", "°"),
+    Metric("diff_score", "DiffScore", "px + °"),
+)
+
+
+@dataclass(frozen=True)
+class FrameErrors:
+    """One frame that both lists have. None: not in both lists, so there is nothing to compare."""
+
+    frame_id: int
+    pts: float
+    """Of the ground truth, s; NaN where its file does not say."""
+    in_gt: bool
+    """Whether the ground truth has a face."""
+    in_pred: bool
+    iou: float | None = None
+    """Intersection over union of the boxes, 0..1, areas in px² without the +1 of whole-pixel boxes."""
+    landmark_px: float | None = None
+    """Mean Euclidean distance of the 68 landmarks, px."""
+    nme_percent: float | None = None
+    """The same in percent of sqrt(w·h) of the ground truth's box."""
+    gaze_degrees: float | None = None
+    """Angle between the gaze vectors, camera frame."""
+    gaze_cosine: float | None = None
+    """1 - cosine of that angle, 0..2."""
+    pose_degrees: float | None = None
+    """Angle of the rotation from one head pose to the other."""
+    pose_x_degrees: float | None = None
+    """Absolute difference of the first Euler angle, 0..180; then the second and the third."""
+    pose_y_degrees: float | None = None
+    pose_z_degrees: float | None = None
+    diff_score: float | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.in_gt and not self.in_pred
+
+    @property
+    def extra(self) -> bool:
+        return self.in_pred and not self.in_gt
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over the frames that have it."""
+
+    frames: int
+    mean: float
+    median: float
+    p95: float
+    """95 % of frames are at least this good (linear interpolation): for IoU that is the 5th percentile."""
+    worst: float
+    worst_frame: int
+    worst_file: str | None = None
+    """Set where several files are summarised together."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Two lists compared."""
+
+    frames: tuple[FrameErrors, ...]
+    """Frames of both lists, by frame_id."""
+    summaries: Mapping[str, Summary]
+    """By the metric's key; a metric that no frame has is not there."""
+    compared: int
+    """Frames with a face in both."""
+    missed: tuple[int, ...]
+    """Frame ids with a face in the ground truth only."""
+    extra: tuple[int, ...]
+    """Frame ids with a face in the prediction only."""
+    only_in_gt: tuple[int, ...]
+    """Frame ids that the prediction does not list."""
+    only_in_pred: tuple[int, ...]
+    other_face: tuple[int, ...]
+    """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
+    diff_score_with_misses: float | None
+    others: OtherFaces | None = None
+    """How the further faces of the frames came back; None where the ground truth has none."""
+
+
+@dataclass(frozen=True)
+class OtherFaces:
+    """The faces of the ground truth that are not their frame's own, each with the face of the prediction that lies
+    where it does."""
+
+    faces: int
+    missed: int
+    summaries: Mapping[str, Summary]
+
+
+@dataclass(frozen=True)
+class FolderEvaluation:
+    """Files of two folders compared, paired by name."""
+
+    files: Mapping[str, Evaluation]
+    summaries: Mapping[str, Summary]
+    """Over all frames of all files together."""
+    compared: int
+    missed: int
+    extra: int
+    only_in_gt: tuple[str, ...]
+    """Files that the other folder does not have."""
+    only_in_pred: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------------- comparing
+
+
+def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -> Evaluation:
+    """Compare prediction with ground truth. Raises InputError where they have no frame_id in common."""
+    truth = {observation.index: observation for observation in gt}
+    prediction = {observation.index: observation for observation in pred}
+    shared = sorted(truth.keys() & prediction.keys())
+    if not shared:
+        raise InputError(
+            f"the ground truth ({len(truth)} frames) and the prediction ({len(prediction)} frames) have no frame_id in "
+            "common; give two readings of the same clip."
+        )
+    frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
+    return Evaluation(
+        frames=frames,
+        summaries=summarise(frames),
+        compared=sum(frame.in_gt and frame.in_pred for frame in frames),
+        missed=tuple(frame.frame_id for frame in frames if frame.missed),
+        extra=tuple(frame.frame_id for frame in frames if frame.extra),
+        only_in_gt=tuple(sorted(truth.keys() - prediction.keys())),
+        only_in_pred=tuple(sorted(prediction.keys() - truth.keys())),
+        other_face=tuple(index for index in shared if _other_face_fits_better(truth[index], prediction[index])),
+        diff_score_with_misses=_diff_score_with_misses(frames, truth),
+        others=other_faces([(truth[index], prediction[index]) for index in shared]),
+    )
+
+
+def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> OtherFaces | None:
+    """Of frames of the ground truth with their frames of the prediction."""
+    rows = []
+    for gt, pred in pairs:
+        for face, read in zip(gt.faces, match_faces(gt.faces, pred.faces), strict=True):
+            if face is not gt.own:
+                rows.append(compare_faces(gt, face, read))
+    if not rows:
+        return None
+    return OtherFaces(len(rows), sum(row.missed for row in rows), summarise(rows))
+
+
+def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
+    """Each metric that some of the rows have, over those rows."""
+    return _summaries([(None, row) for row in rows])
+
+
+def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
+    """For each face the one of `read` that lies where it does: no face is taken twice, and the sum of the overlaps is
+    the largest. None where nothing that is left overlaps it."""
+    from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
+
+    overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
+    found: list[Face | None] = [None] * len(wanted)
+    for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
+        if overlaps[row, column] > 0:
+            found[row] = read[column]
+    return found
+
+
+def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
+    """`evaluate` on two files. Raises InputError naming the file."""
+    truth, prediction = read_observations(gt), read_observations(pred)
+    try:
+        return evaluate(truth, prediction)
+    except InputError as error:
+        raise InputError(f"{gt}, {pred}: {error}") from error
+
+
+def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
+    """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
+
+    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
+    no name is in both, or a file is not of the form.
+    """
+    gt, pred = Path(gt), Path(pred)
+    names: list[set[str]] = []
+    for folder in (gt, pred):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; give two folders of JSON files, or two files.")
+        names.append(
+            {
+                path.relative_to(folder).as_posix()
+                for path in folder.rglob("*.json")
+                if path.is_file() and not path.name.endswith(".report.json")
+            }
+        )
+    shared = sorted(names[0] & names[1])
+    if not shared:
+        raise InputError(
+            f"{gt}, {pred}: no JSON file has the same name in both folders; name readings of a clip alike."
+        )
+    files = {name: evaluate_files(gt / name, pred / name) for name in shared}
+    return FolderEvaluation(
+        files=files,
+        summaries=_summaries([(name, frame) for name, evaluation in files.items() for frame in evaluation.frames]),
+        compared=sum(evaluation.compared for evaluation in files.values()),
+        missed=sum(len(evaluation.missed) for evaluation in files.values()),
+        extra=sum(len(evaluation.extra) for evaluation in files.values()),
+        only_in_gt=tuple(sorted(names[0] - names[1])),
+        only_in_pred=tuple(sorted(names[1] - names[0])),
+    )
+
+
+def box_iou(a: Array, b: Array) -> float:
+    """Of two xyxy boxes (4,), px."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(0.0, width) * max(0.0, height)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection
+    return float(intersection / union) if union > 0 else 0.0
+
+
+def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
+    return compare_faces(gt, gt.own, pred.own)
+
+
+def compare_faces(gt: FrameObservation, truth: Face | None, prediction: Face | None) -> FrameErrors:
+    """Two readings of one face of a frame of the ground truth."""
+    if truth is None or prediction is None:
+        return FrameErrors(gt.index, gt.pts, truth is not None, prediction is not None)
+    errors: dict[str, float] = {"iou": box_iou(truth.box, prediction.box)}
+    if truth.landmarks is not None and prediction.landmarks is not None:
+        distance = float(np.linalg.norm(truth.landmarks - prediction.landmarks, axis=1).mean())
+        errors["landmark_px"] = distance
+        errors["nme_percent"] = 100 * distance / math.sqrt(truth.area)
+    if truth.gaze is not None and prediction.gaze is not None:
+        angle = float(angle_between_degrees(truth.gaze, prediction.gaze))
+        errors["gaze_degrees"] = angle
+        errors["gaze_cosine"] = 1 - math.cos(math.radians(angle))
+    if truth.euler_angles is not None and prediction.euler_angles is not None:
+        errors |= _pose_errors(truth.euler_angles, prediction.euler_angles)
+    if "landmark_px" in errors and "gaze_degrees" in errors:
+        errors["diff_score"] = (1 - errors["iou"]) + errors["landmark_px"] + errors["gaze_degrees"]
+    return FrameErrors(gt.index, gt.pts, True, True, **errors)
+
+
+def _pose_errors(truth: Array, prediction: Array) -> dict[str, float]:
+    between = Rotation.from_euler("XYZ", truth, degrees=True).inv() * Rotation.from_euler(
+        "XYZ", prediction, degrees=True
+    )
+    axes = np.abs((prediction - truth + 180) % 360 - 180)
+    return {
+        "pose_degrees": math.degrees(between.magnitude()),
+        "pose_x_degrees": float(axes[0]),
+        "pose_y_degrees": float(axes[1]),
+        "pose_z_degrees": float(axes[2]),
+    }
+
+
+def _other_face_fits_better(gt: FrameObservation, pred: FrameObservation) -> bool:
+    truth, own = gt.own, pred.own
+    if truth is None or own is None:
+        return False
+    overlap = box_iou(truth.box, own.box)
+    return any(box_iou(truth.box, face.box) > overlap for face in pred.faces if face is not own)
+
+
+def _diff_score_with_misses(frames: Sequence[FrameErrors], truth: Mapping[int, FrameObservation]) -> float | None:
+    scores = [frame.diff_score for frame in frames if frame.diff_score is not None]
+    if not scores:
+        return None
+    for frame in frames:
+        face: Face | None = truth[frame.frame_id].own
+        if frame.missed and face is not None:
+            x1, y1, x2, y2 = face.box
+            scores.append(1 + math.hypot(x2 - x1, y2 - y1) + 180)
+    return float(np.mean(scores))
+
+
+def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Summary]:
+    summaries = {}
+    for metric in METRICS:
+        having = [(name, frame) for name, frame in frames if getattr(frame, metric.key) is not None]
+        if not having:
+            continue
+        values = np.array([getattr(frame, metric.key) for _, frame in having], dtype=np.float64)
+        worst = int(values.argmin() if metric.higher_is_better else values.argmax())
+        summaries[metric.key] = Summary(
+            frames=len(values),
+            mean=float(values.mean()),
+            median=float(np.median(values)),
+            p95=float(np.percentile(values, 5 if metric.higher_is_better else 95)),
+            worst=float(values[worst]),
+            worst_frame=having[worst][1].frame_id,
+            worst_file=having[worst][0],
+        )
+    return summaries
+
+
+# ---------------------------------------------------------------------------------------------------- output
+
+
+def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
+    """For JSON: counts, the frames behind them, each metric's summary with its unit; not the rows of all frames."""
+    summaries = _summaries_to_dict(evaluation.summaries)
+    if isinstance(evaluation, FolderEvaluation):
+        return {
+            "files": {name: evaluation_to_dict(one) for name, one in evaluation.files.items()},
+            "frames_compared": evaluation.compared,
+            "frames_missed": evaluation.missed,
+            "frames_extra": evaluation.extra,
+            "files_only_in_ground_truth": list(evaluation.only_in_gt),
+            "files_only_in_prediction": list(evaluation.only_in_pred),
+            "metrics": summaries,
+        }
+    return {
+        "frames_in_both": len(evaluation.frames),
+        "frames_compared": evaluation.compared,
+        "missed_in_prediction": list(evaluation.missed),
+        "extra_in_prediction": list(evaluation.extra),
+        "only_in_ground_truth": list(evaluation.only_in_gt),
+        "only_in_prediction": list(evaluation.only_in_pred),
+        "another_face_fits_better": list(evaluation.other_face),
+        "diff_score_with_misses": evaluation.diff_score_with_misses,
+        "metrics": summaries,
+        "other_faces": None
+        if evaluation.others is None
+        else {
+            "faces": evaluation.others.faces,
+            "missed": evaluation.others.missed,
+            "metrics": _summaries_to_dict(evaluation.others.summaries),
+        },
+    }
+
+
+def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    return {
+        metric.key: {
+            "title": metric.title,
+            "unit": metric.unit,
+            **{key: value for key, value in asdict(summaries[metric.key]).items() if value is not None},
+        }
+        for metric in METRICS
+        if metric.key in summaries
+    }
+
+
+def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
+    """One row a frame of both lists, whole or not at all; what is not known is empty. Raises OutputError."""
+    columns = [field.name for field in fields(FrameErrors)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if isinstance(evaluation, FolderEvaluation):
+        writer.writerow(["file", *columns])
+        rows = [(name, frame) for name, one in evaluation.files.items() for frame in one.frames]
+        writer.writerows([name, *_cells(frame)] for name, frame in rows)
+    else:
+        writer.writerow(columns)
+        writer.writerows(_cells(frame) for frame in evaluation.frames)
+    write_atomically(path, text.getvalue())
+
+
+def _cells(frame: FrameErrors) -> list[str]:
+    cells = []
+    for value in asdict(frame).values():
+        if isinstance(value, bool):
+            cells.append(str(int(value)))
+        elif value is None or (isinstance(value, float) and math.isnan(value)):
+            cells.append("")
+        else:
+            cells.append(f"{value:.6g}" if isinstance(value, float) else str(value))
+    return cells
+
+
+def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
+    """Where the curves go: to `path`, a PNG; those of folders below the folder `path`, a PNG for each pair, named and
+    placed as that is. Raises OutputError for a name that does not fit, or a place that is not there."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder; make it first.")
+    if isinstance(evaluation, Evaluation):
+        if path.suffix.lower() != ".png":
+            raise OutputError(f"{path}: plots are PNG; give a name that ends in .png.")
+        return {path: evaluation}
+    if path.suffix.lower() == ".png" or path.is_file():
+        raise OutputError(f"{path}: each pair has a plot of its own; name a folder for them.")
+    return {path / Path(name).with_suffix(".png"): one for name, one in evaluation.files.items()}
+
+
+def write_plots(evaluation: Evaluation | FolderEvaluation, path: Path) -> None:
+    """Draw the error curves to the places of `plot_paths`, making folders below `path`. Raises OutputError."""
+    for place, one in plot_paths(evaluation, path).items():
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{place.parent} cannot be made ({error.strerror}); choose another --plot.") from error
+        plot_errors(one, place)
+
+
+def plot_errors(evaluation: Evaluation, path: str | Path) -> None:
+    """IoU, NME, gaze and head pose over the frames, missed frames marked, as PNG. Raises OutputError."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [m for m in METRICS if m.key in ("iou", "nme_percent", "gaze_degrees", "pose_degrees")]
+    figure = Figure(figsize=(9, 2.1 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(shown), 1, sharex=True)
+    ids = [frame.frame_id for frame in evaluation.frames]
+    for axis, metric in zip(axes, shown, strict=True):
+        values = [getattr(frame, metric.key) for frame in evaluation.frames]
+        axis.plot(ids, [math.nan if v is None else v for v in values], ".-", markersize=3, linewidth=0.8)
+        for position, frame_id in enumerate(evaluation.missed):
+            axis.axvline(frame_id, color="tab:red", alpha=0.3, label="missed" if position == 0 else None)
+        axis.set_ylabel(f"{metric.title} {f'[{metric.unit}]' if metric.unit else ''}".strip(), fontsize=8)
+        axis.grid(alpha=0.3)
+        if metric.key in evaluation.summaries:
+            summary = evaluation.summaries[metric.key]
+            axis.set_title(
+                f"mean {summary.mean:.4g}, worst {summary.worst:.4g} (frame {summary.worst_frame})",
+                fontsize=8,
+                loc="right",
+            )
+    if evaluation.missed:
+        axes[0].legend(fontsize=8)
+    axes[-1].set_xlabel("frame_id")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_atomically(path, image.getvalue())

@@ -1,0 +1,279 @@
+"""What others can read: models that were not authorised, on the original, on the obscured video, on the written one.
+
+Every model stands in its own place of the authorised chain, and gets the best that this place can get: a detector's
+boxes go to the authorised aligner and gaze estimator; an aligner gets the box, and a gaze estimator the landmarks,
+that the authorised models read in the original. So each is measured with a reader who has all else right.
+
+Three columns:
+
+    original   how often the model sees the driver, and how far its reading is from the authorised one
+    obscured   the same regions hidden and nothing embedded, through the same codec: made again from the original
+    written    the file
+
+In the last two the errors are against the model's *own* reading of the original; frames in which it does not see the
+driver there are left out. `leakage` is the gap between the two, positive where embedding helps the model. The figures
+are about the models that were measured, on this video, and about no others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attacks.codec import DeliveryCodec
+from attacks.obscure import Obscuring, Region, obscure
+from drsf_cli.measure.evaluation import box_iou, evaluate
+from drsf_cli.measure.identity import IdentityMeter
+from drsf_cli.measure.leakage_table import COLUMNS
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.outsiders import Outsider
+from export.device import Device
+from victims.base import Aligner, Detector, GazeEstimator, Image, Role
+from victims.camera import Camera
+from victims.face import Face, FrameObservation
+from victims.observe import Observer
+from weights.errors import InputError
+
+ORIGINAL, OBSCURED, WRITTEN = COLUMNS
+SAME_FACE = 0.2
+"""IoU from which a model's box is taken for the driver's."""
+MOST_FRAMES = 240
+"""Frames looked at unless told otherwise, evenly spaced."""
+MORE_IS_BETTER = ("detected", "iou")
+"""Metrics of which more is better read; of the others less is."""
+METRICS = ("detected", "iou", "nme", "gaze_deg", "diff_score")
+METRICS_OF: Mapping[Role, tuple[str, ...]] = {
+    "detector": METRICS,
+    "aligner": ("nme", "gaze_deg", "diff_score"),
+    "gaze": ("gaze_deg",),
+}
+"""What a model in this place decides."""
+
+
+@dataclass
+class _Seen:
+    """One model's readings, by column, and whose place it takes."""
+
+    name: str
+    role: Role
+    weights: Mapping[str, str]
+    chain: Observer
+    repelled: bool = False
+    authorised: bool = False
+    readings: dict[str, list[FrameObservation]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What is known of a de-identified clip: how it was hidden, and where its driver is."""
+
+    observations: Sequence[FrameObservation]
+    """The authorised reading of every frame of the original; at most one face each."""
+    regions: Sequence[Sequence[Region]]
+    obscuring: Obscuring
+    codec: DeliveryCodec | None
+    """What it was written through; None where that is lossless."""
+
+
+def measure(
+    original: VideoReader,
+    written: Path,
+    covered: Covered,
+    authorised: Observer,
+    outsiders: Mapping[str, Outsider],
+    *,
+    device: Device = "auto",
+    repelled: AbstractSet[str] = frozenset(),
+    identity: IdentityMeter | None = None,
+    every: int | None = None,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The table, JSON-able, of every model of `outsiders` and of the authorised chain itself.
+
+    `every`: only every so many frames are looked at; by default as many as keep them under `MOST_FRAMES`. Raises
+    InputError where the two videos differ in length or size.
+    """
+    progress = progress or Silent()
+    count = len(covered.observations)
+    every = every or max(1, -(-count // MOST_FRAMES))
+    weights = {file: sha256 for victim in authorised.victims.values() for file, sha256 in victim.weights.items()}
+    own = _Seen("authorised chain", "detector", weights, authorised, authorised=True)
+    seen = [own, *(_placed(one, authorised, device, one.name in repelled) for one in outsiders.values())]
+    progress.begin("Reading as others would", -(-count // every))
+    for group in runs(_sampled(original, written, covered, every), batch_size):
+        hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
+        if covered.codec is not None:
+            heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
+            hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
+        truths = [covered.observations[before.index].own for before, _ in group]
+        images = {
+            ORIGINAL: [before.image for before, _ in group],
+            OBSCURED: hidden,
+            WRITTEN: [after.image for _, after in group],
+        }
+        frames = [before for before, _ in group]
+        for one in seen:
+            _look(one, frames, truths, images)
+        for row, face in enumerate(truths):
+            if identity is not None and face is not None:
+                identity.look({column: pictures[row] for column, pictures in images.items()}, face)
+        progress.advance(len(group))
+    return {
+        "frames": count,
+        "every": every,
+        "frames_looked_at": len(own.readings[ORIGINAL]),
+        "models": [_row(one, covered.observations) for one in seen],
+        "identity": None if identity is None else _identity(identity),
+        "note": "Measured on these models and this video; nothing follows for other models.",
+    }
+
+
+def _placed(outsider: Outsider, authorised: Observer, device: Device, repelled: bool) -> _Seen:
+    """The authorised chain with `outsider` in its place; what comes before it is not run."""
+    victim = outsider.reader(device)
+    chain = Observer(authorised.detector, authorised.aligner, authorised.gaze, authorised.camera)
+    if isinstance(victim, Detector):
+        chain.detector = victim
+    elif isinstance(victim, Aligner):
+        chain.aligner = victim
+    elif isinstance(victim, GazeEstimator):
+        chain.gaze = victim
+    return _Seen(outsider.name, outsider.role, dict(outsider.victim.weights), chain, repelled)
+
+
+def _sampled(original: VideoReader, written: Path, covered: Covered, every: int) -> Iterator[tuple[Frame, Frame]]:
+    """Pairs of frames to look at."""
+    result = VideoReader(written)
+    if (result.info.width, result.info.height) != (original.info.width, original.info.height):
+        raise InputError(
+            f"{written} is {result.info.width}x{result.info.height} and {original.path} {original.info.width}x"
+            f"{original.info.height}; give a clip and what was made of it."
+        )
+    for count, (before, after) in enumerate(itertools.zip_longest(original, result)):
+        if before is None or after is None or before.index >= len(covered.regions):
+            raise InputError(
+                f"{written} and {original.path} differ in length after {count} frames; give a clip and what was made "
+                "of it."
+            )
+        if before.index % every == 0:
+            yield before, after
+
+
+def _look(
+    one: _Seen, frames: Sequence[Frame], truths: Sequence[Face | None], images: Mapping[str, Sequence[Image]]
+) -> None:
+    """Add a model's readings of a run of frames."""
+    aims: list[Face | None] = list(truths)
+    for column in COLUMNS:
+        found = _read(one, images[column], truths)
+        faces = [_same(own, aim) for own, aim in zip(found, aims, strict=True)]
+        if column == ORIGINAL:
+            aims = list(faces)
+        for frame, face in zip(frames, faces, strict=True):
+            one.readings[column].append(FrameObservation(frame.index, frame.pts, () if face is None else (face,)))
+
+
+def _read(one: _Seen, images: Sequence[Image], truths: Sequence[Face | None]) -> list[tuple[Face, ...]]:
+    chain = one.chain
+    if one.role == "detector":
+        return chain.read_faces(images, chain.detector.detect(images))
+    height, width = images[0].shape[:2]
+    camera = chain.camera or Camera.default(width, height)
+    faces: list[tuple[Face, ...]] = []
+    for image, truth in zip(images, truths, strict=True):
+        if truth is None or (one.role == "gaze" and truth.landmarks is None):
+            faces.append(())
+            continue
+        face = Face(truth.box, truth.score, truth.landmarks)
+        if one.role == "aligner" and chain.aligner is not None:
+            face = replace(face, landmarks=chain.aligner.align([image], [truth.box[None]])[0][0])
+        if chain.gaze is not None and face.landmarks is not None:
+            vectors, angles = chain.gaze.estimate([image], [face.landmarks[None]], camera)[0]
+            face = replace(face, gaze=vectors[0], gaze_angle=angles[0])
+            if not np.isfinite(vectors).all():
+                face = replace(face, gaze=None, gaze_angle=None)
+        faces.append((face,))
+    return faces
+
+
+def _same(faces: Sequence[Face], aim: Face | None) -> Face | None:
+    """The one that lies where `aim` does; the best, if there are several."""
+    if aim is None:
+        return None
+    best = max(faces, key=lambda face: box_iou(face.box, aim.box), default=None)
+    return best if best is not None and box_iou(best.box, aim.box) >= SAME_FACE else None
+
+
+def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
+    truth = [authorised[observation.index] for observation in one.readings[ORIGINAL]]
+    own = one.readings[ORIGINAL]
+    columns = {
+        ORIGINAL: _figures(one.role, truth, own),
+        OBSCURED: _figures(one.role, own, one.readings[OBSCURED]),
+        WRITTEN: _figures(one.role, own, one.readings[WRITTEN]),
+    }
+    return {
+        "name": one.name,
+        "role": one.role,
+        "weights": dict(one.weights),
+        "authorised": one.authorised,
+        "repelled": one.repelled,
+        "columns": columns,
+        "leakage": {key: _gap(key, columns[OBSCURED][key], columns[WRITTEN][key]) for key in METRICS_OF[one.role]},
+    }
+
+
+def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:
+    """Means over the frames that `truth` has a face in. `iou` counts a missed face as 0 and `diff_score` charges it
+    (see drsf_cli.measure.evaluation); `nme` (%) and `gaze_deg` are over the faces that were read."""
+    count = sum(bool(observation.faces) for observation in truth)
+    figures: dict[str, Any] = {"frames": count, **dict.fromkeys(METRICS_OF[role])}
+    if not count:
+        return figures
+    result = evaluate(truth, read)
+
+    def mean(key: str) -> float | None:
+        return result.summaries[key].mean if key in result.summaries else None
+
+    values = {
+        "detected": result.compared / count,
+        "iou": (mean("iou") or 0.0) * result.compared / count,
+        "nme": mean("nme_percent"),
+        "gaze_deg": mean("gaze_degrees"),
+        "diff_score": result.diff_score_with_misses if result.compared else _all_missed(truth),
+    }
+    return figures | {key: values[key] for key in METRICS_OF[role]}
+
+
+def _all_missed(truth: Sequence[FrameObservation]) -> float | None:
+    """The DiffScore with misses where every frame is one."""
+    faces = [face for observation in truth if (face := observation.own) is not None]
+    if any(face.landmarks is None or face.gaze is None for face in faces):
+        return None
+    return float(np.mean([1 + math.hypot(*(face.box[2:] - face.box[:2])) + 180 for face in faces]))
+
+
+def _gap(key: str, obscured: float | None, written: float | None) -> float | None:
+    if obscured is None or written is None:
+        return None
+    return written - obscured if key in MORE_IS_BETTER else obscured - written
+
+
+def _identity(meter: IdentityMeter) -> dict[str, Any]:
+    document = meter.to_dict(ORIGINAL)
+    columns = document["columns"]
+    if columns:
+        document["leakage"] = {
+            key: None if columns[WRITTEN][key] is None else columns[WRITTEN][key] - columns[OBSCURED][key]
+            for key in ("cosine", "rank1", "tar")
+        }
+    return document

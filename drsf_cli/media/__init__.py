@@ -1,0 +1,1 @@
+"""Files in and out: video, sound, pictures, and outputs that appear whole or not at all."""

@@ -1,0 +1,464 @@
+"""Video in: frames with their times, as displayed. drsf_cli/media/writer.py is the way out.
+
+`VideoReader` reads a video file, a picture or a folder of pictures. Frames are uint8 (H, W, 3) RGB, turned as they are
+displayed. Times are whole ticks of the stream's time base, so that nothing drifts at variable frame rates.
+
+What makes a reader stop (InputError), since a frame that is skipped or concealed is a face that nobody looked at:
+a packet that cannot be decoded, a frame that the decoder had to conceal, a file that breaks off, frames that the
+index lists and the decoder does not give, a size that changes half-way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.sidedata.sidedata import SideDataContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from attacks.codec import (
+    BT601,
+    BT709,
+    JPEG_RANGE,
+    UNSPECIFIED,
+    Colour,
+    Converter,
+    resolve_matrix,
+)
+from drsf_cli.media.container import Seconds, clock_origin, decimal, open_container, pick_video, reason
+from drsf_cli.media.images import image_size, is_image, list_images, read_image
+from drsf_cli.media.integrity import find_flaw
+from weights.errors import InputError, UsageError
+
+# Frame threads also make the decoder report what it had to conceal; the frames do not depend on their number.
+DECODER_THREADS = 4
+
+# Pictures have no clock; a folder of them plays at this rate.
+IMAGE_RATE = 25
+
+# Containers whose index can be trusted to find the key frame at or before a time
+_INDEXED = ("mov", "matroska")
+
+# Codecs and containers in which each sample is one frame to be displayed
+_SAMPLE_IS_FRAME = ("h264", "hevc")
+_SAMPLES_APART = (*_INDEXED, "avi")
+
+# matrix -> primaries and transfer that go with it, for sources that name none
+_COMPANIONS = {BT709: (1, 1), BT601: (6, 6), 5: (5, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
+
+# Decoders that conceal a slice whose checksum is wrong, and only log it
+_LOGS_DAMAGE = ("ffv1",)
+
+_SEEK_WORTHWHILE = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a source before its frames are read."""
+
+    path: Path
+    kind: Literal["video", "image", "image-sequence"]
+    width: int
+    "px, as displayed"
+    height: int
+    "px, as displayed"
+    time_base: Fraction
+    "seconds a tick"
+    average_rate: Fraction
+    "frames a second"
+    frame_count: int | None
+    "of the whole file; as the container says, else estimated, else None"
+    duration: float | None
+    "seconds, of the whole file, as the container says"
+    rotation: int
+    "degrees clockwise that the stored (if need be mirrored) picture is turned by for display: 0, 90, 180 or 270"
+    sample_aspect_ratio: Fraction | None
+    "width to height of a displayed pixel; None if not said"
+    color_range: int
+    "H.273/FFmpeg code points as stored: 0 unspecified, 1 limited, 2 full"
+    colorspace: int
+    "matrix as stored, 2 unspecified"
+    color_primaries: int
+    "as stored, 2 unspecified"
+    color_trc: int
+    "transfer as stored, 2 unspecified"
+    colour: Colour
+    "what the YUV is taken to be, and what output is written as"
+    has_audio: bool
+    codec: str
+    "FFmpeg's name of the decoder"
+    pixel_format: str
+    container: str
+    "FFmpeg's names of the container format, comma-separated; 'image2' for pictures"
+    frame_names: tuple[str, ...] = ()
+    "of a folder of pictures: the file names, by pts_ticks"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame as displayed."""
+
+    index: int
+    "0 for the first frame that the reader gives"
+    pts: float
+    "seconds on the file's own clock"
+    pts_ticks: int
+    "the same in ticks of VideoInfo.time_base; strictly rising"
+    image: NDArray[np.uint8]
+    "(H, W, 3) RGB"
+    duration_ticks: int = 0
+    "how long it is shown, 0 if the file does not say"
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of x' = a x + c y, y' = b x + d y in the picture plane (y down); each -1, 0 or 1.
+
+    FFmpeg's display matrix, snapped to the nearest quarter turn.
+    """
+    # not `frame.side_data`: that refers to the frame and the frame to it, which keeps its picture for long
+    side_data = cast(Any, SideDataContainer)(frame).get("DISPLAYMATRIX")
+    if side_data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+    return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+
+
+def _rotation(matrix: tuple[int, int, int, int]) -> int:
+    """Degrees clockwise of a display matrix, after mirroring left to right where it mirrors."""
+    a, b, c, d = matrix
+    if a * d - b * c < 0:
+        a, b = -a, -b
+    return (0 if a > 0 else 180) if a else (90 if b > 0 else 270)
+
+
+def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """The stored picture as displayed."""
+    a, b, c, d = matrix
+    if a:
+        turned = image[::d, ::a]
+    else:
+        turned = image.transpose(1, 0, 2)[::b, ::c]
+    return np.ascontiguousarray(turned)
+
+
+def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole: bool) -> Iterator[VideoFrame]:
+    """Every displayed frame of the stream, or InputError. `whole`: read from the very start, so the count is known."""
+    context = stream.codec_context
+    context.thread_type = "AUTO"
+    # What is logged is heard in this thread only.
+    logs_damage = context.name in _LOGS_DAMAGE
+    context.thread_count = 1 if logs_damage else DECODER_THREADS
+    hearing = _logged_errors if logs_damage else _nothing_logged
+    context.options = {"err_detect": "explode"}
+    shown = given = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            with hearing() as errors:
+                frames = [] if packet is None else packet.decode()
+        except (FFmpegError, OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be decoded after frame {given} ({reason(error)}); repair or re-encode it."
+            ) from error
+        if packet is None:
+            break
+        if errors or (packet.size and packet.is_corrupt):
+            raise InputError(f"{path} is damaged after frame {given}; repair or re-encode it.")
+        shown += bool(packet.size) and not packet.is_discard
+        for frame in frames:
+            if frame.is_corrupt:
+                raise InputError(f"{path} is damaged at frame {given}; repair or re-encode it.")
+            given += 1
+            yield frame
+    countable = context.name in _SAMPLE_IS_FRAME and _is_one_of(container, _SAMPLES_APART)
+    if whole and countable and given < shown:
+        raise InputError(f"{path} gives only {given} of its {shown} frames; repair or re-encode it.")
+
+
+_HEARING = threading.Lock()
+
+
+@contextlib.contextmanager
+def _nothing_logged() -> Iterator[list[tuple[int, str, str]]]:
+    yield []
+
+
+@contextlib.contextmanager
+def _logged_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """The errors that FFmpeg logs in this thread meanwhile."""
+    # The level is the process's: were it left on, decoders with threads of their own could wait for Python's lock while
+    # it is held by whoever waits for them; were it switched off by another thread, errors would go unheard.
+    with _HEARING:
+        before = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as messages:
+                yield messages
+        finally:
+            av.logging.set_level(before)
+
+
+def _is_one_of(container: InputContainer, formats: Sequence[str]) -> bool:
+    return any(name in formats for name in container.format.name.split(","))
+
+
+class VideoReader:
+    """Reads a video file, a picture (jpg, png, ...) or a folder of pictures of one size, in natural order.
+
+    Of a file the first video stream that is no cover picture is read. Colours are converted by the stream's own
+    matrix and range; where it names no matrix by BT.709 from 720 stored lines on, else BT.601. Interlaced frames
+    are given as they are. Frames without a time follow the one before by a frame's length; times that do not rise
+    are moved to one tick after the one before.
+
+    `start`, `end`: seconds on the file's own clock; frames with start <= pts < end are given. Iterate as often as
+    needed: each iteration opens the file anew, and holds one frame at a time. Raises InputError (one sentence) on
+    anything that cannot be read whole, at once or while iterating.
+    """
+
+    def __init__(self, path: str | Path, start: Seconds | None = None, end: Seconds | None = None) -> None:
+        self.path = Path(path)
+        for flag, value in (("--start", start), ("--end", end)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{flag} {value} is not a time; give seconds from 0 on.")
+        if start is not None and end is not None and end <= start:
+            raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
+        self.start, self.end = decimal(start), decimal(end)
+        self._open: set[InputContainer] = set()
+        self._may_be_empty = False
+        self.info = self._probe()
+
+    def part(self, start: Fraction | None, end: Fraction | None) -> Self:
+        """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
+        first; to get there costs decoding from the key frame before, or, without an index, from the file's start."""
+        part = copy.copy(self)
+        part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
+        return part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for container in self._open:
+            container.close()
+        self._open.clear()
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = self._video_frames() if self.info.kind == "video" else self._image_frames()
+        count = 0
+        for frame in frames:
+            if frame.image.shape[:2] != (self.info.height, self.info.width):
+                raise InputError(
+                    f"{self.path} changes its size from {self.info.width}x{self.info.height} to "
+                    f"{frame.image.shape[1]}x{frame.image.shape[0]} at frame {count}; split it there."
+                )
+            yield frame
+            count += 1
+        if not count and not self._may_be_empty:
+            raise InputError(f"{self.path} has no frame between --start and --end; choose other times.")
+
+    # -- what is there ------------------------------------------------------------------------------------------
+
+    def _probe(self) -> VideoInfo:
+        try:
+            if self.path.is_dir():
+                return self._probe_folder()
+            with self.path.open("rb") as file:
+                if not file.read(1):
+                    raise InputError(f"{self.path} is empty; check the file.")
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} does not exist; check the name.") from error
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be opened ({reason(error)}).") from error
+        if is_image(self.path):
+            width, height = image_size(self.path)
+            return self._image_info("image", width, height, (self.path.name,))
+        if flaw := find_flaw(self.path):
+            raise InputError(f"{self.path} {flaw}; copy or record it again.")
+        return self._probe_video()
+
+    def _probe_folder(self) -> VideoInfo:
+        paths = list_images(self.path)
+        if not paths:
+            raise InputError(f"{self.path} is a folder without pictures; name a video, a picture or a folder of them.")
+        sizes = [image_size(path) for path in paths]
+        for path, size in zip(paths, sizes, strict=True):
+            if size != sizes[0]:
+                raise InputError(
+                    f"{path} is {size[0]}x{size[1]} and {paths[0].name} is {sizes[0][0]}x{sizes[0][1]}; "
+                    "the pictures of a folder must be of one size."
+                )
+        return self._image_info("image-sequence", *sizes[0], tuple(path.name for path in paths))
+
+    def _image_info(
+        self, kind: Literal["image", "image-sequence"], width: int, height: int, names: tuple[str, ...]
+    ) -> VideoInfo:
+        return VideoInfo(
+            path=self.path,
+            kind=kind,
+            width=width,
+            height=height,
+            time_base=Fraction(1, IMAGE_RATE),
+            average_rate=Fraction(IMAGE_RATE),
+            frame_count=len(names),
+            duration=len(names) / IMAGE_RATE,
+            rotation=0,
+            sample_aspect_ratio=None,
+            color_range=JPEG_RANGE,
+            colorspace=0,
+            color_primaries=UNSPECIFIED,
+            color_trc=UNSPECIFIED,
+            colour=Colour(),
+            has_audio=False,
+            codec="image",
+            pixel_format="rgb24",
+            container="image2",
+            frame_names=names,
+        )
+
+    def _probe_video(self) -> VideoInfo:
+        with open_container(self.path) as container:
+            stream = pick_video(container, self.path)
+            context = stream.codec_context
+            frames = _decode(self.path, container, stream, whole=False)
+            first = next(frames, None)
+            if first is None:
+                raise InputError(f"{self.path} holds no frame that can be decoded; check the file.")
+            matrix = _display_matrix(first)
+            height, width = _turn(np.empty((first.height, first.width, 1), np.uint8), matrix).shape[:2]
+            time_base = stream.time_base or Fraction(1, 90000)
+            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            if stream.duration:
+                duration: float | None = float(stream.duration * time_base)
+            else:
+                duration = container.duration / 1e6 if container.duration else None
+            count = stream.frames or (round(duration * rate) if duration else None)
+            aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or None
+            return VideoInfo(
+                path=self.path,
+                kind="video",
+                width=width,
+                height=height,
+                time_base=time_base,
+                average_rate=rate,
+                frame_count=count,
+                duration=duration,
+                rotation=_rotation(matrix),
+                sample_aspect_ratio=1 / aspect if aspect and not matrix[0] else aspect,
+                color_range=first.color_range,
+                colorspace=first.colorspace,
+                color_primaries=first.color_primaries,
+                color_trc=first.color_trc,
+                colour=_output_colour(first),
+                has_audio=bool(container.streams.audio),
+                codec=context.name,
+                pixel_format=first.format.name,
+                container=container.format.name,
+            )
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def _image_frames(self) -> Iterator[Frame]:
+        folder = self.path if self.info.kind == "image-sequence" else self.path.parent
+        wanted = [
+            (ticks, name)
+            for ticks, name in enumerate(self.info.frame_names)
+            if (self.start is None or ticks >= self.start * IMAGE_RATE)
+            and (self.end is None or ticks < self.end * IMAGE_RATE)
+        ]
+        for index, (ticks, name) in enumerate(wanted):
+            yield Frame(index, ticks / IMAGE_RATE, ticks, read_image(folder / name), 1)
+
+    def _video_frames(self) -> Iterator[Frame]:
+        time_base = self.info.time_base
+        converter = Converter()
+        index = 0
+        with contextlib.closing(self._timed_frames()) as frames:
+            for ticks, frame in frames:
+                seconds = ticks * time_base
+                if self.start is not None and seconds < self.start:
+                    continue
+                if self.end is not None and seconds >= self.end:
+                    return
+                image = _turn(converter.to_rgb(frame), _display_matrix(frame))
+                yield Frame(index, float(seconds), ticks, image, frame.duration or 0)
+                index += 1
+
+    def _timed_frames(self) -> Generator[tuple[int, VideoFrame], None, None]:
+        """(ticks, frame) from at or before `start` on."""
+        if self.start is None or self.start < _SEEK_WORTHWHILE:
+            yield from self._frames_from(None)
+            return
+        with contextlib.closing(self._frames_from(self.start)) as frames:
+            # What cannot be decoded right after a jump need not be broken: it may refer to what was jumped over.
+            try:
+                first = next(frames, None)
+            except InputError:
+                first = None
+            if first is not None and first[0] * self.info.time_base <= self.start:
+                yield first
+                yield from frames
+                return
+        yield from self._frames_from(None)
+
+    def _frames_from(self, seconds: Fraction | None) -> Generator[tuple[int, VideoFrame], None, None]:
+        """(ticks, frame) from the key frame before `seconds` on if the container has an index, else from the start."""
+        container = open_container(self.path)
+        self._open.add(container)
+        try:
+            stream = pick_video(container, self.path)
+            time_base = self.info.time_base
+            origin = math.floor(clock_origin(container) / time_base)
+            step = max(1, round(1 / (self.info.average_rate * time_base)))
+            whole = seconds is None or not _is_one_of(container, _INDEXED)
+            if not whole:
+                try:
+                    container.seek(math.floor(cast(Fraction, seconds) / time_base), stream=stream)
+                except FFmpegError as error:
+                    raise InputError(f"{self.path} cannot be searched ({reason(error)}).") from error
+            last: int | None = None
+            for frame in _decode(self.path, container, stream, whole=whole):
+                if frame.pts is not None:
+                    ticks = frame.pts - origin
+                else:
+                    ticks = 0 if last is None else last + step
+                if last is not None and ticks <= last:
+                    ticks = last + 1
+                last = ticks
+                yield ticks, frame
+        finally:
+            container.close()
+            self._open.discard(container)
+
+
+def _output_colour(frame: VideoFrame) -> Colour:
+    """What the frame's YUV means, in full; RGB and grey pictures are written as limited-range BT.709."""
+    full = frame.color_range == JPEG_RANGE or frame.format.name.startswith("yuvj")
+    if frame.format.is_rgb or len(frame.format.components) < 3:
+        matrix, full = BT709, False
+    else:
+        matrix = resolve_matrix(frame.colorspace, frame.height)
+    primaries, transfer = _COMPANIONS.get(matrix, (UNSPECIFIED, UNSPECIFIED))
+    if frame.color_primaries not in (0, UNSPECIFIED):
+        primaries = frame.color_primaries
+    if frame.color_trc not in (0, UNSPECIFIED):
+        transfer = frame.color_trc
+    return Colour(matrix=matrix, full_range=full, primaries=primaries, transfer=transfer)

@@ -1,0 +1,1 @@
+"""Every model that may read a video, and what reads with it."""

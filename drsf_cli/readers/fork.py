@@ -1,0 +1,161 @@
+"""`drsf weights fork`: private weights of a compact victim, from the user's own faces."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from drsf_cli.media.images import is_image, read_image
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import Progress, Silent
+from victims import registry
+from victims.base import Image
+from victims.camera import NORMALIZATIONS, Camera, normalize_view, solve_head_pose
+from victims.compact.fork import FAMILIES, Family, Measured, clone, fork, measure
+from victims.compact.fork_settings import ForkSettings
+from victims.compact.landmark_net import windows_of_boxes
+from victims.face import Array
+from victims.warp import crop_squares
+from weights.errors import DrsfError, FidelityError, InputError, OutputError, UsageError
+from weights.files import write_atomically
+from weights.store import load_state_dict, resolve
+
+ROOM = 1.2
+"""Side of a kept crop in sides of a network's: room for jitter."""
+SMALLEST = 40
+"""Px: narrower faces are left out."""
+EVERY = 0.4
+"""Seconds between the frames taken from a video."""
+MOST, FEWEST = 2000, 40
+"""Faces kept, and faces that are needed."""
+HELD_OUT = 5
+"""One in so many files is kept out of training; of fewer files, the last part of each."""
+FILES = {"fan-compact": "fan_compact.safetensors", "gaze-compact": "gaze_compact.safetensors"}
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
+
+
+def fork_weights(
+    name: str,
+    data: Path,
+    output: Path,
+    *,
+    seed: int | None = None,
+    steps: int = ForkSettings.steps,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Measured:
+    """Train private weights of the victim `name` from faces of the folder `data`, write them to `output`, and measure
+    them on faces kept out of training.
+
+    The seed is drawn from the system's randomness and kept nowhere unless one is given. Raises UsageError, InputError
+    for too few faces, OutputError, and FidelityError, writing nothing, where the accuracy is not the released one's
+    within a tenth.
+    """
+    progress = progress or Silent()
+    family = FAMILIES.get(name.strip().lower())
+    if family is None:
+        raise UsageError(f"{name} cannot be forked; those that can are {', '.join(FAMILIES)}.")
+    if steps < 1:
+        raise UsageError(f"--steps {steps} is too small; it takes 1 or more.")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already; give --overwrite or another name.")
+    if not output.absolute().parent.is_dir():
+        raise OutputError(f"{output.parent} is not a folder; make it first.")
+    if not data.is_dir():
+        raise InputError(f"--data {data} is not a folder; give one with pictures or videos of faces.")
+    training, held_out = read_faces(data, name.strip().lower(), progress)
+    public = clone(family, load_state_dict(resolve([FILES[name.strip().lower()]]).path))
+    progress.begin("Training private weights", steps)
+    chosen = secrets.randbits(63) if seed is None else seed
+    state = fork(family, public, training, chosen, ForkSettings(steps=steps), progress.advance)
+    progress.begin("Measuring them", None)
+    result = measure(family, public, clone(family, state), held_out[:48])
+    if not result.accurate:
+        raise FidelityError(
+            f"{output} was not written: on faces kept out the private weights read {result.accuracy:.2f} {result.unit} "
+            f"from the released ones where {result.allowed:.2f} is allowed; give more faces, or more --steps."
+        )
+    write_atomically(output, to_bytes({key: value.contiguous() for key, value in state.items()}))
+    return result
+
+
+def read_faces(folder: Path, name: str, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
+    """Crops (n, 3, s, s) uint8 to train on and to measure on, of the faces in the pictures and videos of `folder`.
+
+    Raises InputError where there are fewer than `FEWEST` faces.
+    """
+    progress = progress or Silent()
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and (is_image(p) or p.suffix.lower() in VIDEOS)]
+    detector = registry.load_detector("mtcnn")
+    aligner = registry.load_aligner_named("fan-compact") if name == "gaze-compact" else None
+    by_file: list[list[Tensor]] = []
+    progress.begin("Looking for faces", len(paths))
+    for path in paths:
+        own: list[Tensor] = []
+        for image in _frames(path):
+            boxes = detector.detect([image])[0].boxes
+            boxes = boxes[boxes[:, 2] - boxes[:, 0] >= SMALLEST]
+            if aligner is None:
+                own += [landmark_crop(image, box) for box in boxes]
+            else:
+                own += [
+                    c for points in aligner.align([image], [boxes])[0] if (c := gaze_crop(image, points)) is not None
+                ]
+        by_file.append(own)
+        progress.advance()
+        if sum(map(len, by_file)) >= MOST:
+            break
+    files = [own for own in by_file if own]
+    if sum(map(len, files)) < FEWEST:
+        raise InputError(f"--data {folder} shows {sum(map(len, files))} faces where {FEWEST} or more are needed.")
+    if len(files) >= HELD_OUT:
+        held_out = [crop for own in files[::HELD_OUT] for crop in own]
+        training = [crop for row, own in enumerate(files) if row % HELD_OUT for crop in own]
+    else:
+        held_out = [crop for own in files for crop in own[len(own) - len(own) // HELD_OUT :]]
+        training = [crop for own in files for crop in own[: len(own) - len(own) // HELD_OUT]]
+    return torch.stack(training), torch.stack(held_out)
+
+
+def _frames(path: Path) -> Iterator[Image]:
+    if is_image(path):
+        yield read_image(path)
+        return
+    due = -np.inf
+    for frame in VideoReader(path):
+        if frame.pts >= due:
+            due = frame.pts + EVERY
+            yield frame.image
+
+
+def landmark_crop(image: Image, box: Array) -> Tensor:
+    """What `fan-compact` sees of a detector's box, with room around: (3, s, s) uint8."""
+    window = windows_of_boxes(torch.from_numpy(box[None]).float())
+    middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) * (ROOM / 2)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    around = torch.cat((middle - half, middle + half), dim=1)
+    return crop_squares(pixels, around, _kept(FAMILIES["fan-compact"]))[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def gaze_crop(image: Image, landmarks: Array) -> Tensor | None:
+    """The normalised view of a face with room around, (3, s, s) uint8; None where no head fits the landmarks."""
+    side = _kept(FAMILIES["gaze-compact"])
+    spec = replace(NORMALIZATIONS["eth-xgaze"], size=(side, side), center=(side / 2, side / 2))
+    camera = Camera.default(image.shape[1], image.shape[0])
+    try:
+        view = normalize_view(solve_head_pose(landmarks, camera), spec, camera)
+    except (DrsfError, cv2.error):
+        return None
+    return torch.from_numpy(cv2.warpPerspective(image, view.warp, spec.size)).permute(2, 0, 1).to(torch.uint8)
+
+
+def _kept(family: Family) -> int:
+    return 2 * round(family.size * ROOM / 2)

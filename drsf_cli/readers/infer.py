@@ -1,0 +1,39 @@
+"""Video -> observations, as an authorised reader makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.models import Models
+from victims.camera import Camera
+from victims.face import FrameObservation
+
+
+def infer(
+    source: str | Path,
+    models: Models,
+    *,
+    backend: str = "onnx",
+    camera: str | Path | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> list[FrameObservation]:
+    """Every face of every frame of `source`. `backend` is `onnx` or `torch`; `camera` an OpenCV calibration file.
+
+    Raises InputError for what cannot be read, UsageError, DeviceError.
+    """
+    progress = progress or Silent()
+    reader = VideoReader(source, start, end)
+    intrinsics = None if camera is None else Camera.load(Path(camera), reader.info.width, reader.info.height)
+    observer = models.reader(backend, intrinsics)
+    whole = start is None and end is None
+    progress.begin(f"Reading {Path(source).name}", reader.info.frame_count if whole else None)
+    observations: list[FrameObservation] = []
+    for frames in runs(reader, batch_size):
+        observations += observer.observe(frames)
+        progress.advance(len(frames))
+    return observations

@@ -1,0 +1,104 @@
+"""The victims of a run: loaded once, used for many videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from drsf_cli.readers.covering import load_companions
+from drsf_cli.settings import VictimNames
+from export.device import Device
+from export.session import OnnxNetwork, authorised, use_cuda
+from victims import registry
+from victims.base import Detector
+from victims.camera import Camera
+from victims.observe import Observer
+from weights.errors import DeviceError
+
+
+@dataclass
+class Models:
+    """The chain of victims twice: as torch networks, which have gradients, and as ONNX Runtime sessions, which is how
+    authorised readers run them. Sessions are opened on first use."""
+
+    torch_chain: Observer
+    device: Device
+    threads: int | None = None
+    """Of each ONNX Runtime session on the CPU; None: the usable cores."""
+    companions: dict[tuple[str, ...], list[Detector]] = field(default_factory=dict, repr=False)
+    """Detectors that cover beside the chain's own, by the names they were asked for with."""
+    _onnx: Observer | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(
+        cls, names: VictimNames, device: Device = "auto", allow_unknown: bool = False, threads: int | None = None
+    ) -> Models:
+        """Load every victim named. Raises UsageError, WeightsError, DeviceError."""
+        chain = Observer(
+            registry.load_detector(names.detector, allow_unknown),
+            None if names.aligner is None else registry.load_aligner_named(names.aligner, allow_unknown),
+            None
+            if names.gaze is None or names.aligner is None
+            else registry.load_gaze_named(names.gaze, allow_unknown),
+        )
+        where = torch_device(device)
+        for victim in chain.victims.values():
+            victim.to(where)
+        return cls(chain, device, threads)
+
+    def covering(self, names: tuple[str, ...] = (), allow_unknown: bool = False) -> list[Detector]:
+        """The detectors that cover beside the chain's own, loaded once; see `covering.load_companions`."""
+        if names not in self.companions:
+            own = self.torch_chain.detector
+            self.companions[names] = load_companions(names, own, self.device, allow_unknown, self.threads)
+        return self.companions[names]
+
+    def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
+        """An observer of whole frames: through ONNX Runtime, or through torch."""
+        chain = self.torch_chain if backend == "torch" else self._onnx_chain()
+        return Observer(chain.detector, chain.aligner, chain.gaze, camera)
+
+    def attacker(self, camera: Camera | None = None) -> Observer:
+        """The differentiable chain."""
+        return self.reader("torch", camera)
+
+    def _onnx_chain(self) -> Observer:
+        if self._onnx is None:
+            chain = self.torch_chain
+            self._onnx = Observer(
+                authorised(chain.detector, self.device, threads=self.threads),
+                None if chain.aligner is None else authorised(chain.aligner, self.device, threads=self.threads),
+                None if chain.gaze is None else authorised(chain.gaze, self.device, threads=self.threads),
+            )
+        return self._onnx
+
+    def describe(self) -> dict[str, Any]:
+        """Names and weights by role, for reports."""
+        return {
+            role: {"name": victim.name, "weights": dict(victim.weights)}
+            for role, victim in self.torch_chain.victims.items()
+        }
+
+    def providers(self) -> dict[str, list[str]]:
+        """Victim -> the ONNX Runtime providers that really run its networks."""
+        return {victim.name: _providers(victim.networks) for victim in self._onnx_chain().victims.values()}
+
+
+def _providers(networks: Mapping[str, Any]) -> list[str]:
+    used = {p for network in networks.values() if isinstance(network, OnnxNetwork) for p in network.providers[:1]}
+    return sorted(used)
+
+
+def torch_device(device: Device) -> torch.device:
+    """Where torch runs. Raises DeviceError when CUDA was asked for and cannot be had."""
+    if device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if device == "cuda":
+        use_cuda(device)  # which says it in ONNX Runtime's words
+        raise DeviceError("--device cuda cannot be used: torch sees no CUDA device; use --device cpu or auto.")
+    return torch.device("cpu")

@@ -1,0 +1,144 @@
+"""Drawings of one measure over a clip's frames, in the units of an SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drsf_cli.measure.metrics import Measure, text_of
+
+_MAX_POINTS = 1500
+"""Points of one curve; of longer clips each point is the worst of several frames."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    name: str
+    label: str
+    segments: tuple[tuple[tuple[float, float], ...], ...]
+    """Runs of consecutive frames that were measured; x, y in the drawing's units."""
+    mean_y: float | None = None
+    """Where its mean lies, if a line is to be drawn there."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing of 400 x 210 units."""
+
+    measure: Measure
+    summary: str
+    curves: tuple[Curve, ...]
+    missed: tuple[float, ...]
+    """x of frames whose face was missed."""
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    data: Mapping[str, Any]
+    """For the reader's pointer: x of each point and its values as text."""
+
+    LEFT, RIGHT, TOP, BOTTOM = 42.0, 392.0, 10.0, 176.0
+
+
+def make_chart(frames: Sequence[Mapping[str, Any]], measure: Measure) -> Chart | None:
+    """One measure over the frames with the codec's noise floor where it was measured; None if nothing was."""
+    frames = sorted(frames, key=lambda frame: frame["frame_id"])
+    own = [frame.get(measure.key) for frame in frames]
+    floor = [(frame.get("floor") or {}).get(measure.key) for frame in frames]
+    values = [value for value in own + floor if value is not None]
+    if not values:
+        return None
+    every = math.ceil(len(frames) / _MAX_POINTS)
+    ids = [frame["frame_id"] for frame in frames]
+    # Bars of `every` frames are as bad as their worst frame; a missed frame hides nothing.
+    pick: Callable[[list[float]], float] = min if measure.higher_is_better else max
+    groups = [range(start, min(start + every, len(ids))) for start in range(0, len(ids), every)]
+
+    def thinned(series: list[float | None]) -> list[float | None]:
+        kept = [[v for v in (series[i] for i in group) if v is not None] for group in groups]
+        return [pick(group) if group else None for group in kept]
+
+    xs = [ids[group[0]] for group in groups]
+    x_of = _axis(xs[0], xs[-1], Chart.LEFT, Chart.RIGHT)
+    low, high, ticks = _y_range(values, measure)
+    y_of = _axis(low, high, Chart.BOTTOM, Chart.TOP)
+    curves = []
+    texts: dict[str, list[str]] = {}
+    for name, label, series in (("recovered", "recovered", own), ("floor", "codec's noise floor", floor)):
+        thin = thinned(series)
+        known = [value for value in series if value is not None]
+        if not known:
+            continue
+        mean_y = round(y_of(sum(known) / len(known)), 2) if name == "floor" else None
+        curves.append(Curve(name, label, _segments(xs, thin, x_of, y_of), mean_y))
+        texts[name] = [
+            (nothing(frames[group[0]]) if name == "recovered" else "–") if value is None else text_of(value, measure)
+            for group, value in zip(groups, thin, strict=True)
+        ]
+    missed = tuple(round(x_of(frame["frame_id"]), 2) for frame in frames if frame.get("missed"))
+    known_own = [value for value in own if value is not None]
+    summary = f"{measure.title} of {len(known_own)} frames"
+    if known_own:
+        worst = min(known_own) if measure.higher_is_better else max(known_own)
+        mean = sum(known_own) / len(known_own)
+        summary += f": mean {text_of(mean, measure)}, worst {text_of(worst, measure)}"
+    if every > 1:
+        summary += f"; each point is the worst of {every} frames"
+    return Chart(
+        measure=measure,
+        summary=summary,
+        curves=tuple(curves),
+        missed=missed,
+        x_ticks=tuple((round(x_of(x), 2), f"{x:g}") for x in _ticks(xs[0], xs[-1], 5) if x == int(x)),
+        y_ticks=tuple((round(y_of(y), 2), f"{y:g}") for y in ticks),
+        data={"x": [round(x_of(x), 2) for x in xs], "frame": xs, **texts},
+    )
+
+
+def _axis(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    if high == low:
+        return lambda value: (start + stop) / 2
+    return lambda value: start + (value - low) / (high - low) * (stop - start)
+
+
+def _y_range(values: Sequence[float], measure: Measure) -> tuple[float, float, list[float]]:
+    if measure.higher_is_better:
+        low, high = min(0.95, math.floor(min(values) * 20 - 1e-9) / 20), 1.0
+        return low, high, _ticks(low, high, 4)
+    high = max(max(values) * 1.05, 10.0**-measure.digits)
+    step = _ticks(0, high, 4)
+    top = step[-1] if step[-1] >= high else step[-1] + (step[1] - step[0])
+    return 0.0, top, _ticks(0, top, 4)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers from low to high, about `count` of them."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _segments(
+    xs: Sequence[float],
+    values: Sequence[float | None],
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+) -> tuple[tuple[tuple[float, float], ...], ...]:
+    segments: list[list[tuple[float, float]]] = [[]]
+    for x, value in zip(xs, values, strict=True):
+        if value is None:
+            segments.append([])
+        else:
+            segments[-1].append((round(x_of(x), 2), round(y_of(value), 2)))
+    return tuple(tuple(segment) for segment in segments if segment)
+
+
+def nothing(frame: Mapping[str, Any]) -> str:
+    """Why a frame has no errors."""
+    return "missed" if frame.get("missed") else "no face"
