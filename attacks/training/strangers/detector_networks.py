@@ -13,6 +13,8 @@ SmallRetinaFace  the network of `victims.retinaface_networks`, for other priors;
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -187,7 +189,7 @@ class _ReceptiveFields(nn.Module):
     @staticmethod
     def _branch(width: int, widths: tuple[int, ...], dilation: int) -> nn.Sequential:
         layers = [Normalised(width, widths[0], 1, relu=False)]
-        layers += [Normalised(before, after, 3) for before, after in zip(widths, widths[1:], strict=False)]
+        layers += [Normalised(before, after, 3) for before, after in itertools.pairwise(widths)]
         layers.append(Normalised(widths[-1], widths[-1], 3, dilation=dilation, relu=False))
         return nn.Sequential(*layers)
 

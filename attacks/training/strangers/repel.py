@@ -21,8 +21,8 @@ from attacks.training.strangers.zoo import is_of, load_zoo
 from victims.base import Aligner, Detector, Objective, Reading, Victim, Window
 
 LANDMARKS_APART = 0.08
-"""A stranger aligner's mean distance from the truth that is enough, over sqrt(w·h): the mean face in the true box, which
-knows nothing of the pixels, is about 0.06 off."""
+"""A stranger aligner's mean distance from the truth that is enough, over sqrt(w·h): the mean face in the true box,
+which knows nothing of the pixels, is about 0.06 off."""
 BLURRED, BLUR = 0.5, 0.008
 """Share of looks that are blurred, and the largest standard deviation, in sides of the window."""
 DROPPED = 0.05
@@ -53,8 +53,8 @@ def ghost(network: nn.Module) -> None:
 
 
 def hinge(victim: Victim, scene: Scene) -> Objective | None:
-    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles. `Reading.error` is how much it
-    still reads, 0 to 1: a detector's best score, or how far an aligner is from LANDMARKS_APART. None for an aligner
+    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles. `Reading.error` is how much
+    it still reads, 0 to 1: a detector's best score, or how far an aligner is from LANDMARKS_APART. None for an aligner
     where landmarks are not told."""
     side = scene.covered[0].shape[0]
     windows = [Window(0, 0, side, side)] * len(scene.covered)
