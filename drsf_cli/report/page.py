@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as Picture
 
 from attacks.obscure import obscure, parse_obscuring, region_mask
-from drsf_cli.measure.leakage_table import HEADINGS, identity_rows, looked_at, model_rows
+from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS, identity_rows, looked_at, model_rows
 from drsf_cli.measure.metrics import MEASURES, PLOTTED, WORST, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
 from drsf_cli.media.reader import VideoReader
@@ -359,6 +359,7 @@ def render_html(
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{policy}'",
         Chart=Chart,
         leakage_headings=HEADINGS,
+        leakage_model_headings=MODEL_HEADINGS,
     )
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,10 +20,11 @@ from attacks.repel import DistanceObjective
 from attacks.training.scenes import Scene
 from attacks.training.strangers.zoo import is_of, load_zoo
 from victims.base import Aligner, Detector, Objective, Reading, Victim, Window
+from victims.blind import blind_landmarks
 
-LANDMARKS_APART = 0.08
-"""A stranger aligner's mean distance from the truth that is enough, over sqrt(w·h): the mean face in the true box,
-which knows nothing of the pixels, is about 0.06 off."""
+APART = (0.06, 0.12)
+"""Least and greatest distance from the truth, over sqrt(w·h), that is asked of a stranger's landmarks. Between them it
+is that of the mean face in the true box, which knows nothing of the pixels: 0.10 on average, less of frontal faces."""
 BLURRED, BLUR = 0.5, 0.008
 """Share of looks that are blurred, and the largest standard deviation, in sides of the window."""
 DROPPED = 0.05
@@ -54,16 +56,25 @@ def ghost(network: nn.Module) -> None:
 
 def hinge(victim: Victim, scene: Scene) -> Objective | None:
     """What keeps `victim` from reading the heads of a scene, whose windows are its tiles. `Reading.error` is how much
-    it still reads, 0 to 1: a detector's best score, or how far an aligner is from LANDMARKS_APART. None for an aligner
-    where landmarks are not told."""
+    it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an aligner is than the mean face.
+    None for an aligner where landmarks are not told."""
     side = scene.covered[0].shape[0]
     windows = [Window(0, 0, side, side)] * len(scene.covered)
     if isinstance(victim, Detector):
         return Varied(victim.repel_objective(scene.covered, windows, scene.boxes))
     if isinstance(victim, Aligner) and scene.attributes[0].landmarks is not None:
         own = victim.objective(scene.covered, windows, scene.boxes, scene.landmarks)
-        return Varied(DistanceObjective(own, LANDMARKS_APART))
+        return Varied(DistanceObjective(own, blind_errors(scene).clamp(*APART)))
     return None
+
+
+def blind_errors(scene: Scene) -> Tensor:
+    """(n,) mean distance of the mean face in each true box from the true landmarks, over sqrt(w·h)."""
+    errors = []
+    for box, landmarks in zip(scene.boxes, scene.landmarks, strict=True):
+        apart = np.linalg.norm(blind_landmarks(box) - landmarks, axis=1).mean()
+        errors.append(apart / math.sqrt((box[2:] - box[:2]).prod()))
+    return torch.tensor(errors, dtype=torch.float32)
 
 
 class Varied(Objective):
