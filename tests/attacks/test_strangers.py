@@ -97,24 +97,25 @@ FACE, EMPTY = (149.0, 148, 302, 363), (10.0, 10, 80, 90)
 
 @pytest.mark.parametrize("name", list(zoo.DETECTORS))
 def test_what_is_seen_is_said_and_falls_down_the_gradient(name: str, folder: Path, image: Image) -> None:
-    """The best score near the face is nearly 1 and its box the face's; elsewhere there is none. Ten plain steps down
-    the gradient make the face vanish, and no gradient is left where nothing is seen."""
+    """The best score near the face is nearly 1 and its box the face's; elsewhere there is none. Five plain steps down
+    the gradient halve the score at least."""
     victim = zoo.load_detector(name, folder)
-    pixels = zoo.to_pixels([image])
-    seen, empty = (hinge(victim, scene_of(image, box)) for box in (FACE, EMPTY))
+    half = cv2.resize(image, (225, 225), interpolation=cv2.INTER_AREA)
+    pixels = zoo.to_pixels([half])
+    seen, empty = (hinge(victim, scene_of(half, tuple(side / 2 for side in box))) for box in (FACE, EMPTY))
     assert seen is not None
     assert empty is not None
     with torch.no_grad():
         reading = seen.read(pixels, [0])
         assert float(reading.error) > 0.8
-        assert np.abs(reading.output[0].numpy() - FACE).max() < 20
+        assert np.abs(reading.output[0].numpy() - np.array(FACE) / 2).max() < 12
         assert float(empty.read(pixels, [0]).error) < 0.3
     torch.manual_seed(0)
     changed = pixels.clone()
-    for _ in range(10):
+    for _ in range(5):
         changed.requires_grad_()
         (gradient,) = torch.autograd.grad(seen.read(changed, [0]).loss.sum(), changed)
-        changed = (changed.detach() - 6 / 255 * gradient.sign()).clamp(0, 1)
+        changed = (changed.detach() - 12 / 255 * gradient.sign()).clamp(0, 1)
     with torch.no_grad():
         after = seen.read(changed, [0])
     assert float(after.error) < 0.5 * float(reading.error)
@@ -173,9 +174,7 @@ def test_only_what_is_near_the_box_counts() -> None:
     with torch.no_grad():
         seen, unseen = objective.read(inside, [0]), objective.read(outside, [0])
     assert float(seen.error) == pytest.approx(1 / (1 + np.exp(-6)), abs=1e-3)
-    assert float(seen.loss) == pytest.approx(2 * (6 + 3), rel=0.01), (
-        "the best one, and the mean of those over the limit"
-    )
+    assert float(seen.loss) == pytest.approx(2 * (6 + 3), rel=0.01), "the best, and the mean of those over the limit"
     assert seen.output[0].numpy() == pytest.approx([156, 96, 188, 128], abs=17), "in the frame"
     assert float(unseen.error) < 0.01
     assert float(unseen.loss) == 0
