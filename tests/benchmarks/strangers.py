@@ -63,7 +63,7 @@ def written(clip: Path, folder: Path, frames: int, flags: list[str]) -> Path:
     output = folder / f"{clip.stem}_deid.mp4"
     if not (folder / f"{output.name}.report.json").is_file():
         start = START.get(clip.name, 0.0)
-        rate = float(VideoReader(clip).info.frame_rate)
+        rate = float(VideoReader(clip).info.average_rate)
         part = ["--start", f"{start:g}", "--end", f"{start + (frames - 0.5) / rate:.4f}"]
         drsf("deid", str(clip), "-o", str(output), "--overwrite", "-q", *part, *flags)
     return output
@@ -98,8 +98,7 @@ def table(document: dict[str, Any], zoo: Collection[str], keep_out: Collection[s
     for group, own in groups.items():
         for row in own:
             label = ", ".join(part for part in (row.name, group, row.mark) if part)
-            for measure in row.rows:
-                lines.append(" | ".join((f"| {label}", measure.title, *measure.cells)) + " |")
+            lines += [" | ".join((f"| {label}", measure.title, *measure.cells)) + " |" for measure in row.rows]
     return "\n".join([*lines, "", *_aims(document, zoo, keep_out)])
 
 
@@ -113,10 +112,8 @@ def _aims(document: dict[str, Any], zoo: Collection[str], keep_out: Collection[s
         if share is None:
             lines.append(f"* {model['name']} ({group}): does not see the driver in the original")
         elif group in AIM:
-            verdict = "reached" if share <= AIM[group] else "missed"
-            lines.append(
-                f"* {model['name']} ({group}): {100 * share:.0f} %; at most {100 * AIM[group]:.0f} % {verdict}"
-            )
+            aim = f"at most {100 * AIM[group]:.0f} %: {'reached' if share <= AIM[group] else 'missed'}"
+            lines.append(f"* {model['name']} ({group}): {100 * share:.0f} %; {aim}")
         else:
             lines.append(f"* {model['name']} ({group}): {100 * share:.0f} %")
     return lines
@@ -139,7 +136,7 @@ def main() -> None:
         if not clips:
             clips = [folder / "demo.mp4", TALKING]
             if not clips[0].is_file():
-                make_demo_clip(clips[0])
+                make_demo_clip(clips[0], seconds=arguments.frames / 25)
         if arguments.written is not None and len(clips) != 1:
             parser.error("--written goes with one clip")
         names = set(zoo_outsiders(arguments.zoo))
