@@ -4,6 +4,7 @@ say what is seen."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pytest
 import torch
 
 from attacks.drawer import Attributes
+from attacks.training import scenes, train
+from attacks.training.faces import ReadFaces
 from attacks.training.scenes import Scene
 from attacks.training.strangers import zoo
 from attacks.training.strangers.looks import UnseenObjective
 from attacks.training.strangers.repel import blind_errors, blurred, ghost, hinge, strangers
-from victims.base import Image, Reading, Window
+from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window
 from victims.blind import blind_landmarks
 from victims.camera import Camera
+from victims.face import Array, Detections
+from victims.observe import Observer
 from weights.errors import WeightsError
 
 
@@ -213,3 +218,60 @@ def test_channels_are_dropped_only_while_a_gradient_is_wanted() -> None:
     assert 5 <= int((dropped[0, :, 0, 0] == 0).sum()) <= 40, "of 400, a twentieth"
     with torch.no_grad():
         assert int((network(ones) == 0).sum()) == 0
+
+
+class _Bright(Detector):
+    """Sees faces where it is bright; has no weights."""
+
+    name = "bright"
+
+    def __init__(self) -> None:
+        super().__init__({}, {})
+
+    def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+        raise AssertionError
+
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        raise AssertionError
+
+    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        return UnseenObjective(_Cells(), windows, boxes)
+
+    def export_specs(self) -> dict[str, ExportSpec]:
+        return {}
+
+
+class _Nobody(train.Chain):
+    """A chain in which nobody is authorised."""
+
+    def objectives(self, scene: Scene) -> dict[str, Objective]:
+        return {}
+
+
+def test_training_with_a_repelled_stranger_teaches_the_drawer_to_hide_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of one that sees what is bright, and of nobody else, the drawer darkens the head."""
+    monkeypatch.setattr(scenes, "HEIGHTS", (48.0, 50.0))
+    monkeypatch.setattr(scenes, "MOST", 2)
+    monkeypatch.setattr(scenes, "_lit", lambda image, _random: image)
+    box = np.array([20.0, 20, 60, 70])
+    faces = ReadFaces(
+        [np.full((100, 80, 3), shade, np.uint8) for shade in (190, 210, 200)],
+        np.stack([box] * 3),
+        np.stack([blind_landmarks(box)] * 3),
+        np.zeros((3, 2)),
+    )
+    settings = train.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
+    chain = _Nobody(Observer(_Bright(), None, None), [_Bright()])
+    training = train.Training(chain, faces, faces, settings, seed=0)
+    scene = scenes.draw_scene(faces, None, np.random.default_rng(1))
+
+    def mean_of_drawing() -> float:
+        with torch.no_grad():
+            drawn = train.EPS * training.network(training._inputs(scene))
+        return 255 * float(drawn.mean())
+
+    before = mean_of_drawing()
+    for _ in range(8):
+        training.step()
+    assert mean_of_drawing() < before - 4, "grey levels, of 24"
+    assert training.errors["seen bright"] > 0
