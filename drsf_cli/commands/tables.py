@@ -231,9 +231,9 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
 
 def leakage(document: Mapping[str, Any]) -> RenderableType:
     """What each model reads from the original, from the obscured video and from the written one; and the gap between
-    the last two."""
+    the last two; and what a reader gets who is told the true box and looks at no pixel."""
     table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", *leakage_table.HEADINGS):
+    for name in ("model", "", *leakage_table.MODEL_HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
     for model in leakage_table.model_rows(document):
         label = f"{model.name} ({model.mark})" if model.mark else model.name

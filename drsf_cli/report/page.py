@@ -22,7 +22,7 @@ from PIL import Image as Picture
 
 from attacks.obscure import obscure, parse_obscuring, region_mask
 from drsf_cli.measure.glances import DEFAULT, load_zones
-from drsf_cli.measure.leakage_table import HEADINGS
+from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS
 from drsf_cli.measure.metrics import MEASURES, PLOTTED, WORST, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
 from drsf_cli.media.reader import VideoReader
@@ -331,6 +331,7 @@ def render_html(
         Chart=Chart,
         leakage_headings=HEADINGS,
         zones_name=str(zones or DEFAULT),
+        leakage_model_headings=MODEL_HEADINGS,
     )
 
 
