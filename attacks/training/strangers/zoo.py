@@ -118,7 +118,8 @@ class ZooDetector(Detector):
         """Faces of one image, and five points (k, 5, 2) of each; none of a detector without points."""
         height, width = image.shape[:2]
         scale = min(1.0, LONGER_SIDE / max(height, width))
-        small = image if scale == 1.0 else cv2.resize(image, (round(width * scale), round(height * scale)))
+        size = round(width * scale), round(height * scale)
+        small = image if scale == 1.0 else np.asarray(cv2.resize(image, size), dtype=np.uint8)
         pixels = padded(to_pixels([small])) if self.kind.padded else to_pixels([small])
         boxes, margins, _ = self.faces_seen(pixels)
         scores = torch.sigmoid(margins[0])
@@ -179,7 +180,12 @@ class ZooAligner(Aligner):
         return found
 
     def objective(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+        self,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        landmarks: Array,
+        meshes: Array | None = None,
     ) -> Objective:
         """See Aligner; `repel.PointsObjective`: of the windows alone, from the boxes that are given here."""
         return PointsObjective(self, windows, boxes, landmarks)
@@ -205,7 +211,8 @@ class Recogniser:
     @torch.no_grad()
     def embed(self, image: Image, points: Array) -> Array:
         """`points` (5, 2), px."""
-        pixels = to_pixels([cv2.warpAffine(image, similarity(points, self.PLACES), (112, 112))])
+        crop = cv2.warpAffine(image, similarity(points, self.PLACES), (112, 112))
+        pixels = to_pixels([np.asarray(crop, dtype=np.uint8)])
         mean, deviation = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.MEAN, self.DEVIATION))
         return functional.normalize(self.network((pixels - mean) / deviation)[0], dim=0).double().numpy()
 
