@@ -27,7 +27,8 @@ from victims.boxes import suppress
 from victims.face import Array, Detections
 from victims.warp import crop_squares
 from weights.errors import UsageError, WeightsError
-from weights.store import load_state_dict, sha256_of
+from weights.loading import load_state_dict
+from weights.store import sha256_of
 
 THRESHOLD = 0.5
 """Of a face's score, all detectors'."""
