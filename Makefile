@@ -11,6 +11,9 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.txt)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirement requirements.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	for name in retinaface mediapipe; do \
+	  $(BIN)/drsf weights pull $$name || echo "Going on without; 'drsf weights pull $$name' fetches these weights later."; \
+	done
 	touch $@
 
 demo: setup

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from export.session import OPSET, OnnxNetwork, drsf_version
 from victims.base import ExportSpec, Network, Victim
+from weights.catalog import catalog
 from weights.errors import DrsfError, OutputError
 from weights.files import write_atomically
-from weights.store import catalog
 
 LIMIT = 1e-4
 """Largest relative difference of a float32 file."""

@@ -35,7 +35,8 @@ from victims.compact.landmark_net import (
 )
 from victims.face import Array
 from victims.warp import crop_squares, crop_whole_pixels
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 NETWORK = "fan"
 """Both victims have one network; it maps crops to a tuple of one tensor, the heatmaps."""

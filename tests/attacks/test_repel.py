@@ -154,12 +154,11 @@ def test_mtcnn_vanishes_from_a_face_it_sees(portrait):
     assert len(after) == 0
 
 
-def test_one_training_run_is_embedded_for_and_another_sees_nothing(portrait, shared):
+def test_one_training_run_is_embedded_for_and_another_sees_nothing(portrait, shared, published):
     """The whole point: with the repelled one's stage its best score falls under half of what it is without, and under
     the threshold at which it reports a face, while the authorised one's box is as good."""
-    weights = shared / "weights"
-    official = load_retinaface("retinaface", weights / "retinaface_mobilenet0.25.pth")
-    other = load_retinaface("retinaface", weights / "retinaface_mobilenet0.25_other_training_run.pth", True)
+    official = load_retinaface("retinaface", published("retinaface_mobilenet0.25.pth"))
+    other = load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25_other_training_run.pth", True)
     (found,) = official.detect([portrait])
     rect = head(found.boxes[0], portrait)
     region = Region(rect, cell=(rect[2] - rect[0]) // 5, origin=rect[:2])

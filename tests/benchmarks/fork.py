@@ -25,7 +25,8 @@ from victims.compact.evaluate_landmarks import Crops, crops_of, normalised_error
 from victims.compact.faces68 import Faces68, load_faces68
 from victims.compact.fork import FAMILIES, Family, ForkSettings, clone, embedded, fork, obscured
 from victims.compact.landmark_net import LandmarkNet, boxes_of_landmarks, windows_of_boxes
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 
 def crops(faces: Faces68, rows: np.ndarray, name: str) -> Tensor:

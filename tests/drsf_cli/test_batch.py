@@ -20,8 +20,9 @@ from drsf_cli.batch.resume import clear_leftovers, finished
 from drsf_cli.media.demo_clip import make_demo_clip
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from victims.retinaface_networks import mobilenet_network
+from weights.catalog import catalog
 from weights.errors import DrsfError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 ROOT = Path(__file__).resolve().parents[2]
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
@@ -287,8 +288,7 @@ def test_a_manifest_gives_each_file_its_options(clips, tmp_path):
     assert (two["settings"]["mask"], two["settings"]["codec"]) == ("pixelate_5", "ffv1")
 
 
-def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
+def test_weights_that_are_missing_are_said_once(clips, tmp_path, capsys):
     assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "-z", "eth-xgaze", *FLAGS]) == 5
     assert capsys.readouterr().err.count("error:") == 1
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -85,8 +83,7 @@ def test_every_detector_covers_from_a_lower_score_than_it_reads() -> None:
     assert {entry.load for entry in VICTIMS.values() if entry.role == "detector"} == {load_mtcnn, load_retinaface}
 
 
-def test_companions_without_any_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_companions_without_any_weights() -> None:
     assert load_companions((), load_mtcnn()) == []
     with pytest.raises(WeightsError, match="retinaface"):
         load_companions(("retinaface",), load_mtcnn())
@@ -94,9 +91,8 @@ def test_companions_without_any_weights(tmp_path: Path, monkeypatch: pytest.Monk
         load_companions(("nobody",), load_mtcnn())
 
 
-def test_companions_at_hand(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(shared / "weights" / "retinaface_mobilenet0.25.pth", tmp_path)
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_companions_at_hand(stored: Callable[..., None]) -> None:
+    stored("retinaface_mobilenet0.25.pth")
     assert [one.name for one in load_companions((), load_mtcnn())] == ["retinaface"]
     assert [one.name for one in load_companions((), load_retinaface("retinaface"))] == ["mtcnn"]
     assert [one.name for one in load_companions(("mtcnn",), load_mtcnn())] == []

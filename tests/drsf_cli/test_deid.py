@@ -270,7 +270,6 @@ CASES = [
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_one_sentence_and_leaves_nothing(name, clip, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
     monkeypatch.setenv("COLUMNS", "400")
     source, arguments, code, words = _case(name, tmp_path, clip)
     places = tmp_path / "places"
@@ -314,7 +313,6 @@ def test_a_failure_half_way_leaves_nothing(clip, tmp_path, capsys, monkeypatch):
 def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys, monkeypatch):
     """`-d retinaface -a fan -z ETH-XGaze -g rmsprop -m pixelate_30 -bs 16`: understood, warned about, and stopped by
     the weights that are not here."""
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
     monkeypatch.setenv("COLUMNS", "400")
     flags = ["-d", "retinaface", "-a", "fan", "-z", "ETH-XGaze", "-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), *flags]) == 5
@@ -327,11 +325,9 @@ ORIGINAL = ["-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
 SHORT = ["--max-iter", "3", "--warm-iter", "1", "--refine", "0", "--repel", "none", "--codec", "ffv1", "--quiet"]
 
 
-def test_the_flags_of_the_original_implementation_run(shared, clip, tmp_path, monkeypatch):
+def test_the_flags_of_the_original_implementation_run(stored, clip, tmp_path):
     """With the official RetinaFace and MPIIGaze, on three frames, a few steps each."""
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
-    for name in ("retinaface_mobilenet0.25.pth", "mpiigaze_resnet_preact.pth"):
-        assert main(["weights", "import", str(shared / "weights" / name)]) == 0
+    stored("retinaface_mobilenet0.25.pth", "mpiigaze_resnet_preact.pth")
     output = tmp_path / "out.mkv"
     flags = ["-d", "retinaface", "-a", "fan-compact", "-z", "mpiigaze", *ORIGINAL]
     assert main(["deid", str(clip), "-o", str(output), "--end", "0.1", *flags, *SHORT]) == 0
@@ -348,7 +344,7 @@ def test_the_flags_of_the_original_implementation_run(shared, clip, tmp_path, mo
     assert [row["steps"] > 0 for row in report["frames"]] == [True] * 3
 
 
-def test_its_very_line_runs(shared, clip, tmp_path, monkeypatch):
+def test_its_very_line_runs(stored, clip, tmp_path, monkeypatch):
     """`-a fan -z ETH-XGaze` with random weights, as an organisation's own, of one hourglass where 2DFAN4 has four: the
     way is the same, and a step costs a quarter. Nothing sensible is read, so one frame with no more than a step."""
     import face_alignment.models
@@ -356,13 +352,12 @@ def test_its_very_line_runs(shared, clip, tmp_path, monkeypatch):
 
     from victims.gaze import GAZE_MODELS
 
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
     stack = face_alignment.models.FAN
     monkeypatch.setattr(face_alignment.models, "FAN", lambda _: stack(1))
     torch.manual_seed(0)
     torch.save(stack(1).state_dict(), tmp_path / "fan.pth")
     torch.save(GAZE_MODELS["eth-xgaze"].network().state_dict(), tmp_path / "eth.pth")
-    assert main(["weights", "import", str(shared / "weights" / "retinaface_mobilenet0.25.pth")]) == 0
+    stored("retinaface_mobilenet0.25.pth")
     flags = ["-d", "retinaface", "-a", f"fan@{tmp_path / 'fan.pth'}", "-z", f"ETH-XGaze@{tmp_path / 'eth.pth'}"]
     flags += ["--allow-unknown-weights", "--end", "0.03", *ORIGINAL, *SHORT, "--max-iter", "1"]
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mkv"), *flags]) == 0

@@ -11,12 +11,6 @@ from victims import registry
 from weights import store
 
 
-@pytest.fixture
-def empty_store(tmp_path, monkeypatch):
-    """No fetched weights: only what comes with the packages."""
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "weights"))
-
-
 @pytest.fixture(autouse=True)
 def _cpu_alone(monkeypatch):
     monkeypatch.setattr(doctor, "cuda_problem", lambda: "libcuda.so.1 is missing")
@@ -26,7 +20,7 @@ def by_name(checks):
     return {(check.kind, check.name): check for check in checks}
 
 
-def test_everything_has_a_verdict_and_the_defaults_work(empty_store, capsys):
+def test_everything_has_a_verdict_and_the_defaults_work(capsys):
     checks = by_name(doctor.examine())
     assert {name for kind, name in checks if kind == "victim"} == set(registry.VICTIMS)
     assert {name for kind, name in checks if kind == "codec"} == set(CODECS)
@@ -40,7 +34,7 @@ def test_everything_has_a_verdict_and_the_defaults_work(empty_store, capsys):
     assert "The defaults work here." in printed
 
 
-def test_a_broken_default_is_exit_1(empty_store, tmp_path, monkeypatch, capsys):
+def test_a_broken_default_is_exit_1(tmp_path, monkeypatch, capsys):
     """The bundled aligner is damaged on the disk."""
     damaged = tmp_path / "bundled"
     damaged.mkdir()

@@ -17,11 +17,10 @@ from victims.registry import VICTIMS
 
 
 @pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     # not COLUMNS: a console keeps what that says when it is made
     monkeypatch.setattr(cli, "out", Console(width=400))
     monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path / "no-weights"))
 
 
 def test_one_file_a_network_and_a_table_of_parity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,8 @@ from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.readers.fork import FILES, landmark_crop
 from victims import registry
 from victims.compact.fork import FAMILIES, ForkSettings, clone, fork
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 
 @pytest.fixture(scope="module")

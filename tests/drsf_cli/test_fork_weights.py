@@ -15,7 +15,8 @@ from drsf_cli.app import main
 from drsf_cli.readers.fork import read_faces
 from tests.clips import make_clip
 from victims import registry
-from weights.store import catalog, default_store
+from weights.catalog import catalog
+from weights.store import default_store
 
 
 @pytest.fixture(scope="module")

@@ -169,8 +169,7 @@ def test_facenet_with_weights_of_its_form(tmp_path):
     np.testing.assert_allclose(vector, expected[0].numpy(), atol=1e-5)
 
 
-def test_without_weights_there_is_no_recogniser_and_it_says_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_without_weights_there_is_no_recogniser_and_it_says_why(monkeypatch):
     monkeypatch.setattr("drsf_cli.measure.identity.model_file", lambda name: None)
     recogniser, why = find_recogniser(None)
     assert recogniser is None

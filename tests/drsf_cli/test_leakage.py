@@ -27,8 +27,9 @@ from victims.base import GazeEstimator
 from victims.face import Detections, Face, FrameObservation
 from victims.observe import Observer
 from victims.registry import load_detector
+from weights.catalog import catalog
 from weights.errors import InputError, UsageError, WeightsError
-from weights.store import catalog, default_store
+from weights.store import default_store
 
 FAN = default_store().path(catalog()["fan_compact.safetensors"])
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])

@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from drsf_cli.commands.weights import app
 from weights import store
+from weights.catalog import WeightFile, catalog
 from weights.errors import UsageError, WeightsError
-from weights.store import Store, WeightFile
+from weights.store import Store
 
 BODY = b"weights" * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -108,10 +109,9 @@ def test_path(cache: Path) -> None:
     assert call("path").stdout.strip() == str(cache)
 
 
-def test_the_packaged_catalogue_is_listed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_the_packaged_catalogue_is_listed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     printed = call("list").stdout
-    for record in store.catalog().values():
+    for record in catalog().values():
         assert record.name in printed
         assert record.victim in printed

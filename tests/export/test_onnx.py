@@ -28,6 +28,8 @@ from victims.retinaface import RetinaFace, load_retinaface
 from victims.retinaface_networks import resnet50_network
 from weights.errors import DrsfError, OutputError
 
+Published = Callable[[str], Path]
+
 
 def run(path: Path, *inputs: Tensor) -> list[np.ndarray]:
     """By ONNX Runtime itself."""
@@ -145,27 +147,27 @@ def talking(shared: Path) -> Callable[[Victim], None]:
     return Reading([frame.image for frame in islice(VideoReader(shared / "data" / "talking_720p.mp4"), 20, 22)])
 
 
-def _official_retinaface(shared: Path) -> Victim:
-    return load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25.pth")
+def _official_retinaface(published: Published) -> Victim:
+    return load_retinaface("retinaface", published("retinaface_mobilenet0.25.pth"))
 
 
-def _official_mpiigaze(shared: Path) -> Victim:
-    return load_gaze("mpiigaze", shared / "weights" / "mpiigaze_resnet_preact.pth")
+def _official_mpiigaze(published: Published) -> Victim:
+    return load_gaze("mpiigaze", published("mpiigaze_resnet_preact.pth"))
 
 
-def _compact_gaze(shared: Path) -> Victim:
+def _compact_gaze(published: Published) -> Victim:
     return load_gaze("gaze-compact")
 
 
-def _compact_fan(shared: Path) -> Victim:
+def _compact_fan(published: Published) -> Victim:
     return CompactFan.load()
 
 
-def _random_eth_xgaze(shared: Path) -> Victim:
+def _random_eth_xgaze(published: Published) -> Victim:
     return _random_gaze("eth-xgaze")
 
 
-def _random_mpiifacegaze(shared: Path) -> Victim:
+def _random_mpiifacegaze(published: Published) -> Victim:
     return _random_gaze("mpiifacegaze")
 
 
@@ -174,14 +176,14 @@ def _random_gaze(name: str) -> Victim:
     return NormalizedGaze(name, GAZE_MODELS[name].network().eval(), {})
 
 
-def _random_fan(shared: Path) -> Victim:
+def _random_fan(published: Published) -> Victim:
     from face_alignment.models import FAN
 
     torch.manual_seed(0)
     return Fan({NETWORK: LastHeatmaps(FAN(4)).eval()}, {})
 
 
-def _random_resnet50(shared: Path) -> Victim:
+def _random_resnet50(published: Published) -> Victim:
     torch.manual_seed(0)
     return RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
 
@@ -199,8 +201,8 @@ def _random_resnet50(shared: Path) -> Victim:
         _random_resnet50,
     ],
 )
-def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
-    victim = load(shared)
+def test_victims_export(load: Callable[[Published], Victim], published: Published) -> None:
+    victim = load(published)
     for name in victim.networks:
         data, row = export_network(victim, name)
         assert row.relative <= 1e-4
@@ -219,9 +221,9 @@ def test_victims_export(load: Callable[[Path], Victim], shared: Path) -> None:
     ],
 )
 def test_victims_export_in_half(
-    load: Callable[[Path], Victim], most: float, shared: Path, talking: Callable[[Victim], None]
+    load: Callable[[Published], Victim], most: float, published: Published, talking: Callable[[Victim], None]
 ) -> None:
-    victim = load(shared)
+    victim = load(published)
     samples = recorded_inputs(victim, talking)
     for name in victim.networks:
         full, _ = export_network(victim, name)
@@ -230,9 +232,9 @@ def test_victims_export_in_half(
         assert len(data) < 0.56 * len(full)
 
 
-def test_what_half_would_spoil_stays_float32(shared: Path) -> None:
+def test_what_half_would_spoil_stays_float32(published: Published) -> None:
     """The first stage and the depthwise convolutions, without rounding between two of them."""
-    victim = _official_retinaface(shared)
+    victim = _official_retinaface(published)
     graph = onnx.load_from_string(export_network(victim, "retinaface", fp16=True)[0]).graph
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]

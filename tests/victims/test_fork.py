@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 from drsf_cli.readers.fork import FILES, gaze_crop, landmark_crop
 from victims import registry
 from victims.compact.fork import FAMILIES, ForkSettings, augmented, blurred, clone, embedded, fork, measure, obscured
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,8 @@ def victims() -> dict[str, NormalizedGaze]:
 
 
 @pytest.fixture(scope="module")
-def mpiigaze(shared: Path) -> NormalizedGaze:
-    return load_gaze("mpiigaze", shared / "weights" / "mpiigaze_resnet_preact.pth")
+def mpiigaze(published: Callable[[str], Path]) -> NormalizedGaze:
+    return load_gaze("mpiigaze", published("mpiigaze_resnet_preact.pth"))
 
 
 # A pose and camera whose numbers are in the design's golden table (VICTIMS 4.7).

@@ -21,7 +21,8 @@ from victims.compact.landmark_net import (
 from victims.compact.train_landmarks import Settings, augmented_batch, landmark_loss, make_training_set, rate_factor
 from victims.face_model import FACE_MODEL_68
 from weights.errors import InputError
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 
 def test_the_network_has_its_shape_and_at_most_a_million_parameters() -> None:

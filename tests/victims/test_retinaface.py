@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -28,8 +29,8 @@ BUILDERS = {"mobile0.25": mobilenet_network, "resnet50": resnet50_network}
 
 
 @pytest.fixture(scope="module")
-def official(shared: Path) -> RetinaFace:
-    return load_retinaface("retinaface", shared / "weights" / "retinaface_mobilenet0.25.pth")
+def official(published: Callable[[str], Path]) -> RetinaFace:
+    return load_retinaface("retinaface", published("retinaface_mobilenet0.25.pth"))
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +152,7 @@ def test_same_faces_as_facexlib_on_the_street(official: RetinaFace, shared: Path
 # ------------------------------------------------------------------- loading
 
 
-def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRSF_WEIGHTS", str(tmp_path))
+def test_missing_weights_say_how_to_get_them() -> None:
     with pytest.raises(WeightsError, match="drsf weights pull retinaface-resnet50"):
         load_retinaface("retinaface-resnet50")
 

@@ -1,4 +1,4 @@
-"""Finding, fetching and loading weight files, against a server of our own on 127.0.0.1."""
+"""Finding, fetching and importing weight files, against a server of our own on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import hashlib
 import http.server
 import multiprocessing
 import os
-import pickle
 import threading
 import time
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
-from torch import nn
 
 from weights import store
+from weights.catalog import WeightFile, catalog
 from weights.errors import UsageError, WeightsError
-from weights.store import Store, WeightFile
+from weights.store import Store
 
 BODY = np.random.default_rng(0).bytes(700_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -196,7 +192,10 @@ def test_a_victim_needs_one_alternative_of_each_network(server: Server, tmp_path
 
 
 def test_an_unknown_name_lists_the_victims(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'gamma' is neither a victim nor a weight file; the victims are alpha"):
+    with pytest.raises(
+        UsageError,
+        match="'gamma' is neither a victim nor a package nor a weight file; the victims and packages are alpha",
+    ):
         make(tmp_path, record()).pull(["gamma"])
 
 
@@ -308,7 +307,7 @@ def test_import_recognises_by_hash(tmp_path: Path) -> None:
     one = make(tmp_path / "cache", record())
     source = tmp_path / "download (1).bin"
     source.write_bytes(BODY)
-    assert one.import_file(source) == tmp_path / "cache" / "net.pth"
+    assert one.import_file(source) == [tmp_path / "cache" / "net.pth"]
     assert one.resolve(["net.pth"]).sha256 == SHA256
     assert os.listdir(tmp_path / "cache") == ["net.pth"]
 
@@ -324,7 +323,8 @@ def test_import_of_an_organisations_own(tmp_path: Path) -> None:
     for bad in ("net.pth", "../x", ".hidden", "x.part", ""):
         with pytest.raises(UsageError, match="choose a plain file name"):
             one.import_file(source, bad, allow_unknown=True)
-    assert one.import_file(source, "ours.pth", allow_unknown=True).read_bytes() == b"own"
+    (kept,) = one.import_file(source, "ours.pth", allow_unknown=True)
+    assert kept.read_bytes() == b"own"
     assert one.resolve(["net.pth"], Path("ours.pth"), allow_unknown=True).path == tmp_path / "cache" / "ours.pth"
     with pytest.raises(WeightsError, match="not in the catalogue"):
         one.resolve(["net.pth"], Path("ours.pth"))
@@ -337,7 +337,7 @@ def test_import_into_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "_flush", full)
+    monkeypatch.setattr(store, "flush_to_disk", full)
     with pytest.raises(WeightsError, match=r"cannot be written \(No space left on device\)"):
         one.import_file(tmp_path / "file")
     assert os.listdir(tmp_path / "cache") == []
@@ -347,24 +347,24 @@ def test_import_into_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_catalogue_is_whole() -> None:
-    records = store.catalog().values()
+    records = catalog().values()
     assert len(records) >= 13
     hashes = [one.sha256 for one in records if one.sha256]
     assert len(set(hashes)) == len(hashes)
     for one in records:
         assert one.location in ("bundled", "package", "cache")
         assert one.location == "bundled" or (len(one.sha256) == 64 and int(one.sha256, 16))
-        assert bool(one.urls) == (one.location == "cache")
+        assert bool(one.urls or one.packaged) == (one.location == "cache")
         assert all(url.startswith("https://") for url in one.urls)
         assert all((one.code_licence, one.weights_licence, one.source, one.citation, one.container))
-    assert store.catalog()["eth-xgaze_resnet18.safetensors"].urls == (
+    assert catalog()["eth-xgaze_resnet18.safetensors"].urls == (
         "https://huggingface.co/hysts/ptgaze-eth-xgaze-resnet18/resolve/5b6aebd02c7a612b50afb2e48c453f23533b8de3/"
         "model.safetensors",
     )
 
 
 def test_mtcnn_weights_are_the_known_ones(tmp_path: Path) -> None:
-    one = Store(store.catalog(), tmp_path)
+    one = Store(catalog(), tmp_path)
     for name in ("pnet.pt", "rnet.pt", "onet.pt"):
         assert one.resolve([name]).path.stat().st_size == one.records[name].size
 
@@ -379,10 +379,10 @@ def test_bundled_files_are_the_catalogues() -> None:
         assert hashlib.sha256(file.path.read_bytes()).hexdigest() == file.record.sha256
 
 
-def test_shared_weights_are_known(shared: Path, tmp_path: Path) -> None:
-    one = Store(store.catalog(), tmp_path)
-    one.import_file(shared / "weights" / "retinaface_mobilenet0.25.pth")
-    one.import_file(shared / "weights" / "mpiigaze_resnet_preact.pth")
+def test_published_weights_are_known(shared: Path, published: Callable[[str], Path], tmp_path: Path) -> None:
+    one = Store(catalog(), tmp_path)
+    one.import_file(published("retinaface_mobilenet0.25.pth"))
+    one.import_file(published("mpiigaze_resnet_preact.pth"))
     assert visible(tmp_path) == ["mpiigaze_resnet_preact.pth", "retinaface_mobilenet0.25.pth"]
     with pytest.raises(WeightsError, match="not in the catalogue"):
         one.import_file(shared / "weights" / "retinaface_mobilenet0.25_other_training_run.pth")
@@ -393,111 +393,3 @@ def test_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert store.weights_folder() == tmp_path
     monkeypatch.delenv("DRSF_WEIGHTS")
     assert store.weights_folder().parts[-2:] == ("drsf", "weights")
-
-
-# ------------------------------------------------------------------- loading
-
-
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-        self.last = nn.Linear(4, 2)
-        self.register_buffer("table", torch.arange(6).view(2, 3).t())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.conv(x).mean(dim=(2, 3)))
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return sorted(first) == sorted(second) and all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.fixture(scope="module")
-def small() -> Small:
-    torch.manual_seed(0)
-    return Small().eval()
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("wrap", ["bare", "model", "state_dict", "module."])
-def test_torch_files(small: Small, tmp_path: Path, legacy: bool, wrap: str) -> None:
-    state: Any = small.state_dict()
-    if wrap == "module.":
-        state = {f"module.{key}": value for key, value in state.items()}
-    elif wrap != "bare":
-        state = {wrap: state, "epoch": 3}
-    torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
-    assert same(store.load_state_dict(tmp_path / "x.pth"), small.state_dict())
-
-
-def test_safetensors(small: Small, tmp_path: Path) -> None:
-    save_file({key: value.contiguous() for key, value in small.state_dict().items()}, tmp_path / "x")
-    assert same(store.load_state_dict(tmp_path / "x"), small.state_dict())
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["script", "trace"])
-def test_torchscript_gives_tensors_without_being_compiled(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    example = torch.zeros(1, 3, 8, 8)
-    archive = torch.jit.script(small) if kind == "script" else torch.jit.trace(small, example, check_trace=False)
-    archive.save(tmp_path / "x.zip")
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("the archive's code was loaded")
-
-    monkeypatch.setattr(torch.jit, "load", never)
-    assert same(store.load_state_dict(tmp_path / "x.zip"), small.state_dict())
-
-
-class Evil:
-    """Unpickled, it would make a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.target),)
-
-
-@pytest.mark.parametrize("container", ["pickle", "torch", "legacy torch", "torchscript"])
-def test_code_in_a_file_is_not_run(small: Small, tmp_path: Path, container: str) -> None:
-    target, path = tmp_path / "made", tmp_path / "evil.pth"
-    payload = {"model": {"weight": Evil(target)}}
-    if container == "pickle":
-        path.write_bytes(pickle.dumps(payload))
-    elif container == "torchscript":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x/constants.pkl", pickle.dumps(()))
-            archive.writestr("x/data.pkl", pickle.dumps(payload))
-    else:
-        torch.save(payload, path, _use_new_zipfile_serialization=container == "torch")
-    with pytest.raises(WeightsError, match="can be loaded safely"):
-        store.load_state_dict(path)
-    assert not target.exists()
-    pickle.loads(pickle.dumps(payload))  # the payload is a live one
-    assert target.exists()
-
-
-def test_damaged_files_are_refused(small: Small, tmp_path: Path) -> None:
-    whole = tmp_path / "whole.pth"
-    torch.save(small.state_dict(), whole)
-    cases = {
-        "cut": whole.read_bytes()[:-200],
-        "empty": b"",
-        "text": b"<html>not found</html>",
-        "safetensors": (10**6).to_bytes(8, "little") + b'{"a":',
-        "list": None,
-        "number": None,
-    }
-    torch.save([torch.zeros(1)], tmp_path / "list")
-    torch.save({"a": 1}, tmp_path / "number")
-    for name, content in cases.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(WeightsError, match=f"{name} is not a weight file that can be loaded safely"):
-            store.load_state_dict(tmp_path / name)
-    with pytest.raises(WeightsError):
-        store.load_state_dict(tmp_path / "nothing here")
