@@ -24,7 +24,8 @@ from torch.nn import functional
 from victims.base import Image, Window, load_strict
 from victims.face import Array, Face
 from victims.warp import crop_squares
-from weights.store import load_state_dict, resolve
+from weights.loading import load_state_dict
+from weights.store import resolve
 
 SIDE = 1.1
 """Side of the square, in (width + height) of the box: about two face heights, the head region."""
