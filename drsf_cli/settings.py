@@ -9,6 +9,7 @@ from typing import Any, Literal
 from export.device import Device
 
 OnNoFace = Literal["refuse", "solid", "copy"]
+Shape = Literal["own", "average"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ class DeidSettings:
     embed: str = "largest"
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
     the face nearest to that point; or `all` that are seen for long enough."""
+    targets: Path | None = None
+    """Attributes to be embedded in place of those that are read of the original: a file of the form that `drsf infer`
+    writes. It says whose they are, too: frames and faces without an entry get none."""
+    shape: Shape = "own"
+    """Whose proportions the embedded landmarks have: those of each face, or of the average one (drsf_cli/deid/shape.py),
+    by which nobody is known."""
     keep_failed: bool = False
     """Keep an output that failed its audit; its report says so."""
     max_error: float | None = None
@@ -93,6 +100,6 @@ class DeidSettings:
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     """Settings as JSON has them."""
     flat = asdict(settings)
-    for name in ("camera", "drawer"):
+    for name in ("camera", "drawer", "targets"):
         flat[name] = None if flat[name] is None else str(flat[name])
     return flat

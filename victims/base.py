@@ -183,6 +183,11 @@ class GazeEstimator(Victim):
         """For the k faces (k, 68, 2) of each image: gaze vectors (k, 3) in the camera frame, and (k, 2) pitch, yaw
         in rad in normalised camera space."""
 
+    def view(self, landmarks: Array, camera: Camera) -> Array | None:
+        """(3, 3): the rotation from the camera frame to that space for a face (68, 2). None where the landmarks fit no
+        head, or the estimator has no such space."""
+        return None
+
     @abstractmethod
     def objective(
         self, frames: Sequence[Image], windows: Sequence[Window], landmarks: Array, gaze: Array, camera: Camera

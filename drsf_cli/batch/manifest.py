@@ -177,8 +177,9 @@ def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
         if role in options:
             text = options.pop(role).strip()
             victims[role] = None if role != "detector" and text.lower() == "none" else text
-    if "camera" in options:
-        options["camera"] = home / options["camera"]
+    for name in ("camera", "drawer", "targets"):
+        if name in options:
+            options[name] = home / options[name]
     settings = replace(base, victims=replace(base.victims, **victims), **options)
     try:
         check(settings)

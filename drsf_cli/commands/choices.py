@@ -25,4 +25,5 @@ ATTACKS = [
     "sgd",
 ]
 EFFORTS = ["fast", "normal", "best"]
+SHAPES = ["own", "average"]
 CODECS = ["h264", "h264-rgb", "ffv1"]

@@ -112,7 +112,8 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
         known = {one.name for one in fields(DeidSettings)}
         flat = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known}
         flat["victims"] = VictimNames(**flat["victims"])
-        flat["camera"] = None if flat.get("camera") is None else Path(flat["camera"])
+        for name in ("camera", "drawer", "targets"):
+            flat[name] = None if flat.get(name) is None else Path(flat[name])
         settings = DeidSettings(**flat)
         repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

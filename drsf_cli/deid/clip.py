@@ -30,10 +30,17 @@ class SurveyedClip:
     regions: Sequence[tuple[Region, ...]]
     """Of each frame."""
     obscuring: Obscuring
+    wanted: Survey | None = None
+    """The survey with other attributes, which are to be embedded (drsf_cli/deid/targets.py); None: those seen."""
 
     def __len__(self) -> int:
         """Frames."""
         return len(self.survey.times)
+
+    @property
+    def targets(self) -> Survey:
+        """Whose attributes are to be read of the output, frame by frame."""
+        return self.survey if self.wanted is None else self.wanted
 
     def frames(self) -> Iterator[Frame]:
         """The source once more. Raises SourceChangedError unless it is what it was in the survey."""
@@ -56,12 +63,12 @@ class SurveyedClip:
 
     def tracks(self, frame: Frame) -> tuple[int, ...]:
         """Whose attributes are to be embedded in this frame."""
-        return self.survey.tracks[frame.index]
+        return self.targets.tracks[frame.index]
 
     def target(self, frame: Frame, covered: Image, track: int) -> Target | None:
         """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
         its head, nothing where that is not covered. Each pixel belongs to one face."""
-        faces = self.survey.observations[frame.index].faces
+        faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)
         mask = region_mask(self.regions[frame.index], *frame.image.shape[:2])
         # what is hidden beside the head, a false alarm perhaps, would only make the window larger

@@ -55,6 +55,14 @@ def check(settings: DeidSettings) -> Plan:
         raise UsageError(f"--audit {settings.audit} is unknown; it takes file or full.")
     for region in settings.regions:
         parse_region(region)
+    if settings.shape not in ("own", "average"):
+        raise UsageError(f"--shape {settings.shape} is unknown; it takes own or average.")
+    if settings.shape == "average" and settings.victims.aligner is None:
+        raise UsageError(
+            "--shape average is for landmarks, and none are embedded without an aligner; name one with -a."
+        )
+    if settings.targets is not None and settings.embed != DeidSettings.embed:
+        raise UsageError("--embed goes without --targets, which says itself whose attributes are embedded.")
     obscuring = parse_obscuring(settings.mask)
     weak = warning(obscuring)
     effort = find_effort(settings.effort)
@@ -65,6 +73,11 @@ def _attack(settings: DeidSettings, effort: Effort) -> AttackSettings | None:
     eps = parse_eps(settings.eps)
     typed = settings.attack
     if typed is not None and typed.strip().lower() == "none":
+        if settings.targets is not None or settings.shape != "own":
+            flag = "--targets" if settings.targets is not None else "--shape"
+            raise UsageError(
+                f"{flag} is for what is embedded, and --attack none embeds nothing; leave one of them out."
+            )
         return None
     name, _ = find_method(typed or DEFAULT_RULE)
     options = parse_options(name, settings.attack_options)

@@ -23,6 +23,7 @@ from drsf_cli.deid.faces import FacesEmbedder
 from drsf_cli.deid.plan import Plan, check
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
+from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
@@ -45,6 +46,8 @@ class Work:
     reader: VideoReader
     models: Models
     camera: Camera | None
+    given: Given | None = None
+    """Attributes to embed in place of those that are read; frames count from the first of the whole clip."""
 
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
@@ -58,7 +61,8 @@ class Work:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        return cls(settings, plan, reader, models, camera)
+        given = None if settings.targets is None else read_targets(settings.targets, reader.info)
+        return cls(settings, plan, reader, models, camera, given)
 
     def part(self, part: Part) -> Work:
         """The same for a part of what is read."""
@@ -99,7 +103,7 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            self.plan.whose,
+            self.plan.whose if self.given is None else "all",
             self.batch_size,
             progress,
             self.companions,
@@ -111,7 +115,15 @@ class Work:
         return plan_cover(survey, self.reader, self.settings, self.plan.obscuring)
 
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
-        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring)
+        """Raises InputError where attributes that are given do not fit; `survey` is then of the whole clip."""
+        info = self.reader.info
+        camera = self.camera or Camera.default(info.width, info.height)
+        wanted = survey
+        if self.given is not None:
+            wanted = given_survey(wanted, self.given, regions, self.observer, camera)
+        if self.settings.shape == "average":
+            wanted = averaged_survey(wanted, self.observer, camera)
+        return SurveyedClip(self.reader, survey, regions, self.plan.obscuring, wanted)
 
     def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
