@@ -48,8 +48,8 @@ class DeidSettings:
     drawer: Path | None = None
     """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = 60.0
-    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by itself
-    (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
+    itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
     batch_size: int | None = None
     """Frames that are worked on at once; None: the effort's own number."""
     codec: str = "h264"
@@ -81,8 +81,8 @@ class DeidSettings:
     """Attributes to be embedded in place of those that are read of the original: a file of the form that `drsf infer`
     writes. It says whose they are, too: frames and faces without an entry get none."""
     shape: Shape = "own"
-    """Whose proportions the embedded landmarks have: those of each face, or of the average one (drsf_cli/deid/shape.py),
-    by which nobody is known."""
+    """Whose proportions the embedded landmarks have: those of each face, or of the average one, by which nobody is
+    known (drsf_cli/deid/shape.py)."""
     keep_failed: bool = False
     """Keep an output that failed its audit; its report says so."""
     max_error: float | None = None

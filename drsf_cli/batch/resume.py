@@ -25,8 +25,8 @@ _NOT_DECIDING = ("overwrite", "threads")
 
 def finished(job: Job) -> dict[str, Any] | None:
     """The report of a job that is finished: its output is there, and a report that names this version of drsf, these
-    settings and the sha256 of the weights, of the camera's calibration, of given targets, of the input and of the output
-    as they are now. None if any of that is missing or differs; a name alone never counts."""
+    settings and the sha256 of the weights, of the camera's calibration, of given targets, of the input and of the
+    output as they are now. None if any of that is missing or differs; a name alone never counts."""
     document = _read(job.report)
     if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
         return None

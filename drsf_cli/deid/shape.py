@@ -1,11 +1,11 @@
 """The average face in place of a person's own: landmarks that keep the head's pose, lids, lips and brows, and lose the
 proportions by which somebody may be known.
 
-A person's landmarks in frame f are taken as L = P + J m + e. P is the projection of the 3D template in the head's pose,
-m (68, 3) is how the person differs from the template, the same in every frame, J says where a point of the template goes
-in the image as it is moved, and e is what moves by itself. The average face is L - J m = P + e. As m, what has the least
-sum of *lengths* of e over a track is taken: a median, since a face is at rest most of the time and in between far
-from rest. A median of the landmarks in the image would be another thing in every pose.
+A person's landmarks in frame f are taken as L = P + J m + e. P is the projection of the 3D template in the head's
+pose, m (68, 3) is how the person differs from the template, the same in every frame, J says where a point of the
+template goes in the image as it is moved, and e is what moves by itself. The average face is L - J m = P + e. As m,
+what has the least sum of *lengths* of e over a track is taken: a median, since a face is at rest most of the time and
+far from it in between. A median of the landmarks in the image would be another thing in every pose.
 
 Landmarks are arrays (n, 68, 2) of x, y in px of a camera without distortion, iBUG order; the template's unit is metres.
 """
@@ -21,9 +21,9 @@ from victims.face import Array
 from victims.face_model import FACE_MODEL_68
 from victims.openness import INNER_LIPS, LEFT_EYE, RIGHT_EYE
 
-RIDGE = 0.05
-"""What is added to the normal equations of m, as a share of a frame's own: a track that shows a head from one side only
-does not tell the depth of its points, which then is the template's."""
+RIDGE = (0.002, 0.002, 0.05)
+"""What is added to the normal equations of m for x, y and z of the template, as a share of a frame's own: a track that
+shows a head from one side only does not tell the depth of its points, which then is the template's."""
 ROUNDS = 8
 """Of reweighting by 1 / |e|, after which the sum of lengths hardly falls."""
 LEAST = 3e-4
@@ -69,15 +69,16 @@ def projections(poses: Sequence[HeadPose], matrix: Array) -> tuple[Array, Array]
 
 
 def person_shape(residuals: Array, moves: Array) -> Array:
-    """(68, 3) metres: how a person differs from the template, of `residuals` (n, 68, 2) px between the landmarks and the
-    template, and of `moves` (n, 68, 2, 3) as `projections` gives them. Large and small heads count alike."""
+    """(68, 3) metres: how a person differs from the template, of `residuals` (n, 68, 2) px between the landmarks and
+    the template, and of `moves` (n, 68, 2, 3) as `projections` gives them. Large and small heads count alike."""
     sizes = np.sqrt(np.square(moves).sum(axis=(2, 3)).mean(axis=1) / 2)  # px a metre, for points across the view
     moves, residuals = moves / sizes[:, None, None, None], residuals / sizes[:, None, None]
-    weights = np.ones(residuals.shape[:2])
+    # from the mean it would take many rounds to come to frames at rest that are only just more than half
+    weights = 1.0 / np.maximum(np.linalg.norm(residuals - np.median(residuals, axis=0), axis=-1), LEAST)
     shape = np.zeros((residuals.shape[1], 3))
     for _ in range(ROUNDS):
         normal = np.einsum("nk,nkij,nkil->kjl", weights, moves, moves)
-        ridge = RIDGE * weights.sum(axis=0)[:, None, None] * np.eye(3)
+        ridge = weights.sum(axis=0)[:, None, None] * np.diag(RIDGE)
         right = np.einsum("nk,nkij,nki->kj", weights, moves, residuals)
         shape = np.linalg.solve(normal + ridge, right[..., None])[..., 0]
         left = np.linalg.norm(residuals - np.einsum("nkij,kj->nki", moves, shape), axis=-1)

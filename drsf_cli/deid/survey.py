@@ -90,9 +90,9 @@ def survey_video(
                 survey.seen.append(found)
                 survey.times.append(frame.pts)
             (progress or Silent()).advance(len(frames))
-        told_apart = told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
-        survey.observations[first:] = [observation for observation, _ in told_apart]
-        survey.tracks += [tuple(track + number for number in own) for _, own in told_apart]
+        parted = told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
+        survey.observations[first:] = [observation for observation, _ in parted]
+        survey.tracks += [tuple(track + number for number in own) for _, own in parted]
         track = max((number + 1 for own in survey.tracks[first:] for number in own), default=track)
     return survey
 

@@ -175,7 +175,9 @@ def _completed(face: Face, same: Face | None, chain: Observer, camera: Camera, p
     bare = Face(face.box, face.score)
     if chain.aligner is None:
         return bare
-    landmarks = face.landmarks if face.landmarks is not None else same and same.landmarks
+    landmarks = face.landmarks
+    if landmarks is None and same is not None:
+        landmarks = same.landmarks
     if landmarks is None:
         _refuse(place, '"landmarks" are missing, and the original shows no face there to take them from')
     if not _fits(landmarks, camera):

@@ -91,7 +91,10 @@ def _rounded(value: Array | float, digits: int, place: str) -> Any:
 
 
 def read_observations(path: str | Path, *, unit_gaze: bool = False) -> list[FrameObservation]:
-    """The frames of a file, in its order. `unit_gaze`: as in `from_records`. Raises InputError naming the place that is not of the form above."""
+    """The frames of a file, in its order. `unit_gaze`: as in `from_records`.
+
+    Raises InputError naming the place that is not of the form above.
+    """
     path = Path(path)
     try:
         text = path.read_text("utf-8")

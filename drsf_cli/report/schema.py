@@ -2,7 +2,8 @@
 
     {"drsf": version,
      "input": {"path", "sha256", "frames", "width", "height", "fps"}, "output": {"path", "sha256", "bytes"},
-     "settings": {...}, "targets": {"path", "sha256", "frames", "faces"} or null, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
+     "settings": {...}, "targets": {"path", "sha256", "frames", "faces"} or null,
+     "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
      "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
@@ -14,12 +15,13 @@
     summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
     Errors are against what was to be embedded: what is read of the original or, where "targets" is not null, the file
-    that was given; with the shape that the settings say. "obscured_only" is of the frames in `samples` alone. "recovered" and "frames" are of the largest face of each frame
-    that was embedded for, "other_faces" of the further ones; its "tracks", of all faces, have "track", "first_frame"
-    and "last_frame" as well.
+    that was given; with the shape that the settings say. "obscured_only" is of the frames in `samples` alone.
+    "recovered" and "frames" are of the largest face of each frame that was embedded for, "other_faces" of the further
+    ones; its "tracks", of all faces, have "track", "first_frame" and "last_frame" as well.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
-rectangles that were obscured; "original" is what was to be embedded. `sample_ids` chooses them and `sample` makes an entry.
+rectangles that were obscured; "original" is what was to be embedded. `sample_ids` chooses them and `sample` makes an
+entry.
 """
 
 from __future__ import annotations
