@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.embed import Target
-from attacks.obscure import Obscuring, Region, head_mask, obscure, region_mask
+from attacks.obscure import CoveredImage, Obscuring, Region, head_mask, obscure, region_mask
 from drsf_cli.deid.survey import Survey
 from drsf_cli.media.reader import Frame, VideoReader
-from victims.base import Image
 from victims.face import Array
 from weights.errors import AuditError
 
@@ -57,20 +56,20 @@ class SurveyedClip:
         """What is to be raised where the source is not what it was."""
         return SourceChangedError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
 
-    def covered(self, frame: Frame) -> Image:
-        """The frame (H, W, 3) uint8 RGB with every head obscured."""
+    def covered(self, frame: Frame) -> CoveredImage:
+        """The frame with every head obscured."""
         return obscure(frame.image, self.regions[frame.index], self.obscuring)
 
     def tracks(self, frame: Frame) -> tuple[int, ...]:
         """Whose attributes are to be embedded in this frame."""
         return self.targets.tracks[frame.index]
 
-    def target(self, frame: Frame, covered: Image, track: int) -> Target | None:
+    def target(self, frame: Frame, covered: CoveredImage, track: int) -> Target | None:
         """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
         its head, nothing where that is not covered. Each pixel belongs to one face."""
         faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)
-        mask = region_mask(self.regions[frame.index], *frame.image.shape[:2])
+        mask = region_mask(self.regions[frame.index], *covered.shape[:2])
         # what is hidden beside the head, a false alarm perhaps, would only make the window larger
         mask &= head_mask(faces[own].box, *mask.shape)
         if len(faces) > 1:

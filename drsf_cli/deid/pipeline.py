@@ -22,6 +22,7 @@ from typing import Any
 
 from attacks.codec import Rect
 from attacks.embed import TOLERANCES, Embedded
+from attacks.obscure import CoveredImage
 from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
@@ -53,7 +54,6 @@ from drsf_cli.report.page import render_html
 from drsf_cli.report.schema import sample, sample_ids
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
-from victims.base import Image
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -176,7 +176,7 @@ class Run:
         self.writer.finish()
         return Written(clip, embedded)
 
-    def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
+    def _write(self, frame: Frame, image: CoveredImage, focus: Sequence[Rect]) -> None:
         segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
         if segment != self._segment:  # as the encoder does that the loop tries (drsf_cli/deid/work.py)
             self.writer.begin_afresh()

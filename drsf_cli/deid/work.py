@@ -14,7 +14,7 @@ from attacks.codec import CODECS, DeliveryCodec
 from attacks.drawer import Drawer, load_drawer
 from attacks.embed import Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
-from attacks.obscure import Region
+from attacks.obscure import CoveredImage, Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
 from drsf_cli.deid.changes import FaceKey
@@ -30,7 +30,7 @@ from drsf_cli.progress import Progress, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.settings import DeidSettings
-from victims.base import Detector, Image, Victim, Window
+from victims.base import Detector, Victim, Window
 from victims.camera import Camera
 from victims.observe import Observer
 
@@ -125,7 +125,9 @@ class Work:
             wanted = averaged_survey(wanted, self.observer, camera)
         return SurveyedClip(self.reader, survey, regions, self.plan.obscuring, wanted)
 
-    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
+    def embed(
+        self, clip: SurveyedClip, progress: Progress
+    ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
         by itself."""
         s, time_base = self.settings, self.reader.info.time_base
