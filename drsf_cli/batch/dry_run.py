@@ -20,6 +20,7 @@ from typing import Any
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.targets import read_targets
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -120,13 +121,15 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
+    if settings.targets is not None:
+        read_targets(settings.targets, reader.info)  # that it fits the frames only the run can tell
     times = reader.times()
     refuse_idle(settings.manual_regions, times)
     frames = len(times)
     most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.frames_at_once)
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
-    trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
+    trial = replace(settings, html=False, targets=None, max_error=None, keep_failed=True, overwrite=True)
     if len(first) > tried:  # halfway to the first frame that is too many
         trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
     else:

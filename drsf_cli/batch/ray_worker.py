@@ -59,7 +59,8 @@ class Worker:
 
     def process(self, job: Job, resume: bool, may_split: bool) -> Result | list[Part]:
         """Do a job; or say which parts it falls into, where there are several and it may be split."""
-        parts = self._parts(job, resume) if may_split else []
+        # given attributes count the frames of the whole clip
+        parts = self._parts(job, resume) if may_split and job.settings.targets is None else []
         if len(parts) > 1:
             return parts
         return process(job, self._shelf, resume, self._posting(job), self.name)

@@ -25,5 +25,6 @@ ATTACKS = [
     "sgd",
 ]
 EFFORTS = ["fast", "normal", "best"]
+SHAPES = ["own", "average"]
 CODECS = ["h264", "h264-rgb", "ffv1"]
 ROTATIONS = ["0", "90", "180", "270", "auto"]

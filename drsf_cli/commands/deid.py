@@ -151,6 +151,26 @@ def deid(
         str,
         typer.Option("--embed", help="largest, all, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = DeidSettings.embed,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            "--targets",
+            metavar="READING.json",
+            help="Embed these attributes, in the form of infer's.",
+            hidden=True,
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = None,
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--shape",
+            help="own; average: proportions of nobody.",
+            autocompletion=lambda: choices.SHAPES,
+            hidden=True,
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = DeidSettings.shape,
     cover_detector: Annotated[
         list[str] | None,
         typer.Option(
@@ -236,6 +256,8 @@ def deid(
         regions=tuple(region or ()),
         cover_detectors=tuple(cover_detector or ()),
         embed=embed,
+        targets=targets,
+        shape=shape,  # type: ignore[arg-type]
         max_error=max_error,
         overwrite=overwrite,
         html=html,

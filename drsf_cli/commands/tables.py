@@ -47,6 +47,8 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
+    if (given := document.get("targets")) is not None:
+        said.append(f"\nagainst the attributes that were given: {given['faces']} faces of {given['path']}")
     others = document["fidelity"].get("other_faces")
     if others is not None:
         means = [quantity(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]

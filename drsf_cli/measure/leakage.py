@@ -120,7 +120,7 @@ def measure(
             heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
             hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
         truths = [covered.observations[before.index].own for before, _ in group]
-        images = {
+        images: dict[str, Sequence[Image]] = {
             ORIGINAL: [before.image for before, _ in group],
             OBSCURED: hidden,
             WRITTEN: [after.image for _, after in group],

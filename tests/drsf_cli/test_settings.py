@@ -57,6 +57,8 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "regions": ("x1", [("0,0,0,9",), ("a",), ("",), (3,), (NAN,), ["0,0,9,9"], "0,0,9,9", None, NAN]),
     "cover_detectors": ("detector", [("yolo",), ("fan",), ("",), (None,), ["mtcnn"], "mtcnn", None, NAN]),
     "embed": ("largest, all or a point", ["", "biggest", "1", "1,2,3", "nan,2", "1,inf", None, (1, 2), NAN]),
+    "targets": ("a path", ["reading.json", 3, NAN, True]),
+    "shape": ("own or average", ["", "Own", "mean", None, 1, NAN]),
     "keep_failed": SWITCH,
     "max_error": ("a finite number above 0", [0, -1, NAN, INF, "3", True]),
     "overwrite": SWITCH,

@@ -516,7 +516,7 @@ def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
     mask = torch.zeros(1, 1, WINDOW.height, WINDOW.width, dtype=torch.bool)
     mask[..., y1 - WINDOW.y : y2 - WINDOW.y, x1 - WINDOW.x : x2 - WINDOW.x] = True
     budget = Budget(base, mask, 24 / 255)
-    settings = AttackSettings(steps=30)
+    settings = AttackSettings("sgd", 24 / 255, 30)
     outcome = perturb(budget, torch.zeros_like(base), scene.stages(chain, [scene.hidden]), settings)
     written = scene.hidden.copy()
     WINDOW.cut(written)[:] = ((base + outcome.delta)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
