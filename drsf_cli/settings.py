@@ -212,9 +212,7 @@ class DeidSettings:
     """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
-    cover_detectors: tuple[str, ...] = limited(
-        (), texts("the name of a detector", _victim("detector")), "--cover-detector"
-    )
+    cover_detectors: tuple[str, ...] = limited((), texts("the name of a detector", _victim("detector")))
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = limited("largest", text("largest, all or a point x,y in px", _whose), "--embed")
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
@@ -227,7 +225,7 @@ class DeidSettings:
     known (drsf_cli/deid/shape.py)."""
     keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit; its report says so."""
-    max_error: float | None = limited(None, optional(number(0, above=True)), "--max-error")
+    max_error: float | None = limited(None, optional(number(0, above=True)))
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
@@ -235,7 +233,7 @@ class DeidSettings:
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
     default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
-    audit: Audit = limited("file", one_of("file", "full"), "--audit")
+    audit: Audit = limited("file", one_of("file", "full"))
     """`file`: of the written file; `full`: of what others can read as well."""
 
     def __post_init__(self) -> None:

@@ -114,10 +114,6 @@ def deid(
         Path | None,
         typer.Option("--drawer", help="Weights of a drawer of your own.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL),
@@ -136,12 +132,9 @@ def deid(
         int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
     audio: Annotated[
-        str | None,
+        str,
         typer.Option("--audio", help="drop, copy or aac: voices tell, too.", hidden=True, rich_help_panel=FILE_PANEL),
-    ] = None,
-    keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="The same as --audio copy.", hidden=True, rich_help_panel=FILE_PANEL)
-    ] = False,
+    ] = DeidSettings.audio,
     start: Start = None,
     end: End = None,
     fps: Fps = None,
@@ -171,16 +164,6 @@ def deid(
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.shape,
-    cover_detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cover-detector",
-            metavar="NAME",
-            help="Covers beside -d; default: all at hand.",
-            hidden=True,
-            rich_help_panel=COVER_PANEL,
-        ),
-    ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
@@ -208,10 +191,6 @@ def deid(
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
-    audit: Annotated[
-        str,
-        typer.Option("--audit", help="file; full: what others can read, too.", hidden=True, rich_help_panel=RUN_PANEL),
-    ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
@@ -242,7 +221,7 @@ def deid(
         batch_size=batch_size,
         codec=codec,
         crf=crf,
-        audio=_audio(audio, keep_audio),  # type: ignore[arg-type]
+        audio=audio,  # type: ignore[arg-type]
         start=start,
         end=end,
         fps=fps,
@@ -254,15 +233,12 @@ def deid(
         allow_unknown_weights=allow_unknown,
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
-        cover_detectors=tuple(cover_detector or ()),
         embed=embed,
         targets=targets,
         shape=shape,  # type: ignore[arg-type]
-        max_error=max_error,
         overwrite=overwrite,
         html=html,
         repel=DeidSettings.repel if repel is None else tuple(repel),
-        audit=audit,  # type: ignore[arg-type]
     )
     use_threads(settings)
     for line in settings.warnings:
@@ -289,13 +265,6 @@ def deid(
         if into_folder:
             make_folder(batch.jobs[0].output.parent)
         _deid_one(batch.jobs[0], resume, quiet)
-
-
-def _audio(audio: str | None, keep_audio: bool) -> str:
-    """What was typed. Raises UsageError where the two flags contradict each other."""
-    if keep_audio and audio not in (None, "copy"):
-        raise UsageError(f"--keep-audio is --audio copy, and --audio {audio} was given; leave one of them out.")
-    return audio or ("copy" if keep_audio else "drop")
 
 
 def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:

@@ -320,6 +320,6 @@ class Run:
         over = [index for index, value in worst.items() if value > limit]
         if over:
             raise FidelityError(
-                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
+                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over max_error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --effort or --eps."
             )

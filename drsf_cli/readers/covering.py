@@ -37,7 +37,7 @@ def load_companions(
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which is always one, through ONNX Runtime.
 
-    `names` as typed with --cover-detector; none named: those of `COMPANIONS` that are at hand. Where `own` is not for
+    `names` of detectors; none named: those of `COMPANIONS` that are at hand. Where `own` is not for
     covering, `LEADER` is the first in any case. Raises UsageError, WeightsError.
     """
     wanted = tuple(names) or COMPANIONS
@@ -53,7 +53,7 @@ def load_companions(
                 raise
             continue
         if not one.covers:
-            raise UsageError(f"--cover-detector {name}: it misses too many faces to cover by; use another.")
+            raise UsageError(f"cover_detectors {name}: it misses too many faces to cover by; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))
