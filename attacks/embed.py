@@ -145,7 +145,10 @@ class Embedder:
         stages = [Stage("detector", self.chain.detector.objective(covered, windows, boxes), TOLERANCES["detector"])]
         if self.chain.aligner is not None:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
-            objective = self.chain.aligner.objective(covered, windows, boxes, landmarks)
+            meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
+            objective = self.chain.aligner.objective(
+                covered, windows, boxes, landmarks, np.stack(meshes) if len(meshes) == len(targets) else None
+            )
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:
                 gaze = np.stack([target.face.gaze for target in targets if target.face.gaze is not None])

@@ -127,8 +127,10 @@ def warning(obscuring: Obscuring) -> str | None:
     return None
 
 
-def head_region(box: Array) -> Array:
-    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped.
+def head_region(box: Array, turns: Sequence[int] = (0,)) -> Array:
+    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped. `turns`: the
+    quarter turns clockwise by which the head may be turned (0 crown up, 1 right, 2 down, 3 left); the region covers
+    the head in each of them.
 
     A detector's box runs from the middle of the forehead to the chin and from cheek to cheek. Heads are about 1.6
     faces high above the chin and, hair included, twice as wide; in profile the box is narrow while the head is long,
@@ -137,9 +139,14 @@ def head_region(box: Array) -> Array:
     union of head regions.
     """
     x1, y1, x2, y2 = (float(v) for v in box)
-    w, h = max(0.0, x2 - x1), max(0.0, y2 - y1)
-    side = 0.40 * w + 0.25 * h
-    return np.array([x1 - side, y1 - 0.60 * h - 0.10 * w, x2 + side, y2 + 0.35 * h])
+    margins = np.zeros(4)  # at the left, the top, the right, the bottom
+    for turn in turns:
+        w, h = (x2 - x1, y2 - y1) if turn % 2 == 0 else (y2 - y1, x2 - x1)
+        w, h = max(0.0, w), max(0.0, h)
+        side = 0.40 * w + 0.25 * h
+        upright = [side, 0.60 * h + 0.10 * w, side, 0.35 * h]
+        margins = np.maximum(margins, np.roll(upright, turn))
+    return np.array([x1, y1, x2, y2]) + margins * np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 def plan_regions(
@@ -155,7 +162,7 @@ def plan_regions(
     for frame in covers:
         regions: dict[Region, None] = {}
         for cover in frame:
-            area = cover.box if cover.exact else head_region(cover.box)
+            area = cover.box if cover.exact else head_region(cover.box, cover.turns)
             largest = np.array([0.0, 0.0, *cover.largest])
             if not cover.exact:
                 largest = head_region(largest)

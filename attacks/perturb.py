@@ -277,7 +277,7 @@ def _read(
     readings: dict[str, Reading] = {}
     for stage in stages:
         before = readings.get(stage.after) if stage.after else None
-        readings[stage.name] = stage.objective.read(pixels, items, None if before is None else before.output)
+        readings[stage.name] = stage.objective.read(pixels, items, _geometry(stage, before))
     errors = {name: reading.error.cpu() for name, reading in readings.items()}
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
@@ -294,6 +294,13 @@ def _read(
     return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors, outputs)
 
 
+def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:
+    """What a stage is given of the reading before it."""
+    if before is None:
+        return None
+    return before.mesh if stage.objective.takes_mesh and before.mesh is not None else before.output
+
+
 def excess(shares: Tensor) -> Tensor:
     """Of errors in tolerances, how far they are from idle: 0 there, 1 at the tolerance."""
     return ((shares - IDLE) / (1.0 - IDLE)).clamp_min(0.0)
@@ -301,7 +308,8 @@ def excess(shares: Tensor) -> Tensor:
 
 def _pull(reading: Reading, pixels: Tensor, wanting: Tensor, share: Tensor) -> Pull:
     """Of the frames that are `wanting` (n,) bool; `share` (n,): error / tolerance."""
-    (gradient,) = torch.autograd.grad(reading.loss.sum(), pixels)
+    # kept, since a stage that takes the mesh of the one before shares its graph
+    (gradient,) = torch.autograd.grad(reading.loss.sum(), pixels, retain_graph=True)
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0) * wanting.view(-1, 1, 1, 1)
     return Pull(torch.nan_to_num(reading.loss.detach()) * wanting, gradient, excess(share).clamp_max(FAR))
 

@@ -38,10 +38,11 @@ class DistanceObjective(Objective):
     """Keep a victim's reading at least `apart` from what its `objective` aims at.
 
     The hinge is max(0, apart - error), with the error's own value and the direction of the objective's loss, which
-    pulls wherever the error itself has no gradient. `Reading.error` is what is lacking, as a share of `apart`.
+    pulls wherever the error itself has no gradient. `Reading.error` is what is lacking, as a share of `apart`, of which
+    there may be one (B,) for each frame that is read.
     """
 
-    def __init__(self, objective: Objective, apart: float) -> None:
+    def __init__(self, objective: Objective, apart: float | Tensor) -> None:
         self.objective, self.apart = objective, apart
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:

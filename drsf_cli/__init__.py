@@ -7,9 +7,10 @@ The Python interface: load models once, use them for many videos.
     models = Models.load(settings.victims)
     report = deidentify("drive.mp4", "drive_deid.mp4", settings, models=models)
 
-`infer` reads a video, `evaluate` compares two readings, `compare` draws the three panels, `write_html` makes the page
-of reports; `read_observations` and `write_observations` are the JSON list between them, and `make_demo_clip` a clip to
-try it on. All raise DrsfError, one sentence (weights/errors.py has the tree). docs/demo.ipynb shows them at work.
+`infer` reads a video, `signals` makes a table of a reading, `evaluate` compares two readings, `compare` draws the three
+panels, `write_html` makes the page of reports; `read_observations` and `write_observations` are the JSON list between
+them, and `make_demo_clip` a clip to try it on. All raise DrsfError, one sentence (weights/errors.py has
+the tree). docs/demo.ipynb shows them at work.
 
 Each name is imported when it is asked for: the command line lives in this package too, and its help needs none.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from drsf_cli.deid.pipeline import deidentify
     from drsf_cli.measure.evaluation import Evaluation, evaluate
     from drsf_cli.measure.records import read_observations, write_observations
+    from drsf_cli.measure.signals import signals
     from drsf_cli.media.demo_clip import make_demo_clip
     from drsf_cli.readers.infer import infer
     from drsf_cli.readers.models import Models
@@ -45,6 +47,7 @@ _HOMES = {
     "infer": "drsf_cli.readers.infer",
     "make_demo_clip": "drsf_cli.media.demo_clip",
     "read_observations": "drsf_cli.measure.records",
+    "signals": "drsf_cli.measure.signals",
     "write_html": "drsf_cli.report.page",
     "write_observations": "drsf_cli.measure.records",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "infer",
     "make_demo_clip",
     "read_observations",
+    "signals",
     "write_html",
     "write_observations",
 ]

@@ -6,6 +6,8 @@ Commands import what they work with when they are called, so that help and compl
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, viz, weights
+from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, signals, viz, weights
 from drsf_cli.commands import eval as evaluate
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.versions import versions
@@ -34,6 +36,7 @@ app.command(name="deid", epilog=deid.EPILOG)(deid.deid)
 app.command(name="audit", epilog=audit.EPILOG)(audit.audit)
 app.command(name="infer", epilog=infer.EPILOG)(infer.infer)
 app.command(name="eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(name="signals", epilog=signals.EPILOG)(signals.signals)
 app.command(name="viz", epilog=viz.EPILOG)(viz.viz)
 app.command(name="report", epilog=report.EPILOG)(report.report)
 app.command(name="export", epilog=export.EPILOG)(export.export)
@@ -65,8 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     style = ErrorStyle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
-        # what a job scheduler sends ends a run as Ctrl-C does: with nothing left behind
+        # what a job scheduler sends, and a terminal that is closed, ends a run as Ctrl-C does: nothing is left behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments == ["--version"]:
         out.print(versions()["drsf"])
         return 0
@@ -92,5 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
         return DrsfError.exit_code
     if code == STOPPED:
-        err.print("[red]stopped[/]: nothing was left behind")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            err.print("[red]stopped[/]: nothing was left behind")
     return code if isinstance(code, int) else 0

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attacks.effort import EFFORTS, Effort, EffortName
 from drsf_cli.limits import (
@@ -36,6 +36,7 @@ from drsf_cli.limits import (
     whole,
 )
 from export.device import DEVICES, Device
+from victims.chains import CHAINS, find_chain
 from weights.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 DEFAULT_RULE = "sgd"
 """The rule of steps where none is named (docs/measurements/attack.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
+Rotation = Literal["0", "90", "180", "270", "auto"]
+Audio = Literal["drop", "copy", "aac"]
+"""What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
 Audit = Literal["file", "full"]
 Whose = Literal["largest", "all"] | tuple[float, float]
 """Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
@@ -127,15 +131,20 @@ def _whose(value: str) -> Whose:
 class VictimNames:
     """The victims of a run, each `NAME` or `NAME@FILE`. Raises UsageError for a name that its role does not have."""
 
-    detector: str = limited("mtcnn", _victim("detector"), "-d")
-    aligner: str | None = limited("fan-compact", optional(_victim("aligner")), "-a")
-    gaze: str | None = limited("gaze-compact", optional(_victim("gaze")), "-z")
+    detector: str = limited(CHAINS["default"].detector, _victim("detector"), "-d")
+    aligner: str | None = limited(CHAINS["default"].aligner, optional(_victim("aligner")), "-a")
+    gaze: str | None = limited(CHAINS["default"].gaze, optional(_victim("gaze")), "-z")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         restore(self, state)
+
+    @classmethod
+    def of_chain(cls, name: str) -> VictimNames:
+        """Those of a chain of `victims.chains`. Raises UsageError for an unknown one."""
+        return cls(*find_chain(name))
 
     def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
         """With what was typed: None leaves a name as it is, `none` leaves the victim out."""
@@ -179,10 +188,12 @@ class DeidSettings:
     head_qp: int = limited(-4, _head_qp)
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
-    keep_audio: bool = limited(False, switch, "--keep-audio")
+    audio: Audio = limited("drop", one_of(*get_args(Audio)), "--audio")
     start: float | None = limited(None, optional(number(0, "seconds")), "--start")
     end: float | None = limited(None, optional(number(0, "seconds", above=True)), "--end")
     """Frames with start <= time < end are read; seconds of the file's clock."""
+    fps: float | None = limited(None, optional(number(0, "frames a second", above=True)), "--fps")
+    """Frames a second of pictures and of streams that have no clock; None: what these name, else 25."""
     camera: Path | None = limited(None, optional(path), "--camera")
     device: Device = limited("auto", one_of(*DEVICES), "--device")
     threads: int | None = limited(None, optional(whole(1)), "--threads")
@@ -193,6 +204,11 @@ class DeidSettings:
     max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
     on_no_face: OnNoFace = limited("refuse", one_of("refuse", "solid", "copy"), "--on-no-face")
+    min_face: float = limited(0.05, number(0, "px, or a share of the shorter side below 1", above=True), "--min-face")
+    """The smallest face that is looked for in every quarter turn and across the border: px from 1 on, below 1 a share
+    of the frame's shorter side (drsf_cli/readers/around.py). Upright faces are sought from 20 px on in any case."""
+    rotate: Rotation = limited("0", one_of(*get_args(Rotation)), "--rotate")
+    """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
     cover_detectors: tuple[str, ...] = limited(

@@ -73,6 +73,7 @@ def make_clip(
     full_range: bool | None = None,
     audio: Literal["first", "last"] | None = None,
     audio_codec: str = "aac",
+    hertz: Sequence[float] = (440,),
     second_video: bool = False,
     cover: bool = False,
     metadata: dict[str, str] | None = None,
@@ -133,7 +134,7 @@ def make_clip(
         if other is not None:
             container.mux(other.encode(None))
         if sound is not None:
-            _write_tone(container, sound, float((times[-1] - times[0]) * time_base + 1 / rate))
+            _write_tone(container, sound, float((times[-1] - times[0]) * time_base + 1 / rate), hertz)
     return path
 
 
@@ -147,10 +148,11 @@ def _add_audio(container: OutputContainer, codec: str) -> Any:
     return container.add_stream(codec, rate=16000, layout="mono")
 
 
-def _write_tone(container: OutputContainer, stream: Any, seconds: float) -> None:
-    """440 Hz, in blocks of 1024 samples."""
+def _write_tone(container: OutputContainer, stream: Any, seconds: float, hertz: Sequence[float] = (440,)) -> None:
+    """In blocks of 1024 samples; of several tones each sounds for its share of the time."""
     for start in range(0, int(seconds * 16000), 1024):
-        tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(start, start + 1024) / 16000)
+        pitch = hertz[min(len(hertz) - 1, int(start / 16000 / seconds * len(hertz)))]
+        tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(start, start + 1024) / 16000)
         if stream.codec_context.format.name.startswith("s16"):
             frame = av.AudioFrame.from_ndarray((tone * 32767).astype(np.int16)[None], format="s16", layout="mono")
         else:
@@ -223,4 +225,53 @@ def truncate(path: Path, fraction: float) -> Path:
     """Keep the first part of the file."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
+    return path
+
+
+def cut(source: Path, path: Path, key: int = 1, skip: int = 0) -> Path:
+    """Copy the packets of the first video stream from its key frame number `key` on, less `skip`, without coding: what
+    `ffmpeg -ss -c copy` does."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = container.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        first = [number for number, packet in enumerate(packets) if packet.is_keyframe][key] + skip
+        origin = cast(int, packets[first].dts)
+        for packet in packets[first:]:
+            packet.stream = copy
+            packet.pts, packet.dts = cast(int, packet.pts) - origin, cast(int, packet.dts) - origin
+            target.mux(packet)
+    return path
+
+
+def join_transport(parts: Sequence[Path], path: Path) -> Path:
+    """Transport streams behind each other, as by a recorder that goes on counting: the continuity counters run on (ISO/
+    IEC 13818-1, 2.4.3.3), the clocks do not."""
+    counters: dict[int, int] = {}
+    joined = bytearray()
+    for part in parts:
+        data = bytearray(part.read_bytes())
+        for at in range(0, len(data), 188):
+            pid = (data[at + 1] & 31) << 8 | data[at + 2]
+            counter = data[at + 3] & 15
+            if pid in counters and joined:
+                counter = (counters[pid] + (data[at + 3] >> 4 & 1)) & 15
+            data[at + 3] = data[at + 3] & 0xF0 | counter
+            counters[pid] = counter
+        joined += data
+    path.write_bytes(joined)
+    return path
+
+
+def hide_start(path: Path, seconds: float) -> Path:
+    """Have the edit list of each track of an MP4 (ISO/IEC 14496-12, 8.6.6) begin that much later in its media."""
+    data = bytearray(path.read_bytes())
+    at = -1
+    while (at := data.find(b"elst", at + 1)) >= 0:
+        header = data.index(b"mdhd", at)
+        scale = struct.unpack(">I", data[header + (24 if data[header + 4] else 16) :][:4])[0]
+        kind, place = (">q", at + 20) if data[at + 4] else (">i", at + 16)
+        begins = struct.unpack_from(kind, data, place)[0] + round(seconds * scale)
+        struct.pack_into(kind, data, place, begins)
+    path.write_bytes(data)
     return path

@@ -41,8 +41,11 @@ def test_the_wheel_holds_what_the_code_reads(wheel):
         "weights/bundled/fan_compact.safetensors",
         "weights/bundled/gaze_compact.safetensors",
         "drsf_cli/report/templates/report.html.j2",
+        "drsf_cli/measure/zones/dashboard-lhd.toml",
+        "victims/blind.json",
     ):
         assert name in names
+    assert not any(name.startswith("attacks/training/") for name in names), "training is not installed"
 
 
 def test_the_console_script_is_there(wheel):
@@ -82,6 +85,7 @@ NUMBERS = {"cv2", "scipy", "numpy"}
         (["audit", "--help"], set()),
         ([], set()),  # completion, by the environment below
         (["eval", "READING", "READING"], NUMBERS),
+        (["signals", "READING", "-o", "TABLE"], NUMBERS),
         (["eval", "READING", "READING", "--plot", "PLOT"], NUMBERS | {"matplotlib"}),
     ],
     ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),  # a set's own order varies
@@ -89,7 +93,12 @@ NUMBERS = {"cv2", "scipy", "numpy"}
 def test_what_needs_no_torch_does_not_import_it(arguments, allowed, tmp_path):
     reading = tmp_path / "reading.json"
     reading.write_text(json.dumps([{"frame_id": 0, "bboxes": [0, 0, 9, 9], "score": 1.0}]))
-    arguments = [{"READING": str(reading), "PLOT": str(tmp_path / "plot.png")}.get(word, word) for word in arguments]
+    arguments = [
+        {"READING": str(reading), "PLOT": str(tmp_path / "plot.png"), "TABLE": str(tmp_path / "table.csv")}.get(
+            word, word
+        )
+        for word in arguments
+    ]
     environment = dict(os.environ)
     if not arguments:
         environment |= {"_DRSF_COMPLETE": "complete_bash", "COMP_WORDS": "drsf deid --attack ", "COMP_CWORD": "3"}

@@ -20,7 +20,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from victims.camera import Camera
-from victims.face import Array, Detections
+from victims.face import Alignment, Array, Detections
 from weights.errors import UsageError, WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -62,10 +62,16 @@ class Reading(NamedTuple):
     output: Tensor
     """(B, ...) detached, what the next victim's geometry comes from: boxes (B, 4), landmarks (B, 68, 2) or gaze
     vectors (B, 3) in the camera frame. NaN where nothing is found."""
+    mesh: Tensor | None = None
+    """(B, n, 3) *differentiable*: every point of an aligner that has more than 68, for a gaze estimator that starts
+    from them; see `Objective.takes_mesh`."""
 
 
 class Objective(ABC):
     """Targets and geometry of a batch of frames, frozen; a function of pixels."""
+
+    takes_mesh: ClassVar[bool] = False
+    """Whether `geometry` may be the aligner's `Reading.mesh`, whose graph is then shared, instead of its output."""
 
     @abstractmethod
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
@@ -133,6 +139,8 @@ class Detector(Victim):
     role: Role = "detector"
     cover_threshold: float
     """Detections count for covering from this score on: lower than the detector's own threshold, for reading."""
+    covers: ClassVar[bool] = True
+    """Whether its detections may decide what is covered. False for one that misses faces which others see."""
 
     @abstractmethod
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
@@ -162,6 +170,10 @@ class Aligner(Victim):
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
         """Landmarks (k, 68, 2) of the k boxes (k, 4) of each image."""
 
+    def align_faces(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Alignment]:
+        """The same with every point that the victim has."""
+        return [Alignment(own) for own in self.align(images, boxes)]
+
     @abstractmethod
     def objective(
         self,
@@ -169,8 +181,11 @@ class Aligner(Victim):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
+        meshes: Array | None = None,
     ) -> Objective:
-        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4)."""
+        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `meshes` (B, k, 3): all
+        points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises UsageError where it needs
+        them and they are None."""
 
 
 class GazeEstimator(Victim):
@@ -182,6 +197,12 @@ class GazeEstimator(Victim):
     ) -> list[tuple[Array, Array]]:
         """For the k faces (k, 68, 2) of each image: gaze vectors (k, 3) in the camera frame, and (k, 2) pitch, yaw
         in rad in normalised camera space."""
+
+    def estimate_faces(
+        self, images: Sequence[Image], alignments: Sequence[Alignment], camera: Camera
+    ) -> list[tuple[Array, Array]]:
+        """The same from all that the aligner read; a victim that starts from a mesh takes it from there."""
+        return self.estimate(images, [own.landmarks for own in alignments], camera)
 
     @abstractmethod
     def objective(

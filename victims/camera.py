@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 import cv2
 import numpy as np
+import yaml
 from scipy.spatial.transform import Rotation
 
 from victims.face_model import FACE_MODEL_68, LEFT_EYE_CORNERS, MOUTH_CORNERS, NOSE_WINGS, RIGHT_EYE_CORNERS
@@ -64,7 +65,8 @@ class Camera:
 
     @staticmethod
     def load(path: str | Path, width: int, height: int) -> Camera:
-        """Read an OpenCV calibration file for a video of `width` x `height` px.
+        """Read a calibration file for a video of `width` x `height` px: as cv2.FileStorage writes it, or plain YAML
+        as ROS (camera_info_manager) and ptgaze have it, whose matrices are mappings with `rows`, `cols` and `data`.
 
         Nodes: ``camera_matrix``; ``distortion_coefficients`` or ``dist_coeffs`` (none: zero); optionally
         ``image_width`` and ``image_height``. When the file was made at another size of the same aspect, the
@@ -76,20 +78,16 @@ class Camera:
         if not path.is_file():
             raise InputError(f"camera file {path} does not exist; give an OpenCV calibration file (YAML)")
         try:
-            # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
-            storage = cv2.FileStorage(path.read_text("utf-8"), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-            matrix = storage.getNode("camera_matrix").mat()
-            distortion = storage.getNode("distortion_coefficients").mat()
-            if distortion is None:
-                distortion = storage.getNode("dist_coeffs").mat()
-            file_width = storage.getNode("image_width").real()
-            file_height = storage.getNode("image_height").real()
-        except (cv2.error, OSError, UnicodeDecodeError, SystemError) as error:
+            matrix, distortion, file_width, file_height = _calibration(path.read_text("utf-8-sig"))
+        except (cv2.error, OSError, SystemError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"camera file {path} is not OpenCV YAML with a 3x3 node camera_matrix; write it with cv2.FileStorage"
+                f"camera file {path} is no YAML with a 3x3 camera_matrix ({str(error).splitlines()[0]}); write it with "
+                "cv2.FileStorage, or as ROS does"
             ) from error
         if matrix is None or matrix.shape != (3, 3) or not np.all(np.isfinite(matrix)):
-            raise InputError(f"camera file {path} has no 3x3 node camera_matrix; write it with cv2.FileStorage")
+            raise InputError(
+                f"camera file {path} has no 3x3 node camera_matrix; write it with cv2.FileStorage, or as ROS does"
+            )
         matrix = matrix.astype(np.float64)
         if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
             raise InputError(f"camera file {path} has a focal length that is not positive; calibrate again")
@@ -138,6 +136,36 @@ class Camera:
         rays = homogeneous @ np.linalg.inv(self.matrix).T
         filmed, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), self.matrix, self.distortion)
         return np.asarray(filmed, dtype=np.float64).reshape(-1, 2)
+
+
+def _calibration(text: str) -> tuple[np.ndarray | None, np.ndarray | None, float, float]:
+    """Matrix, distortion, image width and height of a calibration file; None or 0 where it names none."""
+    if "opencv-matrix" in text or text.lstrip().startswith(("%YAML:", "<?xml", "{")):
+        # From memory: OpenCV prints its own lines to stderr for a path it cannot parse.
+        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        distortion = storage.getNode("distortion_coefficients").mat()
+        if distortion is None:
+            distortion = storage.getNode("dist_coeffs").mat()
+        width, height = (float(storage.getNode(name).real()) for name in ("image_width", "image_height"))
+        return storage.getNode("camera_matrix").mat(), distortion, width, height
+    document = yaml.safe_load(text)
+    if not isinstance(document, Mapping):
+        raise ValueError("it holds no names")
+    model = document.get("distortion_model", "plumb_bob")
+    if model not in ("plumb_bob", "rational_polynomial"):
+        raise ValueError(f"its distortion_model {model} is none of plumb_bob and rational_polynomial")
+    nodes = [document.get(name) for name in ("camera_matrix", "distortion_coefficients", "dist_coeffs")]
+    matrix, plain, other = (None if node is None else _plain_matrix(node) for node in nodes)
+    width, height = (float(document.get(name) or 0) for name in ("image_width", "image_height"))
+    return matrix, other if plain is None else plain, width, height
+
+
+def _plain_matrix(node: object) -> np.ndarray:
+    """A matrix of plain YAML: a mapping with `rows`, `cols`, `data`, or nested lists. Raises ValueError, TypeError."""
+    if not isinstance(node, Mapping):
+        return np.asarray(node, dtype=np.float64)
+    data = np.asarray(node.get("data"), dtype=np.float64)
+    return data.reshape(int(node.get("rows", -1)), int(node.get("cols", data.shape[-1])))
 
 
 @dataclass(frozen=True)

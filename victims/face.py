@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+UPRIGHT: NDArray[np.bool_] = np.array([True, False, False, False])
+"""The turns (4,) of a head whose crown points up; see `Detections.turns`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -18,9 +21,28 @@ class Detections:
     """(k, 4) x1, y1, x2, y2; px of the frame, floating point; may reach over the border."""
     scores: Array
     """(k,) probability of "face", 0..1."""
+    turns: NDArray[np.bool_] | None = None
+    """(k, 4) by which quarter turns clockwise the head may be turned: the crown points up, right, down, left. A box
+    that several looks agree on has several. None: every head is upright, as detectors read."""
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def head_turns(self) -> NDArray[np.bool_]:
+        """`turns`, also where it is None."""
+        return np.tile(UPRIGHT, (len(self), 1)) if self.turns is None else self.turns
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What an aligner reads from the k faces of one frame."""
+
+    landmarks: Array
+    """(k, 68, 2) x, y; px of the frame; iBUG order."""
+    mesh: Array | None = None
+    """(k, n, 3) x, y, z; px of the frame, z towards the camera negative; every point of a victim that has more than
+    the 68, in its own order."""
 
 
 SURE = 0.9
@@ -63,6 +85,8 @@ class Face:
     gaze_angle: Array | None = None
     """(2,) pitch, yaw in rad as the network says them, in normalised camera space; pitch > 0 looks up, yaw > 0
     looks to the left of the image."""
+    mesh: Array | None = None
+    """(n, 3) x, y, z px: every point of an aligner that has more than the 68; see `Alignment`."""
 
     @property
     def area(self) -> float:

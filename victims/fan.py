@@ -128,6 +128,7 @@ class HeatmapAligner(Aligner):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
+        meshes: Array | None = None,
     ) -> Objective:
         return _HeatmapObjective(self, frames, windows, boxes, landmarks)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from victims.base import Aligner, Detector, GazeEstimator, Image
 from victims.camera import Camera, euler_angles, solve_head_pose
-from victims.face import Array, Detections, Face, FrameObservation, by_prominence
+from victims.face import Alignment, Array, Detections, Face, FrameObservation, by_prominence
 
 
 class TimedImage(Protocol):
@@ -61,26 +61,29 @@ class Observer:
         """Faces of `detections`, in their order, with landmarks, head pose and gaze where those victims are there."""
         height, width = images[0].shape[:2]
         camera = self.camera or Camera.default(width, height)
-        landmarks: list[Array] | None = None
+        aligned: list[Alignment] | None = None
         eulers: list[Array] | None = None
         looks: list[tuple[Array, Array]] | None = None
         if self.aligner is not None:
-            landmarks = self.aligner.align(images, [found.boxes for found in detections])
+            aligned = self.aligner.align_faces(images, [found.boxes for found in detections])
             eulers = [
-                np.array([euler_angles(solve_head_pose(points, camera).rotation) for points in own]).reshape(-1, 3)
-                for own in landmarks
+                np.array([euler_angles(solve_head_pose(points, camera).rotation) for points in own.landmarks]).reshape(
+                    -1, 3
+                )
+                for own in aligned
             ]
             if self.gaze is not None:
-                looks = self.gaze.estimate(images, landmarks, camera)
+                looks = self.gaze.estimate_faces(images, aligned, camera)
         return [
             tuple(
                 Face(
                     box=found.boxes[k],
                     score=float(found.scores[k]),
-                    landmarks=None if landmarks is None else landmarks[i][k],
+                    landmarks=None if aligned is None else aligned[i].landmarks[k],
                     euler_angles=None if eulers is None else eulers[i][k],
                     gaze=None if looks is None else looks[i][0][k],
                     gaze_angle=None if looks is None else looks[i][1][k],
+                    mesh=None if aligned is None or (mesh := aligned[i].mesh) is None else mesh[k],
                 )
                 for k in range(len(found))
             )

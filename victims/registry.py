@@ -9,6 +9,9 @@ from pathlib import Path
 from victims.base import Aligner, Detector, GazeEstimator, Role, Victim
 from victims.fan import load_aligner
 from victims.gaze import load_gaze
+from victims.mediapipe.blazeface import load_blazeface
+from victims.mediapipe.facemesh import load_facemesh
+from victims.mediapipe.iris import load_iris
 from victims.mtcnn import load_mtcnn
 from victims.retinaface import load_retinaface
 from weights.errors import UsageError
@@ -28,12 +31,16 @@ VICTIMS: dict[str, Entry] = {
     "mtcnn": Entry("detector", load_mtcnn),
     "retinaface": Entry("detector", load_retinaface, ("retinaface-mobilenet0.25", "retinaface-mnet", "mobilenet0.25")),
     "retinaface-resnet50": Entry("detector", load_retinaface, ("retinaface-r50", "retinaface_resnet50")),
+    "blazeface": Entry("detector", load_blazeface, ("blazeface-short",)),
+    "blazeface-full": Entry("detector", load_blazeface, ("blazeface_full",)),
     "fan-compact": Entry("aligner", load_aligner, ("fan_compact",)),
     "fan": Entry("aligner", load_aligner, ("2dfan4", "fan4")),
+    "facemesh": Entry("aligner", load_facemesh, ("face-mesh", "face_mesh")),
     "gaze-compact": Entry("gaze", load_gaze, ("gaze_compact",)),
     "mpiigaze": Entry("gaze", load_gaze),
     "mpiifacegaze": Entry("gaze", load_gaze),
     "eth-xgaze": Entry("gaze", load_gaze, ("ethxgaze", "eth_xgaze", "xgaze")),
+    "iris": Entry("gaze", load_iris),
 }
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from victims.face import Array, Detections
 from weights.errors import UsageError
@@ -71,12 +72,16 @@ class Track:
     """Frame index -> box (4,) px, only where a detector saw it, in rising order."""
     scores: dict[int, float] = field(default_factory=dict)
     """Frame index -> the detector's score."""
+    turns: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    """Frame index -> the quarter turns (4,) of the head, see `Detections.turns`."""
 
     @property
     def largest(self) -> tuple[float, float]:
-        """The greatest width and the greatest height seen, px."""
-        stacked = np.stack(list(self.boxes.values()))
-        return float((stacked[:, 2] - stacked[:, 0]).max()), float((stacked[:, 3] - stacked[:, 1]).max())
+        """The greatest width and the greatest height of the face seen, px, each along the head's own axis."""
+        sides = np.array([box[2:] - box[:2] for box in self.boxes.values()])
+        turns = np.stack([self.turns[frame] for frame in self.boxes])
+        along = np.concatenate([sides[turns[:, ::2].any(axis=1)], sides[turns[:, 1::2].any(axis=1)][:, ::-1]])
+        return float(along[:, 0].max()), float(along[:, 1].max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +93,12 @@ class CoverBox:
     box: Array
     """(4,) px of the frame; may reach over the border."""
     largest: tuple[float, float]
-    """Greatest width and height of the face along the whole track, px: what the block size is made for."""
+    """Greatest width and height of the face along the whole track, px, along the head's own axes: what the block size
+    is made for."""
     exact: bool = False
     """True when the box is the region itself (drawn by hand), false when it is a face that belongs to a head."""
+    turns: tuple[int, ...] = (0,)
+    """Quarter turns clockwise by which the head may be turned: 0 crown up, 1 right, 2 down, 3 left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,22 +132,42 @@ def parse_region(text: str) -> ManualRegion:
     return ManualRegion(box, start, end)
 
 
+def refuse_idle(regions: Sequence[ManualRegion], times: Times) -> None:
+    """Raises UsageError for a region whose time meets no frame: what it was to cover would be open."""
+    for region in regions:
+        if len(times) and not any(region.start <= time <= region.end for time in times):
+            x1, y1, x2, y2 = region.box
+            raise UsageError(
+                f"--region {x1:g},{y1:g},{x2:g},{y2:g}@{region.start:g}-{region.end:g} meets no frame: those that are "
+                f"read are shown from {times[0]:.3f} to {times[-1]:.3f} s."
+            )
+
+
 def merge_detections(seen: Sequence[Detections]) -> Detections:
-    """What several detectors see in one frame, as one: boxes that overlap by an IoU over 0.6 become their union."""
+    """What several detectors see in one frame, as one: boxes that overlap by an IoU over 0.6 become their union, with
+    the turns of all."""
     boxes = [box for one in seen for box in one.boxes]
     scores = [float(score) for one in seen for score in one.scores]
+    turns = [own for one in seen for own in one.head_turns]
     merged: list[Array] = []
     best: list[float] = []
+    either: list[NDArray[np.bool_]] = []
     for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         box = np.asarray(boxes[index], dtype=np.float64)
         overlaps = [float(_iou(box[None], other[None])[0, 0]) for other in merged]
         if overlaps and max(overlaps) > _SAME_FACE_IOU:
             near = int(np.argmax(overlaps))
             merged[near] = _union(merged[near], box)
+            either[near] = either[near] | turns[index]
         else:
             merged.append(box)
             best.append(scores[index])
-    return Detections(np.array(merged, dtype=np.float64).reshape(-1, 4), np.array(best, dtype=np.float64))
+            either.append(turns[index])
+    return Detections(
+        np.array(merged, dtype=np.float64).reshape(-1, 4),
+        np.array(best, dtype=np.float64),
+        np.array(either, dtype=bool).reshape(-1, 4),
+    )
 
 
 def link(
@@ -178,6 +206,7 @@ def link(
                 tracks.append(track)
             track.boxes[index] = box
             track.scores[index] = float(seen.scores[column])
+            track.turns[index] = seen.head_turns[column]
     return _confirmed(tracks, times, max_gap_s, confirm_score)
 
 
@@ -208,12 +237,13 @@ def cover_boxes(
     if not any(certain):
         certain = [True] * len(tracks)
     for track, sure in zip(tracks, certain, strict=True):
-        largest = track.largest
+        largest, turns = track.largest, _Turns(track, clock)
         reach = hold_s if sure else min(extend_s, hold_s)
         segments = _segments(sorted(track.boxes), clock, max_gap_s)
         for segment in segments:
-            for index, box in zip(range(segment[0], segment[-1] + 1), _dense(track, segment, clock), strict=True):
-                covers[index].append(CoverBox(track.id, box, largest))
+            span = range(segment[0], segment[-1] + 1)
+            for index, box, own in zip(span, _dense(track, segment, clock), turns.near(span), strict=True):
+                covers[index].append(CoverBox(track.id, box, largest, turns=own))
         for k, segment in enumerate(segments):
             before = segments[k - 1][-1] + 1 if k else 0
             after = segments[k + 1][0] if k + 1 < len(segments) else len(clock)
@@ -223,14 +253,15 @@ def cover_boxes(
                 (range(segment[-1] + 1, after), segment[-1], True, inner_end),
             ):
                 velocity = _velocity(track, edge, clock, forward)
-                held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest)
+                (own,) = turns.near([edge])
+                held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest, turns=own)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
                     if inner or passed <= reach:
                         covers[index].append(held)
                     if velocity.any() and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
-                        covers[index].append(CoverBox(track.id, on, largest))
+                        covers[index].append(CoverBox(track.id, on, largest, turns=own))
     return covers
 
 
@@ -346,6 +377,29 @@ def _dense(track: Track, segment: Sequence[int], clock: Array) -> Array:
             for a, b in zip(low, high, strict=True)
         ]
     )
+
+
+class _Turns:
+    """Which quarter turns of a track's head a frame must reckon with."""
+
+    def __init__(self, track: Track, clock: Array) -> None:
+        self._clock = clock
+        self._seen = clock[list(track.boxes)]
+        turns = np.stack([track.turns[frame] for frame in track.boxes])
+        self._counts = np.concatenate([np.zeros((1, 4), dtype=np.int64), np.cumsum(turns, axis=0)])
+
+    def near(self, frames: Sequence[int]) -> list[tuple[int, ...]]:
+        """For each of `frames` the turns of the sightings within `_MOTION_S`, and of the last at or before it and the
+        first at or after it: a head that is about to turn is covered along both axes."""
+        now = self._clock[list(frames)]
+        low = np.minimum(
+            np.searchsorted(self._seen, now - _MOTION_S - 1e-6), np.searchsorted(self._seen, now, "right") - 1
+        )
+        high = np.maximum(
+            np.searchsorted(self._seen, now + _MOTION_S + 1e-6, "right"), np.searchsorted(self._seen, now) + 1
+        )
+        found = self._counts[high.clip(max=len(self._seen))] > self._counts[low.clip(min=0)]
+        return [tuple(int(turn) for turn in np.flatnonzero(own)) for own in found]
 
 
 def _held(box: Array, velocity: Array, forward: bool) -> Array:

@@ -129,7 +129,12 @@ def warp_perspective(images: Tensor, matrices: Tensor, size: tuple[int, int]) ->
     depth = source[..., 2:]
     far = depth.abs() < 1e-12
     grid = torch.where(far, -1e6, source[..., :2] / torch.where(far, 1.0, depth)).clamp(-1e6, 1e6)
-    return _sample(images, grid + 0.5)
+    return sample_points(images, grid)
+
+
+def sample_points(images: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples (N, 3, h, w) of images at `points` (N, h, w, 2), index coordinates; zero outside."""
+    return _sample(images, points + 0.5)
 
 
 def similarity(source: Array, target: Array) -> Array:

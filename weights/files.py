@@ -18,10 +18,11 @@ CHUNK = 1 << 18
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write a whole file or none: a temporary file beside it, flushed to disk, then renamed over `path`.
 
-    Text is written as UTF-8. Raises OutputError where the place cannot be written; nothing is left behind then.
+    Text is written as UTF-8, and the bytes of a file's name that are no UTF-8 as they are. Raises OutputError where the
+    place cannot be written; nothing is left behind then.
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         try:

@@ -32,8 +32,9 @@ from attacks.embed import TOLERANCES
 from attacks.obscure import parse_obscuring
 from attacks.training.faces import ReadFaces, read_faces
 from attacks.training.scenes import GRID, TILE, Scene, draw_scene, make_scene
+from attacks.training.strangers.repel import hinge, strangers
 from victims import registry
-from victims.base import Detector, Network, Objective, Reading, Window
+from victims.base import Network, Objective, Reading, Victim, Window
 from victims.boxes import iou
 from victims.camera import Camera
 from victims.compact.train_landmarks import MovingAverage
@@ -69,7 +70,7 @@ class Settings:
     faint_weight: float = 0.5
     """Of that gradient, at unit length, where a drawing is a quarter too strong."""
     repel_weight: float = 0.0
-    """Of the gradient that blinds a repelled detector, at unit length."""
+    """Of the gradient that keeps a repelled model from reading, at unit length."""
     gazeless: float = 0.05
     """Share of batches without gaze, and of those without landmarks."""
     validate: float = 4.0
@@ -119,10 +120,12 @@ class Fast(nn.Module):
 
 @dataclass
 class Chain:
-    """The victims, frozen, and the detectors that are to read nothing."""
+    """The victims, frozen, and the models that are to read nothing."""
 
     observer: Observer
-    repelled: Sequence[Detector] = ()
+    repelled: Sequence[Victim] = ()
+    watched: Sequence[Victim] = ()
+    """Are to read nothing either, and have no part in the training."""
 
     @property
     def gaze(self) -> NormalizedGaze | None:
@@ -233,7 +236,7 @@ class Training:
             self._note(role, float(error.clamp_max(100.0).mean()))
         parts.append(self._faint(leaf, change, scene, progress))
         if self.chain.repelled and self.settings.repel_weight > 0:
-            parts.append(self._repelled(scene, windows, pixels, leaf))
+            parts.append(self._repelled(scene, pixels, leaf))
         return torch.stack(parts).sum(dim=0)
 
     def _faint(self, leaf: Tensor, change: Tensor, scene: Scene, progress: float) -> Tensor:
@@ -245,13 +248,15 @@ class Training:
         weight = s.faint_weight * ((size / limit - 1.0) / 0.25).clamp(0.0, 2.0)
         return _unit(leaf.detach()) * weight.view(-1, 1, 1, 1).float()
 
-    def _repelled(self, scene: Scene, windows: Sequence[Window], pixels: Tensor, leaf: Tensor) -> Tensor:
-        """Away from what one of the repelled detectors reads."""
-        detector = self.chain.repelled[int(self.random.integers(len(self.chain.repelled)))]
-        objective = detector.repel_objective(scene.covered, windows, scene.boxes)
+    def _repelled(self, scene: Scene, pixels: Tensor, leaf: Tensor) -> Tensor:
+        """Away from what one of the repelled models reads."""
+        victim = self.chain.repelled[int(self.random.integers(len(self.chain.repelled)))]
+        objective = hinge(victim, scene)
+        if objective is None:
+            return torch.zeros_like(leaf)
         reading = objective.read(pixels, list(range(len(pixels))))
         (own,) = torch.autograd.grad(reading.loss.sum(), leaf, retain_graph=True)
-        self._note(f"seen {detector.name}", float((reading.error > 0.5).float().mean()))
+        self._note(f"seen {victim.name}", float((reading.error > 0.5).float().mean()))
         weight = self.settings.repel_weight * (reading.error / 0.3).clamp(0.0, 1.0)
         return _unit(own) * weight.view(-1, 1, 1, 1)
 
@@ -326,14 +331,15 @@ def evaluate(chain: Chain, network: DrawerNet, scene: Scene, channel: Channel, c
         found["nme"] = 100.0 * readings["aligner"].error.numpy()
     if "gaze" in readings:
         found["gaze"] = readings["gaze"].error.numpy()
-    for detector in chain.repelled:
-        seen = detector.repel_objective(scene.covered, windows, scene.boxes).read(pixels, list(range(len(pixels))))
-        found[f"seen {detector.name}"] = seen.error.numpy()
+    for victim in (*chain.repelled, *chain.watched):
+        objective = hinge(victim, scene)
+        if objective is not None:
+            found[f"seen {victim.name}"] = objective.read(pixels, list(range(len(pixels)))).error.numpy()
     return found
 
 
 def summary(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means, over the faces that were found; the share that was; the share that repelled detectors see."""
+    """Means, over the faces that were found; the share that was; the share that repelled models read."""
     found = rows["iou"] > OWN_BOX
     result = {"found": float(found.mean())}
     for name, values in rows.items():
@@ -360,19 +366,26 @@ def _unit(gradient: Tensor) -> Tensor:
     return torch.where(size > 1e-12, gradient / size.clamp_min(1e-12), torch.zeros_like(gradient))
 
 
-def load_chain(detector: str, aligner: str, gaze: str, repel: Sequence[str], unknown: bool) -> Chain:
+def load_chain(options: argparse.Namespace) -> Chain:
     """The victims named as on drsf's command line; `none` leaves gaze out."""
+    unknown = options.allow_unknown_weights
     observer = Observer(
-        registry.load_detector(detector, unknown),
-        registry.load_aligner_named(aligner, unknown),
-        None if gaze == "none" else registry.load_gaze_named(gaze, unknown),
+        registry.load_detector(options.detector, unknown),
+        registry.load_aligner_named(options.aligner, unknown),
+        None if options.gaze == "none" else registry.load_gaze_named(options.gaze, unknown),
     )
-    repelled = [registry.load_detector(name, unknown) for name in repel]
-    for victim in (*observer.victims.values(), *repelled):
+    repelled: list[Victim] = []
+    for number, name in enumerate(options.repel):
+        role = registry.role_of(name)
+        repelled.append(registry.load(name, "detector" if role is None else role, unknown))
+        repelled[-1].name += f" {number}"
+    watched: list[Victim] = []
+    if options.strangers is not None:
+        others, watched = strangers(options.strangers, options.keep_out.split(","))
+        repelled += others
+    for victim in (*observer.victims.values(), *repelled, *watched):
         victim.networks = {name: Fast(network) for name, network in victim.networks.items()}
-    for number, one in enumerate(repelled):
-        one.name = f"{one.name} {number}"
-    return Chain(observer, repelled)
+    return Chain(observer, repelled, watched)
 
 
 def main() -> None:
@@ -383,7 +396,9 @@ def main() -> None:
     parser.add_argument("--detector", default="mtcnn")
     parser.add_argument("--aligner", default="fan-compact")
     parser.add_argument("--gaze", default="gaze-compact")
-    parser.add_argument("--repel", action="append", default=[], help="detector that is to read nothing; repeatable")
+    parser.add_argument("--repel", action="append", default=[], help="model that is to read nothing; repeatable")
+    parser.add_argument("--strangers", type=Path, help="folder of the zoo's weights: all of it is to read nothing")
+    parser.add_argument("--keep-out", default="", help="families of the zoo that are only looked at, by commas")
     parser.add_argument("--allow-unknown-weights", action="store_true")
     parser.add_argument("--faces", type=int, default=1600, help="training pictures")
     parser.add_argument("--start", type=Path, help="safetensors file to begin with")
@@ -394,7 +409,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
 
-    chain = load_chain(options.detector, options.aligner, options.gaze, options.repel, options.allow_unknown_weights)
+    chain = load_chain(options)
     folder = options.cache or options.output.parent
     key = f"{options.detector}_{options.aligner}_{options.gaze}".replace("/", "_").replace("@", "_")
     sets = [

@@ -7,6 +7,7 @@ loaded with it), every other frame what a later one did.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
@@ -19,11 +20,13 @@ from typing import Any
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import turned
 from drsf_cli.report.schema import SAMPLES
 from drsf_cli.settings import DeidSettings
+from victims.track import refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
@@ -39,7 +42,7 @@ class Forecast:
     source: Path
     writes: tuple[Path, ...]
     frames: int
-    """Of the input, between --start and --end; as its container says, else estimated."""
+    """Of the input, between --start and --end: counted where each packet is a frame, else estimated."""
     width: int
     height: int
     fps: float
@@ -114,10 +117,12 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
     of several inputs."""
     source, output, settings = job.source, job.output, job.settings
-    reader = VideoReader(source, settings.start, settings.end)
+    reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
-    frames = _frame_count(reader, settings)
+    times = reader.times()
+    refuse_idle(settings.manual_regions, times)
+    frames = len(times)
     most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.frames_at_once)
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
@@ -126,7 +131,10 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
         trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
     else:
         frames = tried
-    notes: list[str] = []
+    shown = [frame.pts for frame in first[:tried]]
+    met = [any(region.start <= pts <= region.end for pts in shown) for region in settings.manual_regions]
+    trial = replace(trial, regions=tuple(itertools.compress(settings.regions, met)))
+    notes = list(reader.notes)
     with tempfile.TemporaryDirectory(prefix="drsf-dry-run-") as folder:
         target = Path(folder) / output.name
         watch = Stopwatch(progress or Silent())
@@ -169,11 +177,3 @@ def _refuse(path: Path, overwrite: bool, folder_is_made: bool) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OutputError(f"{path} cannot be written there; choose another folder.")
-
-
-def _frame_count(reader: VideoReader, settings: DeidSettings) -> int:
-    """Frames between --start and --end, as the container says; counted where it does not."""
-    whole = reader.info.frame_count
-    if whole is None or settings.start is not None or settings.end is not None:
-        return sum(1 for _ in reader)
-    return whole

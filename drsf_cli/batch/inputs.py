@@ -3,26 +3,37 @@
 One rule for folders, at every depth: each video is an input; the pictures of a folder are one image sequence, unless
 videos lie beside them, in which case each picture is an input. So a folder that holds nothing but pictures is one
 sequence, and any other is searched. Hidden files and folders are passed over, and files whose names are of neither
-kind; one of those can be named, by itself or with a glob.
+kind; one of those can be named, by itself or with a glob. So are folders in which a file server or a desktop keeps
+thumbnails and what was thrown away: people withdrew it. `PassedOver` counts them.
 """
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from drsf_cli.media.images import is_image, natural_key
 from weights.errors import InputError, UsageError
 
 VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".264", ".265", ".asf", ".avi", ".dav", ".dv", ".f4v", ".flv", ".h264", ".h265",
-    ".hevc", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+    ".3g2", ".3gp", ".264", ".265", ".asf", ".avi", ".dav", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265",
+    ".hevc", ".insv", ".lrv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
-"""Names by which a search knows a video; what is in the file is looked at only when it is read."""
+"""Names by which a search knows a video; what is in the file is looked at only when it is read. `.360` (GoPro) is none
+of them: its picture lies in two streams, of which one would be read."""
+
+_BINS = (
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler", "lost+found",
+    "system volume information", "__macosx", ".trash", ".trash-*", ".trashes", ".@__thumb",
+)  # fmt: skip
+"""Folders of thumbnails, of what was thrown away and of old states, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,34 @@ class Input:
     """Found in a folder, not named."""
 
 
-def expand(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Input]:
+@dataclass
+class PassedOver:
+    """What a search found and did not take."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Of files whose names are of no video and no picture."""
+    bins: list[Path] = field(default_factory=list)
+    """Folders of thumbnails and of what was thrown away."""
+
+    def sentences(self) -> list[str]:
+        """One for each kind that was found."""
+        said = []
+        if self.suffixes:
+            often = sorted(self.suffixes.items(), key=lambda one: (-one[1], one[0]))
+            counted = ", ".join(f"{count} {name or 'without a suffix'}" for name, count in often)
+            said.append(f"files whose names are of no video and no picture: {counted}; name them to have them read.")
+        if self.bins:
+            said.append(
+                "folders of thumbnails and of what was thrown away: "
+                f"{', '.join(map(str, self.bins[:3]))}{f' and {len(self.bins) - 3} more' if self.bins[3:] else ''}."
+            )
+        return said
+
+
+def expand(inputs: Sequence[Path], leave_out: Path | None = None, passed_over: PassedOver | None = None) -> list[Input]:
     """Every input that files, globs (`**` goes down any number of folders) and folders stand for, in natural order,
-    each once. `leave_out` is a folder that is never searched: that of the outputs.
+    each once. `leave_out` is a folder that is never searched: that of the outputs. `passed_over` is told what is not
+    taken.
 
     A file's place is its name, that of a match of a glob its path below the part without wildcards, that of a file in
     a searched folder its path there, below the folder's own name where there are several inputs. Raises InputError
@@ -46,22 +82,23 @@ def expand(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Input]
     any other, and fails when it is read.
     """
     found: list[Input] = []
+    over = passed_over or PassedOver()
     for given in inputs:
         if given.is_dir() and leave_out is not None and leave_out.is_dir() and given.samefile(leave_out):
             raise UsageError(f"-o {leave_out} is the folder that is searched; choose another.")
         if given.is_dir():
-            found += _search(given, Path(given.resolve().name) if len(inputs) > 1 else Path(), leave_out)
+            found += _search(given, Path(given.resolve().name) if len(inputs) > 1 else Path(), leave_out, over)
         elif given.exists() or not glob.has_magic(str(given)):
             found.append(Input(given, Path(given.name)))
         else:
-            found += _matches(given, leave_out)
+            found += _matches(given, leave_out, over)
     once: dict[Path, Input] = {}
     for one in found:
         once.setdefault(one.source.absolute(), one)
     return list(once.values())
 
 
-def _matches(pattern: Path, leave_out: Path | None) -> list[Input]:
+def _matches(pattern: Path, leave_out: Path | None, over: PassedOver) -> list[Input]:
     fixed = Path(*_fixed_parts(pattern))
     names = glob.glob(str(pattern), recursive=True)
     if not names:
@@ -69,10 +106,14 @@ def _matches(pattern: Path, leave_out: Path | None) -> list[Input]:
     found: list[Input] = []
     for path in sorted(map(Path, names), key=lambda path: natural_key(str(path))):
         below = path.relative_to(fixed)
-        if not path.is_dir():
+        if any(_is_bin(part) for part in below.parts[: None if path.is_dir() else -1]):
+            place = fixed.joinpath(*itertools.takewhile(lambda part: not _is_bin(part), below.parts))
+            place /= below.parts[len(place.parts) - len(fixed.parts)]
+            over.bins += [] if place in over.bins else [place]
+        elif not path.is_dir():
             found.append(Input(path, below))
         elif "**" not in pattern.parts:  # which gives the files below by themselves
-            found += _search(path, below, leave_out)
+            found += _search(path, below, leave_out, over)
     if not found:
         raise InputError(f"{pattern} matches no file; check the pattern.")
     return found
@@ -85,19 +126,22 @@ def _fixed_parts(pattern: Path) -> Iterator[str]:
         yield part
 
 
-def _search(folder: Path, below: Path, leave_out: Path | None) -> list[Input]:
+def _search(folder: Path, below: Path, leave_out: Path | None, over: PassedOver) -> list[Input]:
     found = []
-    for source in _walk(folder, leave_out):
+    for source in _walk(folder, leave_out, over):
         if source == folder:  # its own pictures
             found.append(Input(source, below if below.name else Path(folder.resolve().name)))
         else:
             found.append(Input(source, below / source.relative_to(folder), searched=True))
     if not found:
-        raise InputError(f"{folder} holds no video and no picture; name a folder that does, or the files themselves.")
+        held = "".join(f" It holds {sentence[:-1]}." for sentence in over.sentences())
+        raise InputError(
+            f"{folder} holds no video and no picture; name a folder that does, or the files themselves.{held}"
+        )
     return found
 
 
-def _walk(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, leave_out: Path | None, over: PassedOver) -> Iterator[Path]:
     """Videos, single pictures and folders of pictures below `folder`, which may be one of the last itself. Links are
     followed, into each folder once."""
     been: set[tuple[int, int]] = set()
@@ -108,11 +152,19 @@ def _walk(folder: Path, leave_out: Path | None) -> Iterator[Path]:
             folders.clear()
             continue
         been.add((status.st_dev, status.st_ino))
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
+        over.bins += [Path(root, name) for name in sorted(folders) if _is_bin(name)]
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".") and not _is_bin(name)), key=natural_key
+        )
         paths = [Path(root, name) for name in sorted(files, key=natural_key) if not name.startswith(".")]
         videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
         pictures = [path for path in paths if is_image(path)]
+        over.suffixes.update(path.suffix.lower() for path in paths if path not in {*videos, *pictures})
         if pictures and not videos:
             yield Path(root)
         else:
             yield from (path for path in paths if path in set(videos) | set(pictures))
+
+
+def _is_bin(name: str) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in _BINS)

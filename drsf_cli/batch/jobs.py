@@ -53,17 +53,18 @@ def default_name(source: Path, codec: str) -> str:
     return source.stem + SUFFIX + (".png" if is_image(source) else video_suffix(codec))
 
 
-def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool) -> list[Job]:
+def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, into_folder: bool = False) -> list[Job]:
     """One job for each input. `output` is a folder below which the inputs' places are mirrored; unless there are
-    `several` it may be a file. Without it outputs lie beside their inputs.
+    `several` or it is meant as a folder (`into_folder`) it may be a file. Without it outputs lie beside their inputs.
 
     No folder is made. Raises UsageError where two jobs would write the same name, and where a searched folder has no
     folder to go to.
     """
     if output is None and any(one.input.searched or one.output is not None for one in wishes):
         raise UsageError("-o DIR is needed where folders are searched or a manifest is read; name a folder.")
-    if several and output is not None and output.exists() and not output.is_dir():
-        raise UsageError(f"-o {output} is a file, and there are several inputs; name a folder.")
+    if (several or into_folder) and output is not None and output.exists() and not output.is_dir():
+        why = "there are several inputs" if several else "it is named as a folder"
+        raise UsageError(f"-o {output} is a file, and {why}; name a folder.")
     jobs = []
     for one in wishes:
         source, codec = one.input.source, one.settings.codec
@@ -71,7 +72,7 @@ def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool) -> lis
             target = output / one.output
         elif output is None:
             target = source.parent / default_name(source, codec)
-        elif several or output.is_dir():
+        elif several or into_folder or output.is_dir():
             target = output / one.input.place.parent / default_name(source, codec)
         else:
             target = output

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.inputs import PassedOver, expand
 from drsf_cli.batch.jobs import Wish
 from drsf_cli.limits import flags
 from drsf_cli.settings import DeidSettings
@@ -60,14 +60,16 @@ def read_manifest(path: Path) -> list[Row]:
     return rows
 
 
-def manifest_wishes(path: Path, settings: DeidSettings, leave_out: Path | None = None) -> list[Wish]:
+def manifest_wishes(
+    path: Path, settings: DeidSettings, leave_out: Path | None = None, passed_over: PassedOver | None = None
+) -> list[Wish]:
     """What the rows ask for, on top of `settings`; places are relative to the manifest's folder where they lie below
-    it. `leave_out` as in `expand`. Raises InputError, UsageError."""
+    it. `leave_out`, `passed_over` as in `expand`. Raises InputError, UsageError."""
     wishes = []
     home = path.parent
     for row in read_manifest(path):
         own = _settings(settings, row, home)
-        found = expand([home / row.input], leave_out)
+        found = expand([home / row.input], leave_out, passed_over)
         if row.output is not None and (len(found) > 1 or found[0].searched):
             raise UsageError(f"{row.where}: output names one file, and {row.input} stands for several; leave it out.")
         for one in found:
@@ -78,7 +80,7 @@ def manifest_wishes(path: Path, settings: DeidSettings, leave_out: Path | None =
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         for cells in reader:
             if None in cells:
@@ -87,7 +89,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -107,6 +109,11 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
             if not isinstance(value, str):
                 raise UsageError(f"{where}: {name} is a path, not {value!r}.")
             own[name] = value.strip()
+        elif name.strip().removeprefix("--").replace("-", "_") == "keep_audio":
+            keep = _value(value, bool)  # the option's older form
+            if not isinstance(keep, bool):
+                raise UsageError(f"{where}: {name} is yes or no, not {value!r}.")
+            options["audio"] = "copy" if keep else "drop"
         else:
             field = _field(where, name)
             options[field] = _value(value, _HINTS.get(field, str))

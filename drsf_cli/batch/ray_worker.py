@@ -20,7 +20,7 @@ from drsf_cli.deid.pipeline import deidentify, opened
 from drsf_cli.deid.segments import Part, parts_of
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.work import Work
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Silent
 from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
@@ -97,7 +97,7 @@ class Worker:
         """None where anything is in the way: that is for whoever does the job to say."""
         s = job.settings
         try:
-            parts = parts_of(VideoReader(job.source, s.start, s.end), s.segment)
+            parts = parts_of(open_source(job.source, s), s.segment)
             if len(parts) < 2 or (resume and finished(job) is not None):
                 return []
             make_folder(job.output.parent)

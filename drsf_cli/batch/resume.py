@@ -46,7 +46,7 @@ def restore_page(job: Job, document: Mapping[str, Any]) -> None:
     """Make the page of a finished job that was killed before it came: it is the last of the files."""
     page = page_path(job.output)
     if job.settings.html and not page.exists():
-        write_atomically(page, render_html([(job.report, document)]))
+        write_atomically(page, render_html([(job.report, document)]).encode(errors="backslashreplace"))
 
 
 def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:

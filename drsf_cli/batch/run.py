@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.inputs import PassedOver, expand
 from drsf_cli.batch.jobs import Job, Wish, plan_jobs
 from drsf_cli.batch.manifest import manifest_wishes
 from drsf_cli.batch.resume import clear_leftovers, finished, restore_page
@@ -183,6 +183,8 @@ class Batch:
     """False for one input that was named by itself."""
     summary: Path | None = None
     """Where the summary goes; None where outputs lie beside their inputs, which may be anywhere."""
+    passed_over: tuple[str, ...] = ()
+    """What the search did not take, a sentence each."""
 
 
 def plan_batch(
@@ -192,20 +194,24 @@ def plan_batch(
     output: Path | None = None,
     manifest: Path | None = None,
     shard: Shard | None = None,
+    into_folder: bool = False,
 ) -> Batch:
-    """The jobs that inputs and a manifest stand for, or this shard of them. Nothing is read but names, and nothing
+    """The jobs that inputs and a manifest stand for, or this shard of them. `into_folder`: `output` is meant as a
+    folder, whether it is there or not. Nothing is read but names, and nothing
     written. Raises UsageError, InputError."""
-    wishes = [Wish(one, settings) for one in expand(inputs, output)]
+    over = PassedOver()
+    wishes = [Wish(one, settings) for one in expand(inputs, output, over)]
     if manifest is not None:
-        wishes += manifest_wishes(manifest, settings, output)
+        wishes += manifest_wishes(manifest, settings, output, over)
     if not wishes:
         raise UsageError("there is no input; name files or folders, or a --manifest.")
     several = len(wishes) > 1 or wishes[0].input.searched or manifest is not None or shard is not None
-    jobs = plan_jobs(wishes, output, several)
+    jobs = plan_jobs(wishes, output, several, into_folder)
     return Batch(
         jobs if shard is None else shard.of(jobs),
         several,
         summary_path(output, shard) if several and output is not None else None,
+        tuple(over.sentences()),
     )
 
 

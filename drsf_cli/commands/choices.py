@@ -3,9 +3,9 @@ holds these names against the tables that decide (victims/registry.py, attacks/s
 
 from __future__ import annotations
 
-DETECTORS = ["mtcnn", "retinaface", "retinaface-resnet50"]
-ALIGNERS = ["fan-compact", "fan"]
-GAZE_ESTIMATORS = ["gaze-compact", "mpiigaze", "mpiifacegaze", "eth-xgaze"]
+DETECTORS = ["mtcnn", "retinaface", "retinaface-resnet50", "blazeface", "blazeface-full"]
+ALIGNERS = ["fan-compact", "fan", "facemesh"]
+GAZE_ESTIMATORS = ["gaze-compact", "mpiigaze", "mpiifacegaze", "eth-xgaze", "iris"]
 ATTACKS = [
     "none",
     "i-fgsm",
@@ -26,3 +26,4 @@ ATTACKS = [
 ]
 EFFORTS = ["fast", "normal", "best"]
 CODECS = ["h264", "h264-rgb", "ffv1"]
+ROTATIONS = ["0", "90", "180", "270", "auto"]

@@ -22,12 +22,15 @@ from drsf_cli.commands.shared_options import (
     AlignerOption,
     AllowUnknown,
     CameraOption,
+    ChainOption,
     Detector,
     DeviceOption,
     End,
+    Fps,
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
 )
@@ -46,8 +49,14 @@ def deid(
     context: typer.Context,
     inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Output file; a folder for several inputs.", rich_help_panel=FILE_PANEL),
+        str | None,  # a path would lose the slash at its end
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Output file; a folder (NAME/) for several inputs.",
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -72,9 +81,10 @@ def deid(
             rich_help_panel=FILE_PANEL,
         ),
     ] = "local",
-    detector: Detector = "mtcnn",
-    aligner: AlignerOption = "fan-compact",
-    gaze: Gaze = "gaze-compact",
+    chain: ChainOption = "default",
+    detector: Detector = None,
+    aligner: AlignerOption = None,
+    gaze: Gaze = None,
     attack: Annotated[
         str | None,
         typer.Option(
@@ -118,20 +128,24 @@ def deid(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
             autocompletion=lambda: choices.CODECS,
+            hidden=True,
             rich_help_panel=FILE_PANEL,
         ),
     ] = DeidSettings.codec,
     crf: Annotated[
         int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
+    audio: Annotated[
+        str | None,
+        typer.Option("--audio", help="drop, copy or aac: voices tell, too.", hidden=True, rich_help_panel=FILE_PANEL),
+    ] = None,
     keep_audio: Annotated[
-        bool,
-        typer.Option(
-            "--keep-audio", help="Copy the sound: voices identify too.", hidden=True, rich_help_panel=FILE_PANEL
-        ),
+        bool, typer.Option("--keep-audio", help="The same as --audio copy.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = False,
     start: Start = None,
     end: End = None,
+    fps: Fps = None,
+    rotate: Rotate = DeidSettings.rotate,
     camera: CameraOption = None,
     embed: Annotated[
         str,
@@ -151,9 +165,18 @@ def deid(
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
     ] = None,
+    min_face: Annotated[
+        float,
+        typer.Option(
+            "--min-face",
+            help="Smallest turned or cut face sought: px, or below 1 of the shorter side.",
+            hidden=True,
+            rich_help_panel=COVER_PANEL,
+        ),
+    ] = DeidSettings.min_face,
     on_no_face: Annotated[
         str,
-        typer.Option("--on-no-face", help="refuse, solid or copy.", rich_help_panel=COVER_PANEL),
+        typer.Option("--on-no-face", help="refuse, solid or copy.", hidden=True, rich_help_panel=COVER_PANEL),
     ] = DeidSettings.on_no_face,
     repel: Annotated[
         list[str] | None,
@@ -187,10 +210,10 @@ def deid(
     help_all: HelpAllOption = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
-    from drsf_cli.batch.run import plan_batch
+    from drsf_cli.batch.run import make_folder, plan_batch
 
     settings = DeidSettings(
-        victims=VictimNames().replaced(detector, aligner, gaze),
+        victims=VictimNames.of_chain(chain).replaced(detector, aligner, gaze),
         attack=attack,
         mask=mask,
         eps=eps,
@@ -199,9 +222,12 @@ def deid(
         batch_size=batch_size,
         codec=codec,
         crf=crf,
-        keep_audio=keep_audio,
+        audio=_audio(audio, keep_audio),  # type: ignore[arg-type]
         start=start,
         end=end,
+        fps=fps,
+        rotate=rotate,  # type: ignore[arg-type]
+        min_face=min_face,
         camera=camera,
         device=device,  # type: ignore[arg-type]
         threads=threads,
@@ -220,18 +246,37 @@ def deid(
     for line in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
     share = None if shard is None else parse_shard(shard, os.environ)
-    batch = plan_batch(inputs or [], settings, output=output, manifest=manifest, shard=share)
+    into_folder = output is not None and output.endswith("/")
+    batch = plan_batch(
+        inputs or [],
+        settings,
+        output=None if output is None else Path(output),
+        manifest=manifest,
+        shard=share,
+        into_folder=into_folder,
+    )
+    for line in batch.passed_over:
+        err.print(f"[yellow]passed over:[/] {escape(line)}", soft_wrap=True)
     if dry_run:
-        _forecast(batch, resume, quiet)
+        _forecast(batch, resume, quiet, into_folder)
         return
     chosen = _engine(engine)
     if batch.several or engine != "local":
         _deid_many(batch, chosen, resume, share, quiet, context.obj)
     else:
+        if into_folder:
+            make_folder(batch.jobs[0].output.parent)
         _deid_one(batch.jobs[0], resume, quiet)
 
 
-def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
+def _audio(audio: str | None, keep_audio: bool) -> str:
+    """What was typed. Raises UsageError where the two flags contradict each other."""
+    if keep_audio and audio not in (None, "copy"):
+        raise UsageError(f"--keep-audio is --audio copy, and --audio {audio} was given; leave one of them out.")
+    return audio or ("copy" if keep_audio else "drop")
+
+
+def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:
     from drsf_cli.batch.dry_run import dry_run_of
     from drsf_cli.batch.resume import finished
     from drsf_cli.commands import tables
@@ -248,7 +293,9 @@ def _forecast(batch: Batch, resume: bool, quiet: bool) -> None:
             models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
         try:
             with bars(quiet) as progress:
-                forecast = dry_run_of(job, models[s.victims], folder_is_made=batch.several, progress=progress)
+                forecast = dry_run_of(
+                    job, models[s.victims], folder_is_made=batch.several or into_folder, progress=progress
+                )
         except DrsfError as error:
             if not batch.several:
                 raise
@@ -280,6 +327,8 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
         out.print(tables.fidelity(document))
         out.print(tables.cost(document))
         out.print(tables.audit(document))
+        for note in document["input"]["notes"]:
+            out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
         if document["leakage"] is not None:
             out.print(tables.leakage(document["leakage"]))
         written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]

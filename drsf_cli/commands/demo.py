@@ -54,7 +54,7 @@ def demo(
             refuse_existing(target, overwrite)
             write_observations(target, infer_video(clip, models, progress=progress))
             readings.append(target)
-    result = evaluate_files(*readings)
+    result = evaluate_files(readings[0], readings[1])
     if not quiet:
         out.print(tables.fidelity(document))
         out.print(tables.cost(document))

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.output import err, out, refuse_existing
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
     Quiet,
+    ZonesOption,
     examples,
 )
 from weights.errors import OutputError
@@ -34,6 +36,10 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.", rich_help_panel=FILE_PANEL)
     ] = None,
+    offset: Annotated[
+        int, typer.Option("--offset", help="Added to the frame numbers of PRED.", rich_help_panel=FILE_PANEL)
+    ] = 0,
+    zones: ZonesOption = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -53,7 +59,15 @@ def evaluate(
     for path in (json_file, csv_file):
         if path is not None:
             refuse_existing(path, overwrite)
-    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred)
+    result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset, zones)
+    for name, one in result.files.items() if isinstance(result, FolderEvaluation) else [(pred.name, result)]:
+        if one.likely_offset:
+            err.print(
+                f"[yellow]warning:[/] {escape(name)}: as many frames as the original's, numbered from "
+                f"{0 if one.likely_offset > 0 else 1} where those begin with {max(0, one.likely_offset)}; if they are "
+                f"the same, give --offset {one.likely_offset}.",
+                soft_wrap=True,
+            )
     for path in () if plot is None else plot_paths(result, plot):
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
@@ -61,6 +75,8 @@ def evaluate(
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):
             out.print(tables.files(result))
+        if result.behaviour is not None:
+            out.print(tables.behaviour(result.behaviour))
     if json_file is not None:
         write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
     if csv_file is not None:

@@ -16,32 +16,41 @@ from drsf_cli.commands.shared_options import (
     AllowUnknown,
     BatchSize,
     CameraOption,
+    ChainOption,
     Detector,
     DeviceOption,
     End,
+    Fps,
     Gaze,
     Overwrite,
     Quiet,
+    Rotate,
     Start,
     examples,
     known_device,
 )
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
 
-EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json -z eth-xgaze")
+EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.json --chain mediapipe --mesh")
 
 
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.", rich_help_panel=FILE_PANEL)],
-    detector: Detector = "mtcnn",
-    aligner: AlignerOption = "fan-compact",
-    gaze: Gaze = "gaze-compact",
+    chain: ChainOption = "default",
+    detector: Detector = None,
+    aligner: AlignerOption = None,
+    gaze: Gaze = None,
+    mesh: Annotated[
+        bool, typer.Option("--mesh", help="All points of facemesh, too.", rich_help_panel=FILE_PANEL)
+    ] = False,
     backend: Annotated[str, typer.Option("--backend", help="onnx or torch.", rich_help_panel=RUN_PANEL)] = "onnx",
     camera: CameraOption = None,
     start: Start = None,
     end: End = None,
+    fps: Fps = None,
+    rotate: Rotate = DeidSettings.rotate,
     batch_size: BatchSize = 8,
     device: DeviceOption = "auto",
     allow_unknown: AllowUnknown = False,
@@ -55,11 +64,16 @@ def infer(
     from drsf_cli.measure.records import write_observations
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
+    from victims.mediapipe.facemesh import FaceMesh
 
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     refuse_existing(output, overwrite)
-    models = Models.load(VictimNames().replaced(detector, aligner, gaze), known_device(device), allow_unknown)
+    models = Models.load(
+        VictimNames.of_chain(chain).replaced(detector, aligner, gaze), known_device(device), allow_unknown
+    )
+    if mesh and not isinstance(models.torch_chain.aligner, FaceMesh):
+        raise UsageError("--mesh needs an aligner that reads one; use -a facemesh.")
     with bars(quiet) as progress:
         observations = infer_video(
             source,
@@ -68,10 +82,12 @@ def infer(
             camera=camera,
             start=start,
             end=end,
+            fps=fps,
+            rotate=rotate,
             batch_size=batch_size,
             progress=progress,
         )
-    write_observations(output, observations)
+    write_observations(output, observations, mesh)
     if not quiet:
         seen = sum(bool(observation.faces) for observation in observations)
         ran = f"ONNX Runtime on {tables.provider_names(models.providers())}" if backend == "onnx" else "torch"

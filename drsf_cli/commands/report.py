@@ -14,6 +14,7 @@ from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
     Quiet,
+    ZonesOption,
     examples,
 )
 
@@ -29,6 +30,7 @@ def report(
             "--include-original", help="Put frames of the original into the page.", rich_help_panel=FILE_PANEL
         ),
     ] = False,
+    zones: ZonesOption = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -37,6 +39,8 @@ def report(
     from drsf_cli.report.page import write_html
 
     with bars(quiet) as progress:
-        write_html(reports, output, include_original=include_original, overwrite=overwrite, progress=progress)
+        write_html(
+            reports, output, include_original=include_original, overwrite=overwrite, zones=zones, progress=progress
+        )
     if not quiet:
         out.print(f"Wrote {output}.", soft_wrap=True)

@@ -10,6 +10,7 @@ import typer
 from drsf_cli.commands import choices
 from drsf_cli.commands.config import RUN_PANEL
 from export.device import DEVICES, Device
+from victims.chains import CHAINS
 from weights.errors import UsageError
 
 VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = "Victims", "Attack", "Covering", "Input and output"
@@ -19,14 +20,20 @@ def _victim(short: str, flag: str, help_text: str, names: list[str]) -> Any:
     return typer.Option(short, flag, help=help_text, autocompletion=lambda: names, rich_help_panel=VICTIM_PANEL)
 
 
-Detector = Annotated[
+ChainOption = Annotated[
     str,
-    _victim("-d", "--detector", "mtcnn, retinaface, retinaface-resnet50; or NAME@FILE.", choices.DETECTORS),
+    typer.Option(
+        "--chain",
+        help=f"Detector, aligner and gaze at once: {', '.join(CHAINS)}.",
+        autocompletion=lambda: list(CHAINS),
+        rich_help_panel=VICTIM_PANEL,
+    ),
 ]
-AlignerOption = Annotated[str, _victim("-a", "--aligner", "fan-compact, fan.", choices.ALIGNERS)]
-Gaze = Annotated[
-    str, _victim("-z", "--gaze", "gaze-compact, mpiigaze, mpiifacegaze, eth-xgaze.", choices.GAZE_ESTIMATORS)
+Detector = Annotated[
+    str | None, _victim("-d", "--detector", f"{', '.join(choices.DETECTORS)}; or NAME@FILE.", choices.DETECTORS)
 ]
+AlignerOption = Annotated[str | None, _victim("-a", "--aligner", f"{', '.join(choices.ALIGNERS)}.", choices.ALIGNERS)]
+Gaze = Annotated[str | None, _victim("-z", "--gaze", f"{', '.join(choices.GAZE_ESTIMATORS)}.", choices.GAZE_ESTIMATORS)]
 _SHOWN = "As of deid; default: the report's where one is read."
 ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
 ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; none.", choices.ALIGNERS)]
@@ -49,6 +56,29 @@ CameraOption = Annotated[
 ]
 Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames a second of input without a clock.", hidden=True, rich_help_panel=FILE_PANEL),
+]
+ZonesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--zones",
+        metavar="NAME|FILE",
+        help="Zones of gaze: a TOML, or dashboard-lhd, dashboard-rhd, a-pillar-lhd, a-pillar-rhd.",
+        show_default="dashboard-lhd",
+    ),
+]
+Rotate = Annotated[
+    str,
+    typer.Option(
+        "--rotate",
+        help="Turn frames clockwise: 90, 180, 270 or auto.",
+        autocompletion=lambda: choices.ROTATIONS,
+        hidden=True,
+        rich_help_panel=FILE_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]

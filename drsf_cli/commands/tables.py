@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from drsf_cli.measure import leakage_table
+from drsf_cli.measure.behaviour import Behaviour, figure_rows
 from drsf_cli.measure.evaluation import METRICS, Evaluation, FolderEvaluation
 from drsf_cli.measure.quantities import quantity
 
@@ -125,6 +126,23 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
     return Group(table, Text("; ".join(lines)))
 
 
+def behaviour(found: Behaviour) -> RenderableType:
+    """What driving research counts, before and after; a dash and its reason where a figure cannot be had."""
+    table = Table(title="Behaviour", title_justify="left")
+    for name in ("", "original", "recovered", "agreement or difference", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in figure_rows(found):
+        table.add_row(row.title, *row.numbers, Text(row.reason, style="dim") if row.reason else row.interval)
+    if not found.zones:
+        return table
+    counts = Table("original \\ recovered", title="Frames by glance zone", title_justify="left")
+    for name in found.zones:
+        counts.add_column(name, justify="right")
+    for name, own in zip(found.zones, found.confusion.tolist(), strict=True):
+        counts.add_row(name, *map(str, own))
+    return Group(table, counts)
+
+
 _BY_FILE = ("iou", "nme_percent", "gaze_degrees", "pose_degrees")
 
 
@@ -213,9 +231,9 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
 
 def leakage(document: Mapping[str, Any]) -> RenderableType:
     """What each model reads from the original, from the obscured video and from the written one; and the gap between
-    the last two."""
+    the last two; and what a reader gets who is told the true box and looks at no pixel."""
     table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", *leakage_table.HEADINGS):
+    for name in ("model", "", *leakage_table.MODEL_HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
     for model in leakage_table.model_rows(document):
         label = f"{model.name} ({model.mark})" if model.mark else model.name

@@ -18,11 +18,12 @@ from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.files import digest, report_path
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider
+from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings, settings_from_dict
 from victims.camera import Camera
 from weights.errors import InputError, UsageError
@@ -46,7 +47,7 @@ def audit(
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
     progress = progress or Silent()
-    reader = VideoReader(original, settings.start, settings.end)
+    reader = turned(open_source(original, settings), settings.rotate, models.reader("onnx").detector)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     observer = models.reader("onnx", camera)
@@ -60,6 +61,7 @@ def audit(
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),
         settings.segment,
+        settings.min_face,
     )
     codec = None
     if not CODECS[settings.codec].lossless and info.kind == "video":
@@ -103,9 +105,9 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Run |
     if report is None and not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         sha256 = document["input"]["sha256"]
-        settings = settings_from_dict(document["settings"])
+        settings = settings_from_dict(document["settings"] | {"rotate": str(document["input"].get("rotate", 0))})
         repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise InputError(

@@ -35,6 +35,7 @@ from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.readers.finders import FaceFinder
 from victims.base import Image
 from victims.face import Array
+from victims.track import CONFIRM_SCORE
 from weights.errors import InputError
 
 OPEN_SHARE = 0.25
@@ -46,8 +47,9 @@ JPEG 75), of open ones none under 0.95 (JPEG 30; softened): docs/measurements/fa
 tests/benchmarks/audit_limits.py."""
 UNCOVERED = 0.25
 """Of a face's box; a mask that hides three quarters of it hides eyes, nose and mouth."""
-CONFIDENT = 0.9
-"""From this score on a detector is believed; below it, and for detectors without a score, a second one must agree."""
+CONFIDENT = CONFIRM_SCORE
+"""From this score on a detector is believed, as covering does of a single frame; below it, and for detectors without a
+score, a second one must agree."""
 AGREE_IOU = 0.3
 WORST = 12
 """Frames on the contact sheet."""
@@ -167,16 +169,16 @@ def audit_file(
 ) -> AuditReport:
     """Compare `written` with `source`, whose frame k had to hide `regions[k]`.
 
-    `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_at_hand` gives those that need no
-    weights. They look at every `every`-th frame and at the last. `on_frame` is called after each frame. A file that
-    cannot be read raises InputError; what is wrong with one that can is in the report.
+    `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_around` gives those that look as
+    hard as covering does. They look at every `every`-th frame and at the last. `on_frame` is called after each frame.
+    A file that cannot be read raises InputError; what is wrong with one that can is in the report.
     """
     report = AuditReport(detectors=list(finders), every=every)
-    if source.info.kind == "video":
+    result = VideoReader(written)
+    if result.info.kind == "video":  # which pictures may have become
         _check_streams(written, keep_audio, report)
     else:
         _check_pictures(written, report)
-    result = VideoReader(written)
     if (result.info.width, result.info.height) != (source.info.width, source.info.height):
         report.problems.append(
             f"The frames are {result.info.width}x{result.info.height} where the source has "
@@ -194,7 +196,7 @@ def audit_file(
         own = regions[before.index] if before.index < len(regions) else ()
         badness = _check_hidden(before, after, own, obscuring, report)
         if before.index % every == 0:
-            badness = max(badness, _check_uncovered(before, own, finders, report))
+            badness = max(badness, check_uncovered(before, own, finders, report))
         _keep_worst(worst, badness, after, own)
         report.frames += 1
         last = pair
@@ -202,7 +204,7 @@ def audit_file(
             on_frame()
     if last is not None and last[0].index % every:
         own = regions[last[0].index] if last[0].index < len(regions) else ()
-        _keep_worst(worst, _check_uncovered(last[0], own, finders, report), last[1], own)
+        _keep_worst(worst, check_uncovered(last[0], own, finders, report), last[1], own)
     if report.frames != len(regions):
         report.problems.append(f"{len(regions)} frames were planned and {report.frames} are there.")
     if late:
@@ -246,7 +248,7 @@ def _check_hidden(
     return badness
 
 
-def _check_uncovered(
+def check_uncovered(
     frame: Frame, regions: Sequence[Region], finders: dict[str, FaceFinder], report: AuditReport
 ) -> float:
     height, width = frame.image.shape[:2]

@@ -20,7 +20,8 @@ from drsf_cli.measure.evaluation import (
     other_faces,
     summarise,
 )
-from victims.face import FrameObservation
+from drsf_cli.measure.signals import face_signals
+from victims.face import Face, FrameObservation
 
 _COLUMNS: Mapping[str, tuple[str, float]] = {
     "iou": ("detector", 1.0),
@@ -53,6 +54,8 @@ class Fidelity:
     """The further ones."""
     faces: Mapping[FaceKey, FrameErrors]
     """All of them."""
+    read: Mapping[int, tuple[Face | None, Face | None]]
+    """Frame -> the face of `frames` in the original and in the written file."""
 
     @property
     def worst(self) -> dict[int, float]:
@@ -78,11 +81,17 @@ def fidelity(survey: Survey, read: Iterable[FrameObservation]) -> Fidelity:
                 largest.append((replace(truth, faces=(face,)), own))
         if not truth.faces:
             largest.append((truth, observation))
-    return Fidelity(evaluate(*zip(*largest, strict=True)), other_faces(pairs), faces)
+    read_of = {truth.index: (truth.own, one.own) for truth, one in largest}
+    return Fidelity(evaluate(*zip(*largest, strict=True)), other_faces(pairs), faces, read_of)
 
 
-def frame_row(row: FrameErrors, embedded: Sequence[Embedded], floor: FrameErrors | None) -> dict[str, Any]:
-    """`embedded`: in all faces of the frame."""
+def frame_row(
+    row: FrameErrors,
+    embedded: Sequence[Embedded],
+    floor: FrameErrors | None,
+    read: tuple[Face | None, Face | None],
+) -> dict[str, Any]:
+    """`embedded`: in all faces of the frame; `read`: of its face in the original and in the written file."""
 
     def errors(of: FrameErrors) -> dict[str, Any]:
         return {
@@ -101,6 +110,10 @@ def frame_row(row: FrameErrors, embedded: Sequence[Embedded], floor: FrameErrors
         "passes": sum(one.passes for one in embedded),
         "steps": sum(one.steps for one in embedded),
         "floor": None if floor is None else errors(floor),
+        "signals": {
+            which: None if face is None else face_signals(face)
+            for which, face in zip(("original", "recovered"), read, strict=True)
+        },
     }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from attacks.obscure import Region, obscure
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.media.files import report_path
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import turned
 from drsf_cli.report.drawing import Panel, visualize
 from drsf_cli.report.schema import read_report
 from drsf_cli.settings import DeidSettings, settings_from_dict
@@ -60,12 +61,12 @@ def compare(
     original, written = Path(original), Path(written)
     progress = progress or Silent()
     settings = settings_of(written, mask)
-    reader = VideoReader(original, settings.start, settings.end)
+    reader = turned(open_source(original, settings), settings.rotate, models.reader("onnx").detector)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
     progress.begin("Planning what to obscure", reader.info.frame_count)
     companions = models.covering(settings.cover_detectors, allow_unknown=True)
-    survey = survey_video(reader, observer, progress=progress, companions=companions)
+    survey = survey_video(reader, observer, progress=progress, companions=companions, min_face=settings.min_face)
     regions = plan_cover(survey, reader, settings)
 
     def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
@@ -94,9 +95,11 @@ def settings_of(written: Path, mask: str | None) -> DeidSettings:
     """What decides how `written` was covered and is read, from the report beside it; the defaults where that says
     nothing."""
     path = report_path(written)
-    said: Mapping[str, Any] = read_report(path)["settings"] if path.is_file() else {}
+    report: Mapping[str, Any] = read_report(path) if path.is_file() else {}
+    said: Mapping[str, Any] = report.get("settings", {})
+    turn = {"rotate": str(report["input"].get("rotate", 0))} if report else {}
     try:
-        settings = settings_from_dict({name: said[name] for name in _DECIDING if name in said})
+        settings = settings_from_dict({name: said[name] for name in _DECIDING if name in said} | turn)
     except UsageError as error:
         raise InputError(f"{path} is not a report that `drsf deid` wrote ({error}); write it again.") from error
     return replace(settings, mask=mask or settings.mask, on_no_face="solid")

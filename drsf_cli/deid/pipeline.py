@@ -39,7 +39,8 @@ from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import Writer, open_writer
 from drsf_cli.progress import Progress, Silent, runs
-from drsf_cli.readers.finders import finders_at_hand
+from drsf_cli.readers.around import Around
+from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.report.page import render_html
@@ -129,14 +130,13 @@ class Run:
 
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
-        keep = self.reader.path if s.keep_audio and info.has_audio else None
         return open_writer(
             self.output,
             info,
             codec=s.codec,
             crf=s.crf,
             focus_qp=s.head_qp,
-            keep_audio_from=keep,
+            audio=s.audio,
             start=s.start,
             end=s.end,
             overwrite=s.overwrite,
@@ -218,8 +218,8 @@ class Run:
             self.writer.temporary,
             clip.regions,
             self.settings.obscuring,
-            finders_at_hand([self.observer.detector, *self.companions]),
-            keep_audio=self.settings.keep_audio and self.reader.info.has_audio,
+            finders_around([self.observer.detector, *self.companions], Around(self.settings.min_face)),
+            keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:
@@ -264,7 +264,8 @@ class Run:
         for (index, _), one in embedded.items():
             in_frame.setdefault(index, []).append(one)
         rows = [
-            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id)) for row in result.frames.frames
+            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id), result.read[row.frame_id])
+            for row in result.frames.frames
         ]
         shown = sample_ids(rows)
         # without an attack that is the output itself
@@ -300,7 +301,7 @@ class Run:
             one.fill(content)
         publish_together([*self.beside, self.writer])
         if self.page is not None:  # shows frames of the output, so it comes after it
-            self.page.fill(render_html([(self.report, document)]).encode())
+            self.page.fill(render_html([(self.report, document)]).encode(errors="backslashreplace"))
             self.page.publish()
 
     def _judge(self, document: Mapping[str, Any], result: Fidelity) -> None:

@@ -24,6 +24,8 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "fps": float(info.average_rate),
+        "notes": list(clip.reader.notes),
+        "rotate": clip.reader.rotate,
         "camera_sha256": None if camera is None else digest(camera),
     }
 

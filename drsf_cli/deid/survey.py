@@ -14,12 +14,13 @@ from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import see_all
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link
+from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, refuse_idle
 from weights.errors import NoFaceError
 
 
@@ -69,16 +70,19 @@ def survey_video(
     progress: Progress | None = None,
     companions: Sequence[Detector] = (),
     segment: float = DeidSettings.segment,
+    min_face: float = DeidSettings.min_face,
 ) -> Survey:
     """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
-    of frames, and every track, ends in any case."""
+    of frames, and every track, ends in any case. `min_face`: the smallest face that is looked for all around, see
+    `Around`."""
+    around = Around(min_face)
     survey = Survey(source=state_of(reader.path))
     track = 0
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
         first = len(survey.times)
         for frames in runs(segment_frames, batch_size):
             images = [frame.image for frame in frames]
-            reported, covering = see_all(observer.detector, companions, images)
+            reported, covering = see_all(observer.detector, companions, images, around)
             height, width = images[0].shape[:2]
             chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
             faces = observer.read_faces(images, chosen)
@@ -96,8 +100,9 @@ def survey_video(
 
 def plan_cover(survey: Survey, reader: VideoReader, settings: DeidSettings) -> list[tuple[Region, ...]]:
     """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
-    refuse, whatever regions there are: these may be meant for other clips."""
+    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame."""
     height, width, obscuring = reader.info.height, reader.info.width, settings.obscuring
+    refuse_idle(settings.manual_regions, survey.times)
     tracks = link(survey.seen, survey.times, settings.max_gap)
     if not tracks:
         match settings.on_no_face:

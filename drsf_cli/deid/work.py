@@ -20,11 +20,12 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
-from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
+from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
 from victims.base import Detector, Image, Victim, Window
 from victims.camera import Camera
@@ -47,7 +48,7 @@ class Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
         key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
         models = models or Models.load(*key)
-        reader = VideoReader(source, settings.start, settings.end)
+        reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
@@ -97,6 +98,7 @@ class Work:
             progress,
             self.companions,
             s.segment,
+            s.min_face,
         )
 
     def cover(self, survey: Survey) -> list[tuple[Region, ...]]:

@@ -23,13 +23,15 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from drsf_cli.measure.behaviour import Behaviour, behaviour, behaviour_to_dict, pooled
+from drsf_cli.measure.glances import load_zones
 from drsf_cli.measure.records import read_observations
 from victims.camera import angle_between_degrees
 from victims.face import Array, Face, FrameObservation
@@ -133,8 +135,12 @@ class Evaluation:
     other_face: tuple[int, ...]
     """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
     diff_score_with_misses: float | None
+    likely_offset: int = 0
+    """What to add to the prediction's frame ids where one list counts from 0 and the other from 1; else 0."""
     others: OtherFaces | None = None
     """How the further faces of the frames came back; None where the ground truth has none."""
+    behaviour: Behaviour | None = None
+    """What driving research counts in both; None where only boxes, landmarks and angles were compared."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ class FolderEvaluation:
     only_in_gt: tuple[str, ...]
     """Files that the other folder does not have."""
     only_in_pred: tuple[str, ...]
+    behaviour: Behaviour
+    """Means of the files' own."""
 
 
 # ------------------------------------------------------------------------------------------------- comparing
@@ -170,10 +178,11 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
     truth = {observation.index: observation for observation in gt}
     prediction = {observation.index: observation for observation in pred}
     shared = sorted(truth.keys() & prediction.keys())
+    offset = _likely_offset(sorted(truth), sorted(prediction))
     if not shared:
         raise InputError(
             f"the ground truth ({len(truth)} frames) and the prediction ({len(prediction)} frames) have no frame_id in "
-            "common; give two readings of the same clip."
+            f"common; give two readings of the same clip{f', or --offset {offset}' if offset else ''}."
         )
     frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
     return Evaluation(
@@ -186,8 +195,17 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
         only_in_pred=tuple(sorted(prediction.keys() - truth.keys())),
         other_face=tuple(index for index in shared if _other_face_fits_better(truth[index], prediction[index])),
         diff_score_with_misses=_diff_score_with_misses(frames, truth),
+        likely_offset=offset,
         others=other_faces([(truth[index], prediction[index]) for index in shared]),
     )
+
+
+def _likely_offset(truth: Sequence[int], prediction: Sequence[int]) -> int:
+    """1 or -1 where the same frames are numbered from 0 in one list and from 1 in the other."""
+    if len(truth) != len(prediction) or {*truth[:1], *prediction[:1]} != {0, 1}:
+        return 0
+    offsets = {a - b for a, b in zip(truth, prediction, strict=True)}
+    return offsets.pop() if len(offsets) == 1 else 0
 
 
 def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> OtherFaces | None:
@@ -220,16 +238,22 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
     return found
 
 
-def evaluate_files(gt: str | Path, pred: str | Path) -> Evaluation:
-    """`evaluate` on two files. Raises InputError naming the file."""
+def evaluate_files(gt: str | Path, pred: str | Path, offset: int = 0, zones: str | Path | None = None) -> Evaluation:
+    """`evaluate` on two files, and their behaviour by `zones` (drsf_cli/measure/glances.py). `offset` is added to the
+    frame ids of `pred`. Raises InputError naming the file."""
     truth, prediction = read_observations(gt), read_observations(pred)
+    prediction = [replace(one, index=one.index + offset) for one in prediction]
+    ranges = load_zones(zones)
     try:
-        return evaluate(truth, prediction)
+        result = evaluate(truth, prediction)
     except InputError as error:
         raise InputError(f"{gt}, {pred}: {error}") from error
+    return replace(result, behaviour=behaviour(truth, prediction, ranges))
 
 
-def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
+def evaluate_folders(
+    gt: str | Path, pred: str | Path, offset: int = 0, zones: str | Path | None = None
+) -> FolderEvaluation:
     """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
 
     The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
@@ -252,7 +276,7 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
         raise InputError(
             f"{gt}, {pred}: no JSON file has the same name in both folders; name readings of a clip alike."
         )
-    files = {name: evaluate_files(gt / name, pred / name) for name in shared}
+    files = {name: evaluate_files(gt / name, pred / name, offset, zones) for name in shared}
     return FolderEvaluation(
         files=files,
         summaries=_summaries([(name, frame) for name, evaluation in files.items() for frame in evaluation.frames]),
@@ -261,6 +285,7 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> FolderEvaluation:
         extra=sum(len(evaluation.extra) for evaluation in files.values()),
         only_in_gt=tuple(sorted(names[0] - names[1])),
         only_in_pred=tuple(sorted(names[1] - names[0])),
+        behaviour=pooled([evaluation.behaviour for evaluation in files.values() if evaluation.behaviour is not None]),
     )
 
 
@@ -356,6 +381,7 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
     """For JSON: counts, the frames behind them, each metric's summary with its unit; not the rows of all frames."""
     summaries = _summaries_to_dict(evaluation.summaries)
+    seen = None if evaluation.behaviour is None else behaviour_to_dict(evaluation.behaviour)
     if isinstance(evaluation, FolderEvaluation):
         return {
             "files": {name: evaluation_to_dict(one) for name, one in evaluation.files.items()},
@@ -365,6 +391,7 @@ def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, A
             "files_only_in_ground_truth": list(evaluation.only_in_gt),
             "files_only_in_prediction": list(evaluation.only_in_pred),
             "metrics": summaries,
+            "behaviour": seen,
         }
     return {
         "frames_in_both": len(evaluation.frames),
@@ -383,6 +410,7 @@ def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, A
             "missed": evaluation.others.missed,
             "metrics": _summaries_to_dict(evaluation.others.summaries),
         },
+        "behaviour": seen,
     }
 
 

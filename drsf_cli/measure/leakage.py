@@ -11,8 +11,10 @@ Three columns:
     written    the file
 
 In the last two the errors are against the model's *own* reading of the original; frames in which it does not see the
-driver there are left out. `leakage` is the gap between the two, positive where embedding helps the model. The figures
-are about the models that were measured, on this video, and about no others.
+driver there are left out. `leakage` is the gap between the two, positive where embedding helps the model. `blind` is
+the error of a reader who is told the true box and looks at no pixel (victims/blind.py), against the same
+readings: a model that errs as much has learnt nothing. The figures are about the models that were measured, on this
+video, and about no others.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.outsiders import Outsider
 from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
+from victims.blind import blind_face
 from victims.camera import Camera
 from victims.face import Face, FrameObservation
 from victims.observe import Observer
@@ -49,6 +52,8 @@ MOST_FRAMES = 240
 """Frames looked at unless told otherwise, evenly spaced."""
 MORE_IS_BETTER = ("detected", "iou")
 """Metrics of which more is better read; of the others less is."""
+BLIND = ("nme", "gaze_deg")
+"""Metrics that a reader who looks at no pixel has."""
 METRICS = ("detected", "iou", "nme", "gaze_deg", "diff_score")
 METRICS_OF: Mapping[Role, tuple[str, ...]] = {
     "detector": METRICS,
@@ -127,11 +132,13 @@ def measure(
             if identity is not None and face is not None:
                 identity.look({column: pictures[row] for column, pictures in images.items()}, face)
         progress.advance(len(group))
+    info = original.info
+    camera = authorised.camera or Camera.default(info.width, info.height)
     return {
         "frames": count,
         "every": every,
         "frames_looked_at": len(own.readings[ORIGINAL]),
-        "models": [_row(one, covered.observations) for one in seen],
+        "models": [_row(one, covered.observations, camera) for one in seen],
         "identity": None if identity is None else _identity(identity),
         "note": "Measured on these models and this video; nothing follows for other models.",
     }
@@ -213,7 +220,7 @@ def _same(faces: Sequence[Face], aim: Face | None) -> Face | None:
     return best if best is not None and box_iou(best.box, aim.box) >= SAME_FACE else None
 
 
-def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
+def _row(one: _Seen, authorised: Sequence[FrameObservation], camera: Camera) -> dict[str, Any]:
     truth = [authorised[observation.index] for observation in one.readings[ORIGINAL]]
     own = one.readings[ORIGINAL]
     columns = {
@@ -229,7 +236,20 @@ def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
         "repelled": one.repelled,
         "columns": columns,
         "leakage": {key: _gap(key, columns[OBSCURED][key], columns[WRITTEN][key]) for key in METRICS_OF[one.role]},
+        "blind": _blind(one.role, truth, own, camera),
     }
+
+
+def _blind(
+    role: Role, truth: Sequence[FrameObservation], own: Sequence[FrameObservation], camera: Camera
+) -> dict[str, Any]:
+    """What a reader who knows the authorised box and no more gets, in the frames that the model sees."""
+    read = []
+    for known, seen in zip(truth, own, strict=True):
+        face = known.own if seen.faces else None
+        read.append(replace(seen, faces=() if face is None else (blind_face(face.box, camera),)))
+    figures = _figures(role, own, read)
+    return {key: figures[key] if key in BLIND else None for key in METRICS_OF[role]}
 
 
 def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """The JSON list the field exchanges: one object a frame.
 
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
-     "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "pts": seconds, "faces": [...]}
+     "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "eye_openness": [left, right],
+     "mouth_openness": m, "pts": seconds, "faces": [...]}
+
+With `infer --mesh` there is `"mesh": [[x, y, z] x 478]`, too.
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
-those of `victims.face.Face`. What a victim did not measure has no key.
+those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are
+computed from the landmarks (victims/openness.py) when they are written, null where points are not finite; reading
+ignores them.
 
 Files of the original implementation (kaylode/mediaeval21-drsf, tools/inference.py) are read too: whole-pixel
 coordinates, no `score`, `pts` or `gaze_angle`, empty lists for what is unknown, and a `gaze_vector` of two numbers,
@@ -24,11 +29,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from victims.face import Array, Face, FrameObservation
+from victims.openness import eye_openness, mouth_openness
 from weights.errors import InputError
 from weights.files import write_atomically
 
 _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
+_RATIO_DIGITS = 5  # openness
 _UNIT_DIGITS = 8  # unit vectors, radians, probabilities, seconds
 """Decimals written: far below what any victim resolves, a third of the bytes of full precision."""
 
@@ -39,8 +46,9 @@ _UNIT_SLACK = 1e-3
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def to_records(observations: Iterable[FrameObservation]) -> list[dict[str, Any]]:
-    """The frames as JSON objects, in the order given. A `pts` of NaN (unknown) has no key.
+def to_records(observations: Iterable[FrameObservation], mesh: bool = False) -> list[dict[str, Any]]:
+    """The frames as JSON objects, in the order given; with `mesh` every point of an aligner that has more than 68. A
+    `pts` of NaN (unknown) has no key.
 
     Raises ValueError for any other number that is not finite, and for two frames of one index.
     """
@@ -53,22 +61,22 @@ def to_records(observations: Iterable[FrameObservation]) -> list[dict[str, Any]]
         record: dict[str, Any] = {"frame_id": int(observation.index)}
         own = observation.own
         place = f"frame {observation.index}"
-        record |= {"bboxes": []} if own is None else _face_to_record(own, place)
+        record |= {"bboxes": []} if own is None else _face_to_record(own, place, mesh)
         if not math.isnan(observation.pts):
             record["pts"] = _rounded(observation.pts, _UNIT_DIGITS, f"{place}: pts")
         if len(observation.faces) > 1:
-            record["faces"] = [_face_to_record(face, f"{place}: faces") for face in observation.faces[1:]]
+            record["faces"] = [_face_to_record(face, f"{place}: faces", mesh) for face in observation.faces[1:]]
         records.append(record)
     return records
 
 
-def write_observations(path: str | Path, observations: Iterable[FrameObservation]) -> None:
-    """Write the list, one frame a line, whole or not at all. Raises OutputError."""
-    lines = [json.dumps(record, allow_nan=False) for record in to_records(observations)]
+def write_observations(path: str | Path, observations: Iterable[FrameObservation], mesh: bool = False) -> None:
+    """Write the list, one frame a line, whole or not at all; `mesh` as in `to_records`. Raises OutputError."""
+    lines = [json.dumps(record, allow_nan=False) for record in to_records(observations, mesh)]
     write_atomically(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def _face_to_record(face: Face, place: str) -> dict[str, Any]:
+def _face_to_record(face: Face, place: str, mesh: bool) -> dict[str, Any]:
     fields = (
         ("bboxes", face.box, _PIXEL_DIGITS),
         ("landmarks", face.landmarks, _PIXEL_DIGITS),
@@ -76,8 +84,19 @@ def _face_to_record(face: Face, place: str) -> dict[str, Any]:
         ("gaze_vector", face.gaze, _UNIT_DIGITS),
         ("gaze_angle", face.gaze_angle, _UNIT_DIGITS),
         ("score", face.score, _UNIT_DIGITS),
+        ("mesh", face.mesh if mesh else None, _PIXEL_DIGITS),
     )
-    return {key: _rounded(value, digits, f"{place}: {key}") for key, value, digits in fields if value is not None}
+    record = {key: _rounded(value, digits, f"{place}: {key}") for key, value, digits in fields if value is not None}
+    return record if face.landmarks is None else record | _openness(face.landmarks)
+
+
+def _openness(landmarks: Array) -> dict[str, Any]:
+    """Of a face with (68, 2) landmarks; null where points are not finite."""
+    left, right, mouth = (
+        None if value is None else round(value, _RATIO_DIGITS)
+        for value in (*eye_openness(landmarks), mouth_openness(landmarks))
+    )
+    return {"eye_openness": [left, right], "mouth_openness": mouth}
 
 
 def _rounded(value: Array | float, digits: int, place: str) -> Any:
@@ -94,7 +113,7 @@ def read_observations(path: str | Path) -> list[FrameObservation]:
     """The frames of a file, in its order. Raises InputError naming the place that is not of the form above."""
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that `drsf infer` wrote.") from error
     except UnicodeDecodeError as error:

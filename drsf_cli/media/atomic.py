@@ -7,6 +7,7 @@ that is killed leaves at most the hidden file, never a half-written one under th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -26,12 +27,24 @@ def same_place(first: Path, second: Path) -> bool:
         return first.absolute() == second.absolute()
 
 
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+_CANNOT_SYNCHRONISE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems say that have no fsync (FUSE, SMB, NFS mounts): the file is as whole as they make it."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def synchronise(path: Path) -> None:
+    """Flush a file to the disk. Of a folder as far as that can be had: many shares refuse it, and a name that a crash
+    of the machine takes back is no half-written file. Raises OSError."""
+    folder = path.is_dir()
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not folder and error.errno not in _CANNOT_SYNCHRONISE:
+            raise
 
 
 _LONGEST = 60
@@ -39,7 +52,7 @@ _LONGEST = 60
 
 
 def _stem(final: Path) -> str:
-    return final.name.removesuffix(final.suffix).encode()[:_LONGEST].decode(errors="ignore")
+    return os.fsencode(final.name.removesuffix(final.suffix))[:_LONGEST].decode(errors="ignore")
 
 
 def leftovers(final: Path) -> list[Path]:
@@ -47,7 +60,7 @@ def leftovers(final: Path) -> list[Path]:
 
     Nothing for a long name, which is shortened in them, so that they may be another output's.
     """
-    if len(final.name.encode()) > _LONGEST or not final.parent.is_dir():
+    if len(os.fsencode(final.name)) > _LONGEST or not final.parent.is_dir():
         return []
     own = rf"\.{re.escape(_stem(final))}\.[0-9a-f]{{8}}\.part{re.escape(final.suffix)}"
     whole = rf"\.{re.escape(final.name)}\.[0-9a-f]{{8}}\.part"
@@ -65,15 +78,20 @@ class Publishable(Protocol):
     def publish(self) -> Path:
         """Put the output under its final name, which is returned."""
 
+    def withdraw(self) -> None:
+        """Take away again what was published."""
+
 
 def publish_together(outputs: Iterable[Publishable]) -> None:
     """Publish all or, where one fails, none: those before it are removed again."""
-    published: list[Path] = []
+    begun: list[Publishable] = []
     try:
-        published.extend(output.publish() for output in outputs)
+        for output in outputs:
+            begun.append(output)
+            output.publish()
     except BaseException:
-        for path in published:
-            path.unlink(missing_ok=True)
+        for output in begun:
+            output.withdraw()
         raise
 
 
@@ -115,6 +133,8 @@ class AtomicOutput:
     def _refuse_existing(self) -> None:
         if not os.path.lexists(self.final):
             return
+        if self.final.exists() and not self.final.is_dir() and not self.final.is_file():
+            raise OutputError(f"{self.final} is a pipe or a device; name a file.")
         if self.final.is_dir() != self._is_folder:
             kind = "folder" if self.final.is_dir() else "file"
             raise OutputError(f"{self.final} is a {kind} that is in the way; choose another output.")
@@ -135,19 +155,30 @@ class AtomicOutput:
             ) from error
 
     def publish(self) -> Path:
-        """Flush to the disk and rename to the final name; returns that."""
+        """Flush to the disk and rename to the final name; returns that. Where that fails half-way nothing is there."""
         try:
             if self._is_folder:
                 self._publish_folder()
             else:
                 self._publish_file()
-            _synchronise(self.final.parent)
+            synchronise(self.final.parent)
         except OSError as error:
+            self.withdraw()
             raise OutputError(f"{self.final} could not be put in place ({error.strerror}).") from error
         return self.final
 
+    def withdraw(self) -> None:
+        """Take away again what was published."""
+        if not self._published:
+            return
+        self._published = False
+        if self._is_folder:
+            shutil.rmtree(self.final, ignore_errors=True)
+        else:
+            self.final.unlink(missing_ok=True)
+
     def _publish_file(self) -> None:
-        _synchronise(self.temporary)
+        synchronise(self.temporary)
         if self._overwrite:
             self.temporary.replace(self.final)
             self._published = True
@@ -155,6 +186,7 @@ class AtomicOutput:
         try:
             # Unlike a rename, a link never replaces a file that has appeared in the meantime.
             os.link(self.temporary, self.final)
+            self._published = True
         except FileExistsError:
             self._refuse_existing()
             raise
@@ -167,15 +199,15 @@ class AtomicOutput:
 
     def _publish_folder(self) -> None:
         for file in self.temporary.iterdir():
-            _synchronise(file)
-        _synchronise(self.temporary)
+            synchronise(file)
+        synchronise(self.temporary)
         self._refuse_existing()
         if self.final.is_dir() and any(self.final.iterdir()):
             old = self.temporary.with_name(self.temporary.name + ".old")
             self.final.rename(old)
             self.temporary.rename(self.final)
             self._published = True
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             self.temporary.rename(self.final)  # onto nothing or onto an empty folder
             self._published = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,9 @@ from av.video.stream import VideoStream
 from weights.errors import InputError
 
 Seconds = float | Fraction
+
+# Containers whose index can be trusted to find the key frame at or before a time
+INDEXED = ("mov", "matroska")
 
 # Formats whose frames lie in other files: a text file with names in it must not choose what is read
 _PLAYLISTS = ("concat", "hls", "dash", "imf", "sdp", "webm_dash_manifest")
@@ -44,11 +48,21 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
+def is_one_of(container: InputContainer, formats: Sequence[str]) -> bool:
+    """Whether the container's format is one of these, by FFmpeg's names."""
+    return any(name in formats for name in container.format.name.split(","))
+
+
+def videos(container: InputContainer) -> list[VideoStream]:
+    """The video streams that are neither a cover picture nor a thumbnail."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
 def pick_video(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is neither a cover picture nor a thumbnail; all other streams are discarded. Raises
     InputError where there is none that can be decoded."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    streams = videos(container)
     if not streams:
         held = "only sound" if container.streams.audio else "no video stream"
         raise InputError(f"{path} holds {held}; a video or a picture is needed.")

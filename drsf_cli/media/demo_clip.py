@@ -10,7 +10,7 @@ frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import pi
@@ -26,6 +26,7 @@ from drsf_cli.media.reader import VideoInfo
 from drsf_cli.media.writer import VideoWriter
 from weights.errors import UsageError
 
+_PORTRAIT_SIDE = 512
 # Of the portrait, px: the head from hair to chin, and how far its nose stands out before its ears.
 _HEAD_CENTER = (224.0, 108.0)
 _HEAD_RADII = (62.0, 86.0)
@@ -56,15 +57,15 @@ class _Pose:
     zoom: float
 
 
-def _pose(phase: float) -> _Pose:
-    """The head at `phase` turns (1.0 is two seconds) of a slow nod and look around."""
+def _pose(phase: float, motion: float) -> _Pose:
+    """The head at `phase` turns (1.0 is two seconds) of a slow nod and look around; `motion` scales how far it goes."""
     angle = 2 * pi * phase
     return _Pose(
-        shift=(7.0 * np.sin(angle), 4.0 * np.sin(1.7 * angle + 0.4)),
-        yaw=np.radians(9.0) * np.sin(0.8 * angle + 0.2),
-        pitch=np.radians(4.0) * np.sin(1.3 * angle + 1.0),
-        roll=np.radians(2.5) * np.sin(0.6 * angle),
-        zoom=1.0 + 0.03 * np.sin(0.5 * angle),
+        shift=(motion * 7.0 * np.sin(angle), motion * 4.0 * np.sin(1.7 * angle + 0.4)),
+        yaw=motion * np.radians(9.0) * np.sin(0.8 * angle + 0.2),
+        pitch=motion * np.radians(4.0) * np.sin(1.3 * angle + 1.0),
+        roll=motion * np.radians(2.5) * np.sin(0.6 * angle),
+        zoom=1.0 + motion * 0.03 * np.sin(0.5 * angle),
     )
 
 
@@ -114,6 +115,21 @@ def make_demo_clip(
     OutputError as `drsf_cli.media.writer.VideoWriter`.
     """
     frames = demo_frames(seconds, fps, size, seed)
+    return write_frames(path, frames, seconds, fps, size, codec=codec, crf=crf, overwrite=overwrite)
+
+
+def write_frames(
+    path: str | Path,
+    frames: Iterable[NDArray[np.uint8]],
+    seconds: float,
+    fps: float,
+    size: tuple[int, int],
+    *,
+    codec: str,
+    crf: int,
+    overwrite: bool,
+) -> Path:
+    """Write drawn frames, (height, width, 3) uint8 RGB of `size` (width, height), as `make_demo_clip` does."""
     rate = Fraction(fps).limit_denominator(1001)
     info = VideoInfo(
         path=Path("skimage.data.astronaut"),
@@ -143,12 +159,18 @@ def make_demo_clip(
 
 
 def demo_frames(
-    seconds: float = 3.0, fps: float = 25.0, size: tuple[int, int] = (640, 480), seed: int = 0
+    seconds: float = 3.0,
+    fps: float = 25.0,
+    size: tuple[int, int] = (640, 480),
+    seed: int = 0,
+    portrait: Callable[[float], NDArray[np.uint8]] | None = None,
+    motion: float = 1.0,
 ) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames, uint8 RGB (height, width, 3), one at a time.
 
-    `size` is (width, height) px; the face is 140 px wide in 640x480. `seed` fixes the noise. Raises UsageError for a
-    clip without frames or smaller than 64 px.
+    `size` is (width, height) px; the face is 140 px wide in 640x480. `seed` fixes the noise. `portrait` gives the
+    picture at a time in seconds, the astronaut at any whole multiple of its size; `motion` scales how far the head
+    moves. Raises UsageError for a clip without frames or smaller than 64 px.
     """
     width, height = size
     count = round(seconds * fps)
@@ -156,25 +178,40 @@ def demo_frames(
         raise UsageError(f"A demo clip of {seconds:g} s at {fps:g} frames/s has no frame; ask for more.")
     if min(width, height) < 64:
         raise UsageError(f"A demo clip of {width}x{height} px is too small for a face; 64x64 is the least.")
-    return _frames(count, fps, width, height, seed)
+    still = data.astronaut()
+    return _frames(count, fps, (width, height), seed, portrait or (lambda _: still), motion)
 
 
-def _frames(count: int, fps: float, width: int, height: int, seed: int) -> Iterator[NDArray[np.uint8]]:
-    portrait = data.astronaut()
-    # Pixels of the portrait to one of the clip.
+def portrait_to_clip(size: tuple[int, int]) -> tuple[float, float, float]:
+    """Portrait px to one px of a clip of `size` (width, height), and the x and y of the portrait at its centre."""
+    width, height = size
     scale = min(max(_VIEW_HEIGHT / height, _VIEW_WIDTHS[0] / width), _VIEW_WIDTHS[1] / width)
-    center_y = 58.0 + 0.28 * scale * height  # the hair stays in frames of any shape
-    across = _VIEW_CENTER_X + (np.arange(width) - (width - 1) / 2) * scale
+    return scale, _VIEW_CENTER_X, 58.0 + 0.28 * scale * height  # the hair stays in frames of any shape
+
+
+def _frames(
+    count: int,
+    fps: float,
+    size: tuple[int, int],
+    seed: int,
+    portrait: Callable[[float], NDArray[np.uint8]],
+    motion: float,
+) -> Iterator[NDArray[np.uint8]]:
+    width, height = size
+    scale, center_x, center_y = portrait_to_clip(size)
+    across = center_x + (np.arange(width) - (width - 1) / 2) * scale
     down = center_y + (np.arange(height) - (height - 1) / 2) * scale
     x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
     for index in range(count):
         phase = index / fps / 2.0
-        dx, dy = _displacement(x, y, _pose(phase))
+        dx, dy = _displacement(x, y, _pose(phase, motion))
+        picture = portrait(index / fps)
+        detail = picture.shape[0] / _PORTRAIT_SIDE
         # Backward: what is seen here came from there. Beyond the portrait's border it is mirrored, never black.
         frame = cv2.remap(
-            portrait,
-            (x - dx).astype(np.float32),
-            (y - dy).astype(np.float32),
+            picture,
+            (detail * (x - dx) + (detail - 1) / 2).astype(np.float32),
+            (detail * (y - dy) + (detail - 1) / 2).astype(np.float32),
             cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REFLECT_101,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 
@@ -26,7 +27,7 @@ def digest(path: Path) -> str:
     state = hashlib.sha256()
     for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
-            state.update(file.name.encode() + b"\0")
+            state.update(os.fsencode(file.name) + b"\0")
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 state.update(block)

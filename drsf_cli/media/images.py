@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,9 @@ from PIL import Image, ImageOps
 
 from weights.errors import InputError, OutputError, UsageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif",
+)  # fmt: skip
 
 # suffix -> Pillow's format and options; JPEG at 4:4:4, so that chroma is not halved on top of quantising
 _WRITERS: dict[str, tuple[str, dict[str, int]]] = {
@@ -24,6 +28,28 @@ _WRITERS: dict[str, tuple[str, dict[str, int]]] = {
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L")
+_GREY_BITS = (8, 10, 12, 14, 16)
+"""Bits of sensors whose pictures are stored in 16."""
+
+_FIRST_COUNTS = ("MPO", "HEIF")
+"""Formats in which other pictures than the main one are previews, second views and the rest of a burst."""
+
+
+@dataclass
+class PictureNotes:
+    """How pictures are read, and what there is to say of those that were."""
+
+    bits: int | None = None
+    """Of `grey_bits`."""
+    several: list[str] = field(default_factory=list)
+    """Names of files that hold more than one picture."""
+
+    def sentences(self) -> dict[str, str]:
+        """What there is to say, by its kind."""
+        if not self.several:
+            return {}
+        more = f" and {len(self.several) - 1} more files" if len(self.several) > 1 else ""
+        return {"several": f"{self.several[0]}{more}: of several pictures in one file the main one was read."}
 
 
 def is_image(path: Path) -> bool:
@@ -44,6 +70,10 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> Image.Image:
+    if path.suffix.lower() in (".heic", ".heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -51,9 +81,27 @@ def _open(path: Path) -> Image.Image:
             count = getattr(picture, "n_frames", 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a picture that can be read; check the file.") from error
-    if count > 1:
+    if count > 1 and picture.format not in _FIRST_COUNTS:
         raise InputError(f"{path} holds {count} pictures; split it into one file for each.")
     return picture
+
+
+def grey_bits(paths: Sequence[Path]) -> int | None:
+    """How many bits the 16-bit grey ones among the pictures use, all together: 8, 10, 12, 14 or 16. None where there
+    is none. Raises InputError."""
+    most: float | None = None
+    for path in paths:
+        with _open(path) as picture:
+            if picture.mode in _SIXTEEN_BIT:
+                most = max(most or 0.0, float(_numbers(picture, path).max(initial=0)))
+    return None if most is None else next((bits for bits in _GREY_BITS if most < 2**bits), 16)
+
+
+def _numbers(picture: Image.Image, path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is damaged or cut short ({error}); check the file.") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -63,18 +111,21 @@ def image_size(path: Path) -> tuple[int, int]:
         return (picture.height, picture.width) if turned else (picture.width, picture.height)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, notes: PictureNotes | None = None) -> NDArray[np.uint8]:
     """A picture as displayed: (H, W, 3) uint8 RGB, turned as its EXIF tag says.
 
-    16-bit grey is rounded to 8 bits, alpha is dropped so that nothing hidden under it goes unseen. A picture that
-    breaks off is an InputError, never a partly grey one.
+    16-bit grey is scaled by the bits in use (of `notes`, else of this picture) and rounded to 8; alpha is dropped so
+    that nothing hidden under it goes unseen. A picture that breaks off is an InputError, never a partly grey one.
     """
     with _open(path) as picture:
+        if notes is not None and getattr(picture, "n_frames", 1) > 1 and path.name not in notes.several:
+            notes.several.append(path.name)
         try:
             upright = ImageOps.exif_transpose(picture)
             if upright.mode in _SIXTEEN_BIT:
-                grey = np.rint(np.asarray(upright, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
+                bits = (notes.bits if notes is not None else None) or grey_bits([path]) or 16
+                scaled = np.asarray(upright, dtype=np.float64) * (255 / (2**bits - 1))
+                return np.repeat(np.rint(scaled).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
             return cast(NDArray[np.uint8], np.array(upright.convert("RGB"), dtype=np.uint8))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path} is damaged or cut short ({error}); check the file.") from error

@@ -5,7 +5,8 @@ displayed. Times are whole ticks of the stream's time base, so that nothing drif
 
 What makes a reader stop (InputError), since a frame that is skipped or concealed is a face that nobody looked at:
 a packet that cannot be decoded, a frame that the decoder had to conceal, a file that breaks off, frames that the
-index lists and the decoder does not give, a size that changes half-way.
+index lists and the decoder does not give, a size that changes half-way. What was taken for granted and may surprise is
+told as `VideoReader.notes`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -39,29 +39,19 @@ from attacks.codec import (
     Converter,
     resolve_matrix,
 )
-from drsf_cli.media.container import Seconds, clock_origin, decimal, open_container, pick_video, reason
-from drsf_cli.media.images import image_size, is_image, list_images, read_image
+from drsf_cli.media.container import INDEXED, Seconds, decimal, is_one_of, open_container, pick_video, reason, videos
+from drsf_cli.media.decoding import decode, shown_packets
+from drsf_cli.media.images import PictureNotes, grey_bits, image_size, is_image, list_images, read_image
 from drsf_cli.media.integrity import find_flaw
+from drsf_cli.media.timing import DEFAULT_RATE, Clock, is_bare, named_rate
+from drsf_cli.settings import DeidSettings
 from weights.errors import InputError, UsageError
 
-# Frame threads also make the decoder report what it had to conceal; the frames do not depend on their number.
-DECODER_THREADS = 4
-
-# Pictures have no clock; a folder of them plays at this rate.
-IMAGE_RATE = 25
-
-# Containers whose index can be trusted to find the key frame at or before a time
-_INDEXED = ("mov", "matroska")
-
-# Codecs and containers in which each sample is one frame to be displayed
-_SAMPLE_IS_FRAME = ("h264", "hevc")
-_SAMPLES_APART = (*_INDEXED, "avi")
+_HDR = {16: "PQ", 18: "HLG"}
+"""H.273 transfer characteristics."""
 
 # matrix -> primaries and transfer that go with it, for sources that name none
 _COMPANIONS = {BT709: (1, 1), BT601: (6, 6), 5: (5, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
-
-# Decoders that conceal a slice whose checksum is wrong, and only log it
-_LOGS_DAMAGE = ("ffv1",)
 
 _SEEK_WORTHWHILE = 1.0  # seconds
 
@@ -157,92 +147,46 @@ def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArra
     return np.ascontiguousarray(turned)
 
 
-def _decode(path: Path, container: InputContainer, stream: VideoStream, *, whole: bool) -> Iterator[VideoFrame]:
-    """Every displayed frame of the stream, or InputError. `whole`: read from the very start, so the count is known."""
-    context = stream.codec_context
-    context.thread_type = "AUTO"
-    # What is logged is heard in this thread only.
-    logs_damage = context.name in _LOGS_DAMAGE
-    context.thread_count = 1 if logs_damage else DECODER_THREADS
-    hearing = _logged_errors if logs_damage else _nothing_logged
-    context.options = {"err_detect": "explode"}
-    shown = given = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-            with hearing() as errors:
-                frames = [] if packet is None else packet.decode()
-        except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(
-                f"{path} cannot be decoded after frame {given} ({reason(error)}); repair or re-encode it."
-            ) from error
-        if packet is None:
-            break
-        if errors or (packet.size and packet.is_corrupt):
-            raise InputError(f"{path} is damaged after frame {given}; repair or re-encode it.")
-        shown += bool(packet.size) and not packet.is_discard
-        for frame in frames:
-            if frame.is_corrupt:
-                raise InputError(f"{path} is damaged at frame {given}; repair or re-encode it.")
-            given += 1
-            yield frame
-    countable = context.name in _SAMPLE_IS_FRAME and _is_one_of(container, _SAMPLES_APART)
-    if whole and countable and given < shown:
-        raise InputError(f"{path} gives only {given} of its {shown} frames; repair or re-encode it.")
-
-
-_HEARING = threading.Lock()
-
-
-@contextlib.contextmanager
-def _nothing_logged() -> Iterator[list[tuple[int, str, str]]]:
-    yield []
-
-
-@contextlib.contextmanager
-def _logged_errors() -> Iterator[list[tuple[int, str, str]]]:
-    """The errors that FFmpeg logs in this thread meanwhile."""
-    # The level is the process's: were it left on, decoders with threads of their own could wait for Python's lock while
-    # it is held by whoever waits for them; were it switched off by another thread, errors would go unheard.
-    with _HEARING:
-        before = av.logging.get_level()
-        av.logging.set_level(av.logging.ERROR)
-        try:
-            with av.logging.Capture() as messages:
-                yield messages
-        finally:
-            av.logging.set_level(before)
-
-
-def _is_one_of(container: InputContainer, formats: Sequence[str]) -> bool:
-    return any(name in formats for name in container.format.name.split(","))
-
-
 class VideoReader:
     """Reads a video file, a picture (jpg, png, ...) or a folder of pictures of one size, in natural order.
 
     Of a file the first video stream that is no cover picture is read. Colours are converted by the stream's own
     matrix and range; where it names no matrix by BT.709 from 720 stored lines on, else BT.601. Interlaced frames
     are given as they are. Frames without a time follow the one before by a frame's length; times that do not rise
-    are moved to one tick after the one before.
+    are moved to one tick after the one before, and a clock that starts anew goes on behind the frames before it.
+    What an edit list hides is not given. `fps`: frames a second of pictures and of streams that have no clock, in place
+    of the rate that these name, or else 25.
 
     `start`, `end`: seconds on the file's own clock; frames with start <= pts < end are given. Iterate as often as
     needed: each iteration opens the file anew, and holds one frame at a time. Raises InputError (one sentence) on
     anything that cannot be read whole, at once or while iterating.
     """
 
-    def __init__(self, path: str | Path, start: Seconds | None = None, end: Seconds | None = None) -> None:
+    def __init__(
+        self, path: str | Path, start: Seconds | None = None, end: Seconds | None = None, *, fps: float | None = None
+    ) -> None:
         self.path = Path(path)
         for flag, value in (("--start", start), ("--end", end)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{flag} {value} is not a time; give seconds from 0 on.")
         if start is not None and end is not None and end <= start:
             raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
+        if fps is not None and not (math.isfinite(fps) and fps > 0):
+            raise UsageError(f"--fps {fps} is no rate; give frames a second, above 0.")
         self.start, self.end = decimal(start), decimal(end)
+        self._fps = decimal(fps)
         self._open: set[InputContainer] = set()
         self._may_be_empty = False
+        self._notes: dict[str, str] = {}
+        self._bits: int | None = None
+        self.rotate = 0
+        """Degrees clockwise by which frames are turned beyond what the file says; see `rotated`."""
         self.info = self._probe()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken for granted, a sentence each: of the file as it was probed, and of the frames given so far."""
+        return tuple(self._notes.values())
 
     def part(self, start: Fraction | None, end: Fraction | None) -> Self:
         """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
@@ -250,6 +194,20 @@ class VideoReader:
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
+
+    def rotated(self, degrees: int) -> Self:
+        """A reader whose frames are turned clockwise by 0, 90, 180 or 270 degrees more; it is not probed again."""
+        turned = copy.copy(self)
+        turned.rotate, turned._open = (self.rotate + degrees) % 360, set()
+        if degrees % 180:
+            aspect = self.info.sample_aspect_ratio
+            turned.info = replace(
+                self.info,
+                width=self.info.height,
+                height=self.info.width,
+                sample_aspect_ratio=None if aspect is None else 1 / aspect,
+            )
+        return turned
 
     def __enter__(self) -> Self:
         return self
@@ -265,6 +223,9 @@ class VideoReader:
         frames = self._video_frames() if self.info.kind == "video" else self._image_frames()
         count = 0
         for frame in frames:
+            if self.rotate:
+                upright = np.ascontiguousarray(np.rot90(frame.image, -self.rotate // 90))
+                frame = replace(frame, image=upright)
             if frame.image.shape[:2] != (self.info.height, self.info.width):
                 raise InputError(
                     f"{self.path} changes its size from {self.info.width}x{self.info.height} to "
@@ -279,12 +240,19 @@ class VideoReader:
 
     def _probe(self) -> VideoInfo:
         try:
-            if self.path.is_dir():
+            kind = self.path.stat().st_mode
+            if stat.S_ISDIR(kind):
                 return self._probe_folder()
+            if not stat.S_ISREG(kind):  # to open one may wait for ever
+                raise InputError(f"{self.path} is a pipe or a device, and input is read several times; save a file.")
             with self.path.open("rb") as file:
                 if not file.read(1):
                     raise InputError(f"{self.path} is empty; check the file.")
         except FileNotFoundError as error:
+            if str(self.path) == "-":
+                raise InputError(
+                    "- is no file, and input is read several times; save standard input as a file first."
+                ) from error
             raise InputError(f"{self.path} does not exist; check the name.") from error
         except OSError as error:
             raise InputError(f"{self.path} cannot be opened ({reason(error)}).") from error
@@ -311,15 +279,23 @@ class VideoReader:
     def _image_info(
         self, kind: Literal["image", "image-sequence"], width: int, height: int, names: tuple[str, ...]
     ) -> VideoInfo:
+        rate = self._fps or DEFAULT_RATE
+        folder = self.path if kind == "image-sequence" else self.path.parent
+        # of all pictures alike, so that a folder of them does not flicker
+        self._bits = grey_bits([folder / name for name in names])
+        if self._bits is not None and self._bits < 16:
+            self._notes["bits"] = (
+                f"The grey pictures use {self._bits} of their 16 bits: white is taken to be {2**self._bits - 1}."
+            )
         return VideoInfo(
             path=self.path,
             kind=kind,
             width=width,
             height=height,
-            time_base=Fraction(1, IMAGE_RATE),
-            average_rate=Fraction(IMAGE_RATE),
+            time_base=1 / rate,
+            average_rate=rate,
             frame_count=len(names),
-            duration=len(names) / IMAGE_RATE,
+            duration=float(len(names) / rate),
             rotation=0,
             sample_aspect_ratio=None,
             color_range=JPEG_RANGE,
@@ -338,19 +314,23 @@ class VideoReader:
         with open_container(self.path) as container:
             stream = pick_video(container, self.path)
             context = stream.codec_context
-            frames = _decode(self.path, container, stream, whole=False)
+            rate, time_base = self._clockwork(container, stream)
+            frames = decode(self.path, container, stream, Clock(container, stream, time_base, rate), whole=True)
             first = next(frames, None)
             if first is None:
                 raise InputError(f"{self.path} holds no frame that can be decoded; check the file.")
+            self._note_depth(first)
+            if len(videos(container)) > 1:
+                self._notes["streams"] = "The file holds several videos: the first of them was read."
             matrix = _display_matrix(first)
             height, width = _turn(np.empty((first.height, first.width, 1), np.uint8), matrix).shape[:2]
-            time_base = stream.time_base or Fraction(1, 90000)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            if stream.duration:
+            if stream.duration and not is_bare(container):
                 duration: float | None = float(stream.duration * time_base)
             else:
                 duration = container.duration / 1e6 if container.duration else None
             count = stream.frames or (round(duration * rate) if duration else None)
+            if is_one_of(container, ("mov",)) and stream.frames and len(stream.index_entries):
+                count = sum(not entry.is_discard for entry in stream.index_entries)
             aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or None
             return VideoInfo(
                 path=self.path,
@@ -374,18 +354,64 @@ class VideoReader:
                 container=container.format.name,
             )
 
+    def _clockwork(self, container: InputContainer, stream: VideoStream) -> tuple[Fraction, Fraction]:
+        """(frames a second, seconds a tick)."""
+        if not is_bare(container):
+            if self._fps is not None:
+                raise UsageError(
+                    f"--fps is for streams without a clock, and {self.path} says itself when each frame is shown; "
+                    "leave it out."
+                )
+            rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+            return rate, stream.time_base or Fraction(1, 90000)
+        named = self._fps or named_rate(stream)
+        if named is None:
+            self._notes["rate"] = (
+                f"The stream names no frame rate: {DEFAULT_RATE} frames a second are taken; --fps says another."
+            )
+        rate = named or DEFAULT_RATE
+        return rate, 1 / rate
+
+    def _note_depth(self, frame: VideoFrame) -> None:
+        """8 bits are read of every sample."""
+        bits = max(component.bits for component in frame.format.components)
+        transfer = _HDR.get(frame.color_trc)
+        if bits > 8 or transfer:
+            kind = "" if transfer is None else f" of {transfer} (HDR)"
+            self._notes["depth"] = f"The samples have {bits} bits{kind}: 8 bits of each were read and written."
+
     # -- frames -------------------------------------------------------------------------------------------------
+
+    def times(self) -> list[float]:
+        """Seconds of the frames that will be given, without decoding them: exact where each packet is a frame, as of
+        H.264 and HEVC. Raises InputError."""
+        base = self.info.time_base
+        if self.info.kind != "video":
+            return [float(ticks * base) for ticks in range(len(self.info.frame_names)) if self._wants(ticks * base)]
+        with open_container(self.path) as container:
+            stream = pick_video(container, self.path)
+            clock = Clock(container, stream, base, self.info.average_rate)
+            try:
+                packets = [packet for packet, _ in shown_packets(container, stream, clock) if packet.size]
+            except (FFmpegError, OSError) as error:
+                raise InputError(f"{self.path} cannot be read ({reason(error)}).") from error
+            places = [clock.place(packet) for packet in packets if not packet.is_discard]
+            ticks = sorted(range(len(places)) if None in places else cast(list[int], places))
+            hides = is_one_of(container, ("mov",))
+        return [float(one * base) for one in ticks if self._wants(one * base) and not (hides and one < 0)]
+
+    def _wants(self, seconds: Fraction) -> bool:
+        return (self.start is None or seconds >= self.start) and (self.end is None or seconds < self.end)
 
     def _image_frames(self) -> Iterator[Frame]:
         folder = self.path if self.info.kind == "image-sequence" else self.path.parent
-        wanted = [
-            (ticks, name)
-            for ticks, name in enumerate(self.info.frame_names)
-            if (self.start is None or ticks >= self.start * IMAGE_RATE)
-            and (self.end is None or ticks < self.end * IMAGE_RATE)
-        ]
+        base = self.info.time_base
+        wanted = [(ticks, name) for ticks, name in enumerate(self.info.frame_names) if self._wants(ticks * base)]
+        said = PictureNotes(self._bits)
         for index, (ticks, name) in enumerate(wanted):
-            yield Frame(index, ticks / IMAGE_RATE, ticks, read_image(folder / name), 1)
+            image = read_image(folder / name, said)
+            self._notes |= said.sentences()
+            yield Frame(index, float(ticks * base), ticks, image, 1)
 
     def _video_frames(self) -> Iterator[Frame]:
         time_base = self.info.time_base
@@ -426,27 +452,36 @@ class VideoReader:
         try:
             stream = pick_video(container, self.path)
             time_base = self.info.time_base
-            origin = math.floor(clock_origin(container) / time_base)
-            step = max(1, round(1 / (self.info.average_rate * time_base)))
-            whole = seconds is None or not _is_one_of(container, _INDEXED)
+            whole = seconds is None or not is_one_of(container, INDEXED)
             if not whole:
                 try:
                     container.seek(math.floor(cast(Fraction, seconds) / time_base), stream=stream)
                 except FFmpegError as error:
                     raise InputError(f"{self.path} cannot be searched ({reason(error)}).") from error
-            last: int | None = None
-            for frame in _decode(self.path, container, stream, whole=whole):
-                if frame.pts is not None:
-                    ticks = frame.pts - origin
-                else:
-                    ticks = 0 if last is None else last + step
-                if last is not None and ticks <= last:
-                    ticks = last + 1
-                last = ticks
-                yield ticks, frame
+            clock = Clock(container, stream, time_base, self.info.average_rate)
+            # what lies before zero an edit list hides; files in fragments have no index to mark it in
+            hides = is_one_of(container, ("mov",))
+            for frame in decode(self.path, container, stream, clock, whole=whole):
+                ticks = clock.ticks(frame)
+                if not (hides and ticks < 0):
+                    self._note_restarts(clock)
+                    yield ticks, frame
         finally:
             container.close()
             self._open.discard(container)
+
+    def _note_restarts(self, clock: Clock) -> None:
+        if clock.restarted:
+            places = ", ".join(f"{float(ticks * self.info.time_base):.3f}" for ticks in clock.restarted[:8])
+            self._notes["restarts"] = (
+                f"The file's clock starts anew ({len(clock.restarted)} times, at {places} s): what follows was moved "
+                "behind what came before."
+            )
+
+
+def open_source(path: str | Path, settings: DeidSettings) -> VideoReader:
+    """A run's input, read as its settings say."""
+    return VideoReader(path, settings.start, settings.end, fps=settings.fps)
 
 
 def _output_colour(frame: VideoFrame) -> Colour:

@@ -7,17 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -25,11 +21,13 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from attacks.codec import CODECS, Codec, Converter, EncoderSettings, Focus, Rect, find_codec
-from drsf_cli.media.atomic import AtomicOutput
-from drsf_cli.media.container import clock_origin, decimal, discard_others, open_container, reason
+from drsf_cli.media.atomic import NO_SPACE, AtomicOutput, synchronise
+from drsf_cli.media.container import decimal, reason
 from drsf_cli.media.images import IMAGE_SUFFIXES, writable_suffix, write_image
 from drsf_cli.media.reader import VideoInfo
-from weights.errors import InputError, OutputError, UsageError
+from drsf_cli.media.sound import Sound, open_sound
+from drsf_cli.settings import Audio
+from weights.errors import OutputError, UsageError
 
 # suffix -> FFmpeg's muxer
 _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -86,6 +84,9 @@ class Writer(Protocol):
     def publish(self) -> Path:
         """Put the output under its final name; finishes it first if needed."""
 
+    def withdraw(self) -> None:
+        """Take away again what was published."""
+
 
 def open_writer(
     path: str | Path,
@@ -95,7 +96,7 @@ def open_writer(
     crf: int = 23,
     preset: str = "medium",
     focus_qp: int = 0,
-    keep_audio_from: Path | None = None,
+    audio: Audio = "drop",
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
@@ -113,7 +114,7 @@ def open_writer(
         crf=crf,
         preset=preset,
         focus_qp=focus_qp,
-        keep_audio_from=keep_audio_from,
+        audio=audio,
         start=start,
         end=end,
         overwrite=overwrite,
@@ -160,6 +161,9 @@ class _WriterBase:
         self.finish()
         return self._output.publish()
 
+    def withdraw(self) -> None:
+        self._output.withdraw()
+
     def _check(self, image: NDArray[np.uint8]) -> None:
         expected = (self.info.height, self.info.width, 3)
         if image.shape != expected or image.dtype != np.uint8:
@@ -177,9 +181,10 @@ class VideoWriter(_WriterBase):
 
     codec: 'h264' (default; 4:2:0 and browsers play it, 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless). Times,
     size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied. MP4 and
-    MOV keep times exactly, MKV to the millisecond. `keep_audio_from` copies the sound of that file unchanged and in
-    step; with `start` and `end` (seconds, as given to the reader) only the packets that begin between the first frame
-    and `end`, and all times are moved so that the first frame is at zero (`shift_ticks`).
+    MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or coded as
+    AAC, and in step; with `start` and `end` (seconds, as given to the reader) only what lies between the first frame
+    and `end` (of a copy, the packets that begin there), and all times are moved so that the first frame is at zero
+    (`shift_ticks`).
 
     Raises OutputError and UsageError before any work if this cannot be written there, OutputError if writing fails.
     """
@@ -193,7 +198,7 @@ class VideoWriter(_WriterBase):
         crf: int = 23,
         preset: str = "medium",
         focus_qp: int = 0,
-        keep_audio_from: Path | None = None,
+        audio: Audio = "drop",
         start: float | None = None,
         end: float | None = None,
         overwrite: bool = False,
@@ -203,8 +208,7 @@ class VideoWriter(_WriterBase):
         suffixes = self.settings.codec.suffixes
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{path} cannot hold --codec {codec}; name the output {' or '.join(suffixes)}.")
-        inputs = [info.path] if keep_audio_from is None else [info.path, keep_audio_from]
-        super().__init__(info, AtomicOutput(path, overwrite=overwrite, inputs=inputs))
+        super().__init__(info, AtomicOutput(path, overwrite=overwrite, inputs=[info.path]))
         self._from_start = start is None
         self._end = decimal(end)
         self._last_ticks: int | None = None
@@ -216,14 +220,14 @@ class VideoWriter(_WriterBase):
         self._converter = Converter()
         self._focus = Focus(self.settings)
         self._container: OutputContainer | None = None
-        self._audio: _AudioCopy | None = None
+        self._sound: Sound | None = None
         try:
-            self._open_streams(keep_audio_from)
+            self._open_streams(audio if info.has_audio else "drop")
         except BaseException:
             self.__exit__(None, None, None)
             raise
 
-    def _open_streams(self, keep_audio_from: Path | None) -> None:
+    def _open_streams(self, audio: Audio) -> None:
         muxer = _MUXERS[self._output.final.suffix.lower()]
         container_options = {"fflags": "+bitexact"}
         if muxer != "matroska":
@@ -236,8 +240,7 @@ class VideoWriter(_WriterBase):
         self._encoder = self._stream.codec_context
         self.settings.configure(self._encoder, self.info.width, self.info.height)
         self._stream.time_base = self.settings.time_base
-        if keep_audio_from is not None:
-            self._audio = _AudioCopy(keep_audio_from, self._container, self._output.final)
+        self._sound = open_sound(audio, self.info.path, self._container, self._output.final)
         with self._failures():
             self._container.start_encoding()
 
@@ -255,8 +258,8 @@ class VideoWriter(_WriterBase):
         if self._last_ticks is None:
             self._first_ticks = pts_ticks
             self.shift_ticks = 0 if self._from_start else pts_ticks
-            if self._audio is not None:
-                self._audio.begin(self.shift_ticks * self.settings.time_base, self._end)
+            if self._sound is not None:
+                self._sound.begin(self.shift_ticks * self.settings.time_base, self._end)
         elif pts_ticks <= self._last_ticks:
             raise ValueError(f"frame times must rise, and {pts_ticks} follows {self._last_ticks}")
         if not duration_ticks and self._last_ticks is not None:
@@ -292,8 +295,8 @@ class VideoWriter(_WriterBase):
             self._held = packet
 
     def _mux_one(self, packet: Packet[Any]) -> None:
-        if self._audio is not None and packet.dts is not None:
-            self._audio.copy_until(packet.dts * packet.time_base)
+        if self._sound is not None and packet.dts is not None:
+            self._sound.write_until(packet.dts * packet.time_base)
         cast(OutputContainer, self._container).mux_one(packet)
 
     def _mux_last(self, packet: Packet[Any]) -> None:
@@ -311,16 +314,15 @@ class VideoWriter(_WriterBase):
             self._mux(self._encoder.encode(None))
             if self._held is not None:
                 self._mux_last(self._held)
-            if self._audio is not None:
-                self._audio.copy_until(None)
+            if self._sound is not None:
+                self._sound.write_until(None)
             container.close()
             self._container = None
-            with self.temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            synchronise(self.temporary)
 
     def _close(self) -> None:
-        if self._audio is not None:
-            self._audio.close()
+        if self._sound is not None:
+            self._sound.close()
         if self._container is not None:
             # The file is thrown away; that it cannot be completed does not matter any more.
             with contextlib.suppress(FFmpegError, OSError, ValueError):
@@ -332,70 +334,8 @@ class VideoWriter(_WriterBase):
         try:
             yield
         except (FFmpegError, OSError) as error:
-            raise OutputError(
-                f"{self._output.final} could not be written ({reason(error)}); check the space on the disk."
-            ) from error
-
-
-class _AudioCopy:
-    """Copies the packets of all sound streams of a file, in step with the video that is being written."""
-
-    def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
-        self._source = source
-        self._output = container
-        self._input = open_container(source)
-        self._origin = clock_origin(self._input)
-        streams = list(self._input.streams.audio)
-        discard_others(self._input, streams)
-        self._streams: dict[int, AudioStream] = {}
-        for stream in streams:
-            try:
-                copy = container.add_stream_from_template(stream)
-            except (FFmpegError, ValueError, AttributeError) as error:
-                self.close()
-                raise OutputError(
-                    f"{final} cannot hold the sound of {source} as it is; write an .mkv file or leave the sound out."
-                ) from error
-            copy.metadata.clear()
-            self._streams[stream.index] = copy
-        self._packets: Iterator[Packet[Any]] = iter(())
-        self._streams_given = streams
-
-    def begin(self, shift: Fraction, end: Fraction | None) -> None:
-        """Packets from `shift` on and before `end` (seconds on the source's clock) are copied, moved by -shift."""
-        self._packets = self._read(shift, end) if self._streams else iter(())
-
-    def _read(self, shift: Fraction, end: Fraction | None) -> Iterator[Packet[Any]]:
-        packets = self._input.demux(self._streams_given)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (FFmpegError, OSError) as error:
-                raise InputError(f"{self._source} has sound that cannot be read ({reason(error)}).") from error
-            if packet is None:
-                return
-            if not packet.size or packet.pts is None:
-                continue
-            seconds = packet.pts * packet.time_base - self._origin
-            if (shift and seconds < shift) or (end is not None and seconds >= end):
-                continue
-            ticks = round((shift + self._origin) / packet.time_base)
-            packet.pts -= ticks
-            if packet.dts is not None:
-                packet.dts -= ticks
-            packet.stream = self._streams[packet.stream_index]
-            yield packet
-
-    def copy_until(self, seconds: Fraction | None) -> None:
-        """Write what is due before `seconds` of the output; everything that is left if None."""
-        for packet in self._packets:
-            if seconds is not None and cast(int, packet.pts) * packet.time_base > seconds:
-                self._packets = itertools.chain((packet,), self._packets)
-                return
-            self._output.mux_one(packet)
-
-    def close(self) -> None:
-        self._input.close()
+            advice = "; check the space on the disk" if error.errno in NO_SPACE else ""
+            raise OutputError(f"{self._output.final} could not be written ({reason(error)}){advice}.") from error
 
 
 class ImageWriter(_WriterBase):

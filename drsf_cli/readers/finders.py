@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from drsf_cli.readers.around import Around
 from victims.base import Detector, Image
 from victims.face import Array, Detections
+from victims.track import CONFIRM_SCORE
 
 FaceFinder = Callable[[Image], Detections]
 
@@ -28,6 +31,27 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
     if haar is not None:
         finders["haar-cascade"] = haar
     return finders
+
+
+def finders_around(detectors: Iterable[Detector], around: Around) -> dict[str, FaceFinder]:
+    """The same for an audit. All look around as covering does, and a detector reports exactly the faces of which a
+    single frame must be covered (`victims.track.link`): what covering sought does not escape the audit."""
+    finders: dict[str, FaceFinder] = {}
+    for name, find in finders_at_hand().items():
+        finders[name] = partial(_found_around, around, find)
+    for detector in detectors:
+        finders[detector.name] = partial(_confirmed_around, around, detector)
+    return finders
+
+
+def _found_around(around: Around, find: FaceFinder, image: Image) -> Detections:
+    return around.find(lambda pictures: [find(one) for one in pictures], [image])[0]
+
+
+def _confirmed_around(around: Around, detector: Detector, image: Image) -> Detections:
+    (found,) = around.detect(detector, [image])
+    sure = found.scores >= CONFIRM_SCORE
+    return Detections(found.boxes[sure], found.scores[sure], found.head_turns[sure])
 
 
 def _finder_of(detector: Detector) -> FaceFinder:

@@ -7,6 +7,7 @@ from pathlib import Path
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.models import Models
+from drsf_cli.readers.rotation import turned
 from victims.camera import Camera
 from victims.face import FrameObservation
 
@@ -19,15 +20,18 @@ def infer(
     camera: str | Path | None = None,
     start: float | None = None,
     end: float | None = None,
+    fps: float | None = None,
+    rotate: str = "0",
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> list[FrameObservation]:
-    """Every face of every frame of `source`. `backend` is `onnx` or `torch`; `camera` an OpenCV calibration file.
+    """Every face of every frame of `source`. `backend` is `onnx` or `torch`; `camera` an OpenCV calibration file, for
+    the frames as `rotate` turns them: 0, 90, 180, 270 degrees clockwise or `auto` (drsf_cli/readers/rotation.py).
 
     Raises InputError for what cannot be read, UsageError, DeviceError.
     """
     progress = progress or Silent()
-    reader = VideoReader(source, start, end)
+    reader = turned(VideoReader(source, start, end, fps=fps), rotate, models.reader(backend).detector)
     intrinsics = None if camera is None else Camera.load(Path(camera), reader.info.width, reader.info.height)
     observer = models.reader(backend, intrinsics)
     whole = start is None and end is None

@@ -59,9 +59,9 @@ def make_chart(frames: Sequence[Mapping[str, Any]], measure: Measure) -> Chart |
         return [pick(group) if group else None for group in kept]
 
     xs = [ids[group[0]] for group in groups]
-    x_of = _axis(xs[0], xs[-1], Chart.LEFT, Chart.RIGHT)
-    low, high, ticks = _y_range(values, measure)
-    y_of = _axis(low, high, Chart.BOTTOM, Chart.TOP)
+    x_of = axis(xs[0], xs[-1], Chart.LEFT, Chart.RIGHT)
+    low, high, y_marks = _y_range(values, measure)
+    y_of = axis(low, high, Chart.BOTTOM, Chart.TOP)
     curves = []
     texts: dict[str, list[str]] = {}
     for name, label, series in (("recovered", "recovered", own), ("floor", "codec's noise floor", floor)):
@@ -89,13 +89,14 @@ def make_chart(frames: Sequence[Mapping[str, Any]], measure: Measure) -> Chart |
         summary=summary,
         curves=tuple(curves),
         missed=missed,
-        x_ticks=tuple((round(x_of(x), 2), f"{x:g}") for x in _ticks(xs[0], xs[-1], 5) if x == int(x)),
-        y_ticks=tuple((round(y_of(y), 2), f"{y:g}") for y in ticks),
+        x_ticks=tuple((round(x_of(x), 2), f"{x:g}") for x in ticks(xs[0], xs[-1], 5) if x == int(x)),
+        y_ticks=tuple((round(y_of(y), 2), f"{y:g}") for y in y_marks),
         data={"x": [round(x_of(x), 2) for x in xs], "frame": xs, **texts},
     )
 
 
-def _axis(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def axis(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    """What puts low to start and high to stop, and where they are one, all in the middle."""
     if high == low:
         return lambda value: (start + stop) / 2
     return lambda value: start + (value - low) / (high - low) * (stop - start)
@@ -104,14 +105,14 @@ def _axis(low: float, high: float, start: float, stop: float) -> Callable[[float
 def _y_range(values: Sequence[float], measure: Measure) -> tuple[float, float, list[float]]:
     if measure.higher_is_better:
         low, high = min(0.95, math.floor(min(values) * 20 - 1e-9) / 20), 1.0
-        return low, high, _ticks(low, high, 4)
+        return low, high, ticks(low, high, 4)
     high = max(max(values) * 1.05, 10.0**-measure.digits)
-    step = _ticks(0, high, 4)
+    step = ticks(0, high, 4)
     top = step[-1] if step[-1] >= high else step[-1] + (step[1] - step[0])
-    return 0.0, top, _ticks(0, top, 4)
+    return 0.0, top, ticks(0, top, 4)
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers from low to high, about `count` of them."""
     span = high - low
     if span <= 0:

@@ -21,14 +21,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image as Picture
 
 from attacks.obscure import obscure, parse_obscuring, region_mask
-from drsf_cli.measure.leakage_table import HEADINGS, identity_rows, looked_at, model_rows
+from drsf_cli.measure.glances import DEFAULT, load_zones
+from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS
 from drsf_cli.measure.metrics import MEASURES, PLOTTED, WORST, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report.charts import Chart, make_chart, nothing
 from drsf_cli.report.drawing import draw
+from drsf_cli.report.filters import FILTERS, TESTS, plain
 from drsf_cli.report.schema import SAMPLES, STATISTICS, is_number, read_report, reading, regions_of, sample_ids
+from drsf_cli.report.traces import make_traces
 from victims.base import Image
 from victims.camera import Camera
 from victims.face import FrameObservation
@@ -76,8 +79,8 @@ def _stills(
     wants_source = include_original or any(entries[i].get("regions") for i in ids if i in entries)
     source = _unchanged(report["input"], folder, notes) if wants_source else None
     settings = report["settings"]
-    written = dict(_pick(output, ids, {}, progress))
-    originals = dict(_pick(source, ids, settings, progress)) if source is not None else {}
+    written = dict(_pick(VideoReader(output), ids, progress))
+    originals = dict(_pick(_source_reader(source, report), ids, progress)) if source is not None else {}
     progress.advance(2 * count - len(written) - len(originals))
     samples = []
     for index in ids:
@@ -148,12 +151,16 @@ def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path 
     return path
 
 
-def _pick(
-    path: Path, ids: Sequence[int], settings: Mapping[str, Any], progress: Progress
-) -> Iterator[tuple[int, Image]]:
-    """(index, frame) of `ids` (rising), counted from --start as the run did; each is a part of the progress."""
-    start, end = settings.get("start"), settings.get("end")
-    reader = VideoReader(path, start if is_number(start) else None, end if is_number(end) else None)
+def _source_reader(path: Path, report: Mapping[str, Any]) -> VideoReader:
+    """The input as the run read it: from --start on, and turned."""
+    settings = report["settings"]
+    start, end, fps = (value if is_number(value := settings.get(key)) else None for key in ("start", "end", "fps"))
+    rotate = report["input"].get("rotate")
+    return VideoReader(path, start, end, fps=fps).rotated(rotate if rotate in (90, 180, 270) else 0)
+
+
+def _pick(reader: VideoReader, ids: Sequence[int], progress: Progress) -> Iterator[tuple[int, Image]]:
+    """(index, frame) of `ids` (rising); each is a part of the progress."""
     wanted = set(ids)
     frames = iter(reader)
     with reader:
@@ -255,46 +262,8 @@ def _other_faces(others: Mapping[str, Any] | None) -> str | None:
     if others is None:
         return None
     means = [f"{m.title} {text_of(others[m.key].get('mean'), m)}" for m in MEASURES if others.get(m.key) is not None]
-    line = f"{_plain(others.get('frames'))} further faces read again, {_plain(others.get('missed'))} missed"
+    line = f"{plain(others.get('frames'))} further faces read again, {plain(others.get('missed'))} missed"
     return f"{line}; means: {', '.join(means)}." if means else f"{line}."
-
-
-def _audit_limits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a limit: the worst that was found, where the audit keeps it, and what it may be."""
-    limits = audit.get("limits")
-    if not isinstance(limits, Mapping):
-        return []
-    return [
-        {"measure": key.replace("_", " "), "worst found": audit.get(f"worst_{key}"), "limit": limit}
-        for key, limit in limits.items()
-    ]
-
-
-def _audit_rest(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """What has no table of its own."""
-    shown = {"limits", "worst_frames", *(f"worst_{key}" for key in audit.get("limits") or {})}
-    return {key: value for key, value in audit.items() if key not in shown}
-
-
-def _plain(value: object) -> str:
-    """A setting as a person reads it."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value) or "–"
-    return str(value)
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 # ------------------------------------------------------------------------------------------------ the page
@@ -305,17 +274,20 @@ def render_html(
     *,
     include_original: bool = False,
     samples: int = SAMPLES,
+    zones: str | Path | None = None,
     progress: Progress | None = None,
 ) -> str:
     """The page of checked reports, each with the path that it was read from (clips are looked for beside it, too).
 
     `include_original` puts stills of the original into the page; without it no pixel of an input is there but
-    obscured ones. `samples`: stills of a clip at most; with many reports fewer.
+    obscured ones. `samples`: stills of a clip at most; with many reports fewer. `zones`: of gaze
+    (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
     """
     count = min(samples, _PAGE_SAMPLES // max(1, len(reports)))
     progress = progress or Silent()
     progress.begin("Reading frames to be shown", 2 * count * len(reports))
     sections = []
+    ranges = load_zones(zones)
     for number, (path, report) in enumerate(reports):
         stills, notes = _stills(report, path.parent, count, include_original, progress) if count else ([], [])
         charts = [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None]
@@ -329,6 +301,7 @@ def render_html(
                 "samples": stills,
                 "notes": notes,
                 "charts": charts,
+                "traces": make_traces(report["frames"], ranges),
                 "tiles": [(m.title, text_of((recovered.get(m.key) or {}).get("mean"), m)) for m in PLOTTED],
                 "missed": recovered.get("missed"),
                 "fidelity": _fidelity_rows(report["fidelity"]),
@@ -344,10 +317,8 @@ def render_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": _plain, "columns": _columns, "number": text_of}
-    environment.filters |= {"limits": _audit_limits, "rest": _audit_rest}
-    environment.filters |= {"model_rows": model_rows, "identity_rows": identity_rows, "looked_at": looked_at}
-    environment.tests |= {"table": _is_table}
+    environment.filters |= FILTERS
+    environment.tests |= TESTS
     script = (folder / "report.js").read_text("utf-8")
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -359,6 +330,8 @@ def render_html(
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{policy}'",
         Chart=Chart,
         leakage_headings=HEADINGS,
+        zones_name=str(zones or DEFAULT),
+        leakage_model_headings=MODEL_HEADINGS,
     )
 
 
@@ -369,6 +342,7 @@ def write_html(
     include_original: bool = False,
     samples: int = SAMPLES,
     overwrite: bool = False,
+    zones: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Read reports and write their page; returns its path.
@@ -382,10 +356,11 @@ def write_html(
             [(path, read_report(path)) for path in paths],
             include_original=include_original,
             samples=samples,
+            zones=zones,
             progress=progress,
         )
         try:
-            place.temporary.write_text(page, "utf-8")
+            place.temporary.write_text(page, "utf-8", "backslashreplace")  # names of files need not be UTF-8
         except OSError as error:
             raise OutputError(
                 f"{output} could not be written ({error.strerror}); check the space on the disk."

@@ -1,21 +1,29 @@
 """The JSON that `drsf deid` writes of a run. It holds numbers, never pixels:
 
     {"drsf": version,
-     "input": {"path", "sha256", "frames", "width", "height", "fps"}, "output": {"path", "sha256", "bytes"},
+     "input": {"path", "sha256", "frames", "width", "height", "fps", "notes", "rotate"},
+     "output": {"path", "sha256", "bytes"},
      "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
      "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
-                 "steps", "floor": {"iou", "nme", "gaze_deg"} or null}],
+                 "steps", "floor": {"iou", "nme", "gaze_deg"} or null,
+                 "signals": {"original": signals or null, "recovered": signals or null}}],
      "repelled": {name: as a victim}, "leakage": {...} or null (drsf_cli/measure/leakage.py),
      "cost": {...}, "audit": {...} or null, "covering": {...},
      "samples": [{"frame_id", "regions", "original", "recovered", "obscured_only"}]}
 
     summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
+    signals: {"yaw_deg", "pitch_deg", "eye_openness", "mouth_openness"}, as docs/signals.md has them; older reports have
+    none. They are of the face that the frame's errors are of.
     "obscured_only" is of the frames in `samples` alone. "recovered" and "frames" are of the largest face of each frame
     that was embedded for, "other_faces" of the further ones; its "tracks", of all faces, have "track", "first_frame"
     and "last_frame" as well.
+
+The input's `notes` are what was taken for granted when it was read, a sentence each (optional).
+"rotate" (of "input"): degrees clockwise by which frames were turned at `--rotate`'s word; "width" and "height", and all
+places, are of the turned frame.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
 rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
@@ -47,7 +55,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """A report. Raises InputError naming the place that is not of the form."""
     path = Path(path)
     try:
-        report = json.loads(path.read_text("utf-8"))
+        report = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a report that `drsf deid` wrote.") from error
     except (ValueError, RecursionError) as error:
@@ -65,6 +73,8 @@ def check_report(report: object, source: str) -> None:
         for name in ("path", "sha256"):
             if not isinstance(root[key].get(name), str):
                 _refuse(source, f"{key}.{name}", "a text")
+    if not all(isinstance(note, str) for note in _list(root["input"].get("notes") or [], source, "input.notes")):
+        _refuse(source, "input.notes", "a list of texts")
     for key in ("victims", "repelled"):
         for name, victim in _mapping(root.get(key) or {}, source, key).items():
             if victim is not None:
@@ -83,12 +93,20 @@ def check_report(report: object, source: str) -> None:
             _check_numbers(
                 _mapping(frame["floor"], source, f"{place}.floor"), [m.key for m in MEASURES], source, f"{place}.floor"
             )
+        _check_signals(frame.get("signals"), source, f"{place}.signals")
     for position, entry in enumerate(_list(root.get("samples") or [], source, "samples")):
         place = f"samples[{position}]"
         _frame_id(_mapping(entry, source, place), source, place)
         regions_of(entry, source, place)
         for kind in ("original", "recovered", "obscured_only"):
             reading(entry, kind, f"{source}: {place}.{kind}")
+
+
+def _check_signals(signals: object, source: str, place: str) -> None:
+    for which, values in ({} if signals is None else _mapping(signals, source, place)).items():
+        if values is not None:
+            inner = f"{place}.{which}"
+            _check_numbers(_mapping(values, source, inner), values, source, inner)
 
 
 def _check_weights(victim: object, source: str, place: str) -> None:

@@ -25,7 +25,9 @@ import av
 import numpy as np
 
 from attacks.obscure import Pixelate, head_region, plan_regions, region_mask
+from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import see_all
+from drsf_cli.settings import DeidSettings
 from tests.benchmarks.main_job import SHARED
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn
@@ -34,6 +36,7 @@ from victims.track import CERTAIN_SCORE, cover_boxes, is_sustained, link
 
 CLIPS = ("talking_720p.mp4", "street_1080p_audio.mp4")
 SEEDS = 3
+AROUND = Around(DeidSettings.min_face)
 
 
 def detections_of(
@@ -42,14 +45,20 @@ def detections_of(
     """What MTCNN reports on every frame, what covering sees there; times, s; height and width."""
     digest = hashlib.sha256(clip.read_bytes()).hexdigest()[:16]
     names = "mtcnn" if retinaface is None else "mtcnn+retinaface"
-    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}.npz"
+    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}-around.npz"
     if not cache.is_file():
         _detect(clip, cache, retinaface)
     stored = np.load(cache)
     both = []
     for kind in ("read", "cover"):
         frames, boxes, scores = (stored[f"{kind}_{part}"] for part in ("frames", "boxes", "scores"))
-        both.append([Detections(boxes[frames == k], scores[frames == k]) for k in range(len(stored["times"]))])
+        turns = stored[f"{kind}_turns"]
+        both.append(
+            [
+                Detections(boxes[frames == k], scores[frames == k], turns[frames == k])
+                for k in range(len(stored["times"]))
+            ]
+        )
     return both[0], both[1], stored["times"], (int(stored["size"][0]), int(stored["size"][1]))
 
 
@@ -63,7 +72,7 @@ def _detect(clip: Path, cache: Path, retinaface: Path | None) -> None:
             image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
             size = image.shape[:2]
             times.append(float(frame.time or 0.0))
-            for kind, seen in zip(found, see_all(own, companions, [image]), strict=True):
+            for kind, seen in zip(found, see_all(own, companions, [image], AROUND), strict=True):
                 found[kind] += seen
             if index % 25 == 0:
                 print(f"{clip.name}: frame {index}", file=sys.stderr)
@@ -77,6 +86,7 @@ def store(cache: Path, found: dict[str, list[Detections]], times: list[float], s
         arrays[f"{kind}_frames"] = np.concatenate([np.full(len(one), k) for k, one in enumerate(seen)])
         arrays[f"{kind}_boxes"] = np.concatenate([one.boxes for one in seen]).reshape(-1, 4)
         arrays[f"{kind}_scores"] = np.concatenate([one.scores for one in seen])
+        arrays[f"{kind}_turns"] = np.concatenate([one.head_turns for one in seen])
     np.savez(cache, **arrays)
 
 
@@ -85,7 +95,7 @@ def without(seen: list[Detections], keep: Callable[[int, int], bool]) -> list[De
     out = []
     for frame, one in enumerate(seen):
         chosen = [k for k in range(len(one)) if keep(frame, k)]
-        out.append(Detections(one.boxes[chosen], one.scores[chosen]))
+        out.append(Detections(one.boxes[chosen], one.scores[chosen], one.head_turns[chosen]))
     return out
 
 

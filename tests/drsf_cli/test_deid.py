@@ -168,20 +168,20 @@ def test_a_device_that_is_not_there_is_refused_with_the_runtimes_words(command, 
 
 def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
     """The fourth frame's detections are taken away; its neighbours' show where the head is."""
+    from drsf_cli.deid import survey
     from victims.face import Detections
-    from victims.mtcnn import Mtcnn
 
-    sweep, seen = Mtcnn.sweep, []
+    see_all, count = survey.see_all, 0
 
-    def missing(self, images, threshold):
+    def missing(own, companions, images, around):
+        nonlocal count
         nothing = Detections(np.zeros((0, 4)), np.zeros(0))
-        reported, covering = sweep(self, images, threshold)
-        first = len(seen)
-        seen.extend(images)
-        blank = [first + k == 3 for k in range(len(images))]
-        return tuple([nothing if b else d for b, d in zip(blank, found, strict=True)] for found in (reported, covering))
+        blank = [count + k == 3 for k in range(len(images))]
+        count += len(images)
+        both = see_all(own, companions, images, around)
+        return tuple([nothing if b else d for b, d in zip(blank, found, strict=True)] for found in both)
 
-    monkeypatch.setattr(Mtcnn, "sweep", missing)
+    monkeypatch.setattr(survey, "see_all", missing)
     output = tmp_path / "out.mkv"
     assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())

@@ -139,6 +139,29 @@ def test_lists_without_a_common_frame_are_refused(tmp_path: Path) -> None:
         evaluate_files(tmp_path / "gt.json", tmp_path / "pred.json")
 
 
+def test_frames_numbered_from_one_are_told_and_moved(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Frame k of the prediction, which counts from 1 and begins with a BOM, is frame k - 1 of the ground truth."""
+    truth = [frame(k, face(shift=(k, 0))) for k in range(5)]
+    moved = [frame(k + 1, face(shift=(k, 0))) for k in range(5)]
+    write_observations(tmp_path / "gt.json", truth)
+    write_observations(tmp_path / "pred.json", moved)
+    (tmp_path / "pred.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "pred.json").read_bytes())
+    gt, pred = tmp_path / "gt.json", tmp_path / "pred.json"
+    assert evaluate_files(gt, pred).likely_offset == -1
+    assert evaluate_files(pred, gt).likely_offset == 1
+    assert evaluate_files(gt, pred).summaries["landmark_px"].mean == pytest.approx(1.0)
+    right = evaluate_files(gt, pred, -1)
+    assert (right.compared, right.summaries["landmark_px"].mean, right.likely_offset) == (5, 0.0, 0)
+    assert evaluate(truth, truth).likely_offset == 0
+    assert evaluate(truth, moved[:4]).likely_offset == 0
+    assert main(["eval", str(gt), str(pred)]) == 0
+    assert "give --offset -1" in capsys.readouterr().err
+    assert main(["eval", str(gt), str(pred), "--offset", "-1"]) == 0
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="or --offset -1"):
+        evaluate(truth[:1], moved[:1])
+
+
 def test_folders_are_paired_by_name_and_pooled(tmp_path: Path) -> None:
     """Clip a: 0 px over one frame; clip b: 3 and 6 px. Pooled over frames, not over files: mean 3."""
     gt, pred = tmp_path / "gt", tmp_path / "pred"

@@ -266,7 +266,7 @@ def test_awkward_files(name: str, tmp_path: Path) -> None:
 def test_sound_that_is_kept_brings_no_picture_along(where: str, tmp_path: Path) -> None:
     boxes = face_boxes([sway], 12)
     source = clips.make_clip(tmp_path / "in.mp4", scene(boxes), audio=where, second_video=True, cover=True)
-    written = run(source, boxes, tmp_path, keep_audio=True)
+    written = run(source, boxes, tmp_path, audio="copy")
     assert leaks(source, written, boxes) == []
     with av.open(str(written)) as container:
         assert sorted(stream.type for stream in container.streams) == ["audio", "video"]
@@ -456,14 +456,14 @@ def test_publishing_that_fails_late_leaves_nothing(
     """The report, the contact sheet, the video: none appears without the others."""
     boxes = face_boxes([sway], 6)
     source = lossless(tmp_path / "in.mkv", scene(boxes))
-    real, calls = atomic._synchronise, itertools.count()
+    real, calls = atomic.synchronise, itertools.count()
 
     def fails(path: Path) -> None:
         if path.is_file() and next(calls) == number:
             raise error
         real(path)
 
-    monkeypatch.setattr(atomic, "_synchronise", fails)
+    monkeypatch.setattr(atomic, "synchronise", fails)
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
         run(source, boxes, tmp_path)
     assert next(calls) == number + 1, "the fault was planted"
@@ -543,7 +543,7 @@ SIGNALS = int(os.environ.get("DRSF_SIGNALS", "2"))
 """How many moments are drawn for each signal."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 @pytest.mark.parametrize("moment", range(SIGNALS))
 def test_signals_at_random_moments(number: signal.Signals, moment: int, tmp_path: Path) -> None:
     rng = np.random.default_rng((number, moment))

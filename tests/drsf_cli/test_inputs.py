@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drsf_cli.batch.inputs import expand
+from drsf_cli.batch.inputs import PassedOver, expand
 from drsf_cli.batch.run import plan_batch
 from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.settings import DeidSettings
@@ -85,6 +85,42 @@ def test_globs(study, tmp_path):
 
 def test_each_input_is_taken_once(study):
     assert len(expand([study, study / "drive10.mp4", study / "*.mp4"])) == 6
+
+
+def test_files_of_neither_kind_are_counted(study):
+    tree(study, "p1/a.360", "p1/b.360", "p1/c.THM", "p1/d.LRV", "p1/e.insv", "p2/f.gif")
+    over = PassedOver()
+    sources = [one.source.name for one in expand([study], None, over)]
+    assert {"d.LRV", "e.insv", "f.gif"} < set(sources)
+    assert over.suffixes == {".360": 2, ".thm": 1, ".txt": 1}
+    assert over.sentences() == [
+        "files whose names are of no video and no picture: 2 .360, 1 .thm, 1 .txt; name them to have them read."
+    ]
+    assert plan_batch([study], SETTINGS, output=study.parent / "out").passed_over == tuple(over.sentences())
+
+
+@pytest.mark.parametrize("suffix", ["heic", "HEIF", "avif", "jfif"])
+def test_pictures_of_phones_are_found(suffix, tmp_path):
+    pictures = tree(tmp_path / "frames", f"1.{suffix}", f"2.{suffix}")
+    assert found([pictures], tmp_path) == [("frames", "frames")]
+
+
+BINS = ("@eaDir", "#recycle", "$RECYCLE.BIN", ".Trash-1000", "System Volume Information", "@Recycle")
+
+
+def test_what_a_file_server_keeps_is_passed_over(tmp_path):
+    """Thumbnails of Synology lie in a folder named as the video, and would fail each batch; the others hold what people
+    withdrew."""
+    names = [f"{name}/a.mp4/SYNOVIDEO.jpg" for name in BINS] + [f"p1/{name}/b.mp4" for name in BINS]
+    tree(tmp_path / "in", "a.mp4", "p1/b.mp4", *names)
+    for given in ([tmp_path / "in"], [tmp_path / "in" / "**" / "*.mp4"], [tmp_path / "in" / "*"]):
+        over = PassedOver()
+        assert sorted(one.source.name for one in expand(given, None, over)) == ["a.mp4", "b.mp4"]
+        named = {path.relative_to(tmp_path / "in").as_posix() for path in over.bins}
+        hidden = {".Trash-1000", "p1/.Trash-1000"} if "*" in str(given) else set()  # no glob matches them
+        assert named | hidden >= {*BINS, *(f"p1/{name}" for name in BINS)} - hidden
+        assert over.sentences()[-1].startswith("folders of thumbnails and of what was thrown away: ")
+    assert found([tmp_path / "in" / "#recycle"], tmp_path / "in") != [], "what is named is read"
 
 
 def test_a_name_with_brackets_that_is_there_is_no_glob(tmp_path):
@@ -211,7 +247,7 @@ def test_a_csv_manifest(tmp_path):
     assert (a.settings.mask, a.settings.batch_size, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
     assert a.settings.regions == ("1,2,3,4", "5,6,7,8@0-2")
     assert a.settings.victims.gaze is None
-    assert a.settings.keep_audio
+    assert a.settings.audio == "copy"
     assert b.settings == DeidSettings(crf=30, codec="ffv1")
     assert d.settings.mask == "blur_9"
 

@@ -107,6 +107,7 @@ def test_a_detector_by_hand(pair):
     assert row["leakage"]["detected"] == pytest.approx(1 / 3)
     assert row["leakage"]["iou"] == pytest.approx((1 / 3) / 3)
     assert columns["written"]["nme"] is None
+    assert row["blind"] == dict.fromkeys(("detected", "iou", "nme", "gaze_deg", "diff_score")), "it reads boxes alone"
     assert document["frames_looked_at"] == 4
 
 
@@ -140,6 +141,9 @@ def test_a_gaze_estimator_by_hand(pair):
     values = {column: figures["gaze_deg"] for column, figures in row["columns"].items()}
     assert values == pytest.approx({"original": 60, "obscured": 30, "written": 12})
     assert row["leakage"] == pytest.approx({"gaze_deg": 18})
+    # its own reading of the original looks into the camera; the mean gaze is 1.2 degrees from there, the box's middle
+    # half a pixel of 80
+    assert row["blind"] == {"gaze_deg": pytest.approx(1.2, abs=0.5)}
 
 
 def test_every_second_frame_only(pair):

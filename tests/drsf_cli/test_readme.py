@@ -108,7 +108,7 @@ def test_every_command_works(folder: Path, short_demo: None, monkeypatch: pytest
         found = summaries[command][name]
         assert (found["done"], found["skipped"], found["failed"]) == (done, skipped, 0), command
     listed = json.loads((folder / "listed" / "drive_deid.mp4.report.json").read_text())
-    assert (listed["settings"]["mask"], listed["settings"]["keep_audio"]) == ("solid", True)
+    assert (listed["settings"]["mask"], listed["settings"]["audio"]) == ("solid", "copy")
     assert listed["leakage"]["models"], "what others can read"
     assert (folder / "listed" / "park" / "first.mp4").is_file()
     assert main(["doctor"]) == 0

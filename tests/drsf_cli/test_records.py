@@ -39,6 +39,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "gaze_vector": [0.6, 0.0, -0.8],
         "gaze_angle": [0.1, -0.2],
         "score": 0.75,
+        "eye_openness": [1.0, 1.0],  # on a diagonal line: (4 + 2) / (2 * 3) and (6 + 4 + 2) / (3 * 4) of its steps
+        "mouth_openness": 1.0,
         "pts": 0.1,
     }
     entry |= changes

@@ -36,12 +36,12 @@ def _read(path: Path, **times: float) -> list[Frame]:
     return list(VideoReader(path, **times))
 
 
-def _copy(source: Path, target: Path, *, sound: bool = False, overwrite: bool = False, **options: Any) -> VideoWriter:
+def _copy(source: Path, target: Path, *, sound: Any = False, overwrite: bool = False, **options: Any) -> VideoWriter:
     """Read and write again; times are given to both."""
     times = {key: options[key] for key in ("start", "end") if key in options}
     reader = VideoReader(source, **times)
-    audio = source if sound else None
-    with open_writer(target, reader.info, keep_audio_from=audio, overwrite=overwrite, **options) as writer:
+    audio = "copy" if sound is True else sound or "drop"
+    with open_writer(target, reader.info, audio=audio, overwrite=overwrite, **options) as writer:
         for frame in reader:
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.publish()
@@ -217,14 +217,14 @@ def test_times_that_do_not_rise_are_mended(tmp_path: Path, monkeypatch: pytest.M
     path = clips.make_clip(tmp_path / "x.mkv", clips.patterns(5, 32, 32), **_RGB)
     reader = VideoReader(path)
     raw = iter([0, 40, 40, 20, None])
-    genuine = reader._frames_from.__globals__["_decode"]
+    genuine = reader._frames_from.__globals__["decode"]
 
     def tampered(*args: Any, **kwargs: Any) -> Any:
         for frame in genuine(*args, **kwargs):
             frame.pts = next(raw)
             yield frame
 
-    monkeypatch.setattr("drsf_cli.media.reader._decode", tampered)
+    monkeypatch.setattr("drsf_cli.media.reader.decode", tampered)
     assert [frame.pts_ticks for frame in reader] == [0, 40, 41, 42, 82]
 
 
@@ -445,7 +445,7 @@ def test_sound_of_a_real_clip(tmp_path: Path, shared: Path) -> None:
     source = shared / "data" / "street_1080p_audio.mp4"
     target = tmp_path / "out.mp4"
     info = VideoReader(source).info
-    with VideoWriter(target, info, keep_audio_from=source, preset="ultrafast") as writer:
+    with VideoWriter(target, info, audio="copy", preset="ultrafast") as writer:
         for frame in VideoReader(source, end=0.2):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.publish()
@@ -668,7 +668,7 @@ from pathlib import Path
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.media.writer import VideoWriter
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
-with VideoReader(source) as reader, VideoWriter(target, reader.info, keep_audio_from=source) as writer:
+with VideoReader(source) as reader, VideoWriter(target, reader.info, audio="copy") as writer:
     for frame in reader:
         writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
     writer.publish()

@@ -203,7 +203,15 @@ def test_camera_file_written_by_opencv(tmp_path: Path) -> None:
         (None, "does not exist"),
         (b"", "c.yml"),
         (b"hello", "c.yml"),
-        (b"\xff\xfe\x00binary", "not OpenCV YAML"),
+        (b"\xff\xfe\x00binary", "no YAML with a 3x3 camera_matrix"),
+        (b"other: 1\n", "has no 3x3"),
+        (b"camera_matrix: [1, 2\n", "no YAML with a 3x3 camera_matrix"),
+        (b"camera_matrix: {rows: 3, cols: 3, data: [1, 0, 0]}\n", "no YAML with a 3x3 camera_matrix"),
+        (b"camera_matrix: {rows: 3, cols: 3, data: [a, b, c, d, e, f, g, h, i]}\n", "no YAML with a 3x3"),
+        (
+            b"distortion_model: equidistant\ncamera_matrix: [[9, 0, 1], [0, 9, 1], [0, 0, 1]]\n",
+            "equidistant is none of",
+        ),
         (b"%YAML:1.0\n---\nother: 1\n", "camera_matrix"),
         (b"%YAML:1.0\n---\ncamera_matrix: 3\n", "camera_matrix"),
     ],
@@ -217,6 +225,36 @@ def test_bad_camera_files_are_named(tmp_path: Path, content: bytes | None, says:
     assert says in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+PLAIN = """\ufeffimage_width: 640
+image_height: 480
+camera_name: driver
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [700.0, 0.0, 319.5, 0.0, 7.1e2, 239.5, 0.0, 0.0, 1.0]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [-0.2, 0.05, 1e-3, -0.002, 0.0]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+"""
+
+
+def test_plain_yaml_is_read_as_opencvs(tmp_path: Path) -> None:
+    """As ROS's camera calibrator writes it; ptgaze's files have the same three nodes."""
+    (tmp_path / "plain.yaml").write_text(PLAIN)
+    expected = Camera.load(write_camera(tmp_path / "c.yml", distortion="distortion_coefficients"), 1280, 960)
+    found = Camera.load(tmp_path / "plain.yaml", 1280, 960)
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    np.testing.assert_array_equal(found.distortion, expected.distortion)
+    (tmp_path / "lists.yaml").write_text("camera_matrix: [[700, 0, 319.5], [0, 710, 239.5], [0, 0, 1]]\n")
+    np.testing.assert_array_equal(Camera.load(tmp_path / "lists.yaml", 640, 480).matrix[1], [0, 710, 239.5])
 
 
 def test_camera_file_of_another_aspect_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""`drsf signals`: the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, ZonesOption, examples
+
+EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o drive.parquet --zones a-pillar-rhd")
+
+
+def signals(
+    reading: Annotated[Path, typer.Argument(metavar="READING", help="JSON that drsf infer wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV or Parquet file.", rich_help_panel=FILE_PANEL)],
+    zones: ZonesOption = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a table of a reading: gaze, openness, blinks, PERCLOS, yawns and glance zones of each frame."""
+    from drsf_cli.measure.records import read_observations
+    from drsf_cli.measure.signals import signals as make_signals
+    from drsf_cli.measure.signals import write_signals
+
+    refuse_existing(output, overwrite)
+    table = make_signals(read_observations(reading), zones)
+    write_signals(output, table)
+    if quiet:
+        return
+    found = f"{len(table.blinks)} blinks, {len(table.yawns)} yawns, {len(table.glances)} glances off the road"
+    if table.timeline is None:
+        found = "no blinks, yawns and glances, as the frames have no times that rise"
+    out.print(f"{len(table)} frames: {found}. Wrote {output}.", soft_wrap=True)

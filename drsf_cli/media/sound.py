@@ -1,0 +1,277 @@
+"""The sound of a source in step with the video that is being written: copied packet by packet, or coded anew as AAC.
+
+Only what is heard is taken: what an edit list hides was cut off by somebody, and stays in the packets. One packet
+before the first that is heard is kept where the output can hide it in turn, since codecs that overlap their blocks
+(AAC) need it to start.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import av
+import numpy as np
+from av.audio.layout import AudioLayout
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from drsf_cli.media.container import clock_origin, discard_others, is_one_of, open_container, pick_video, reason
+from drsf_cli.media.timing import Restarts, may_restart, sound_restarts
+from drsf_cli.settings import Audio
+from weights.errors import InputError, OutputError
+
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+"""Samples a second that AAC knows (ISO/IEC 14496-3, table 1.18)."""
+_BLOCK = 1024
+"""Samples of an AAC frame."""
+_JITTER = 0.02
+"""Seconds by which sound may be off its time before it is moved back: containers round times to a millisecond."""
+
+
+class Sound(Protocol):
+    """What a writer of video asks of the sound beside it."""
+
+    def begin(self, shift: Fraction, end: Fraction | None) -> None:
+        """Sound from `shift` on and before `end` (s on the source's clock) is written, moved by -shift."""
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        """Write what is due before `seconds` of the output; everything that is left if None."""
+
+    def close(self) -> None:
+        """Let go of the source."""
+
+
+def open_sound(audio: Audio, source: Path, container: OutputContainer, final: Path) -> Sound | None:
+    """The sound of `source` on its way into `container`, which is to be `final`; None where it is dropped. Raises
+    InputError, and OutputError where the container cannot hold it."""
+    if audio == "drop":
+        return None
+    return (_Copy if audio == "copy" else _Aac)(source, container, final)
+
+
+class _Source:
+    """The packets of all sound streams of a file that are heard, on one clock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.container = open_container(path)
+        self.streams = list(self.container.streams.audio)
+        self.origin = clock_origin(self.container)
+        self._restarts: dict[int, Restarts] = {}
+        try:
+            if self.streams and may_restart(self.container):
+                given = sound_restarts(path, pick_video(self.container, path), self.streams)
+                self._restarts = {s.index: Restarts(cast(Fraction, s.time_base), given[s.index]) for s in self.streams}
+            discard_others(self.container, self.streams)
+            for stream in self.streams:
+                stream.discard = av.stream.Discard.default
+        except BaseException:
+            self.container.close()
+            raise
+
+    def packets(self, *, primed: bool) -> Iterator[tuple[Fraction, Packet[Any]]]:
+        """(seconds on the source's clock, packet). `primed`: with the one before the first that is heard."""
+        primings: dict[int, Packet[Any] | None] = {}
+        for packet in self._all():
+            if not packet.size or packet.pts is None:
+                continue
+            if packet.stream_index in self._restarts:
+                self._restarts[packet.stream_index].move(packet)
+            begins = packet.pts * packet.time_base - self.origin
+            hidden = packet.is_discard or begins + (packet.duration or 0) * packet.time_base <= 0
+            started = packet.stream_index in primings and primings[packet.stream_index] is None
+            if hidden:
+                if not started:
+                    primings[packet.stream_index] = packet
+                continue
+            priming = primings.get(packet.stream_index)
+            primings[packet.stream_index] = None
+            if priming is not None and primed:
+                yield cast(int, priming.pts) * priming.time_base - self.origin, priming
+            yield begins, packet
+
+    def _all(self) -> Iterator[Packet[Any]]:
+        if not self.streams:
+            return
+        packets = self.container.demux(self.streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, OSError) as error:
+                raise InputError(f"{self.path} has sound that cannot be read ({reason(error)}).") from error
+            if packet is None:
+                return
+            yield packet
+
+
+class _Copy:
+    """Copies packets unchanged."""
+
+    def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
+        self._source = _Source(source)
+        self._output = container
+        # Matroska has no edit lists, only a delay that is copied with the codec: without that, what lies before zero
+        # would be heard, and the picture be late by as much
+        self._hides = container.format.name in ("mp4", "mov") or is_one_of(self._source.container, ("matroska",))
+        self._streams: dict[int, AudioStream] = {}
+        self._packets: Iterator[Packet[Any]] = iter(())
+        for stream in self._source.streams:
+            try:
+                copy = container.add_stream_from_template(stream)
+            except (FFmpegError, ValueError, AttributeError) as error:
+                self.close()
+                raise OutputError(
+                    f"{final} cannot hold the sound of {source} as it is ({stream.codec_context.name}); choose --audio "
+                    "aac, which codes it anew, or leave it out."
+                ) from error
+            copy.metadata.clear()
+            self._streams[stream.index] = copy
+
+    def begin(self, shift: Fraction, end: Fraction | None) -> None:
+        self._packets = self._moved(shift, end)
+
+    def _moved(self, shift: Fraction, end: Fraction | None) -> Iterator[Packet[Any]]:
+        last: dict[int, int] = {}
+        for begins, packet in self._source.packets(primed=self._hides):
+            if (shift and begins < shift) or (end is not None and begins >= end):
+                continue
+            ticks = round((shift + self._source.origin) / packet.time_base)
+            packet.pts = cast(int, packet.pts) - ticks
+            if packet.dts is not None:
+                packet.dts -= ticks
+                # where a clock starts anew the sound may reach beyond what follows
+                if packet.dts <= last.get(packet.stream_index, packet.dts - 1):
+                    continue
+                last[packet.stream_index] = packet.dts
+            packet.stream = self._streams[packet.stream_index]
+            yield packet
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        for packet in self._packets:
+            if seconds is not None and cast(int, packet.pts) * packet.time_base > seconds:
+                self._packets = itertools.chain((packet,), self._packets)
+                return
+            self._output.mux_one(packet)
+
+    def close(self) -> None:
+        self._source.container.close()
+
+
+class _Aac:
+    """Decodes every sound stream and codes it as AAC, to the sample between start and end."""
+
+    def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
+        self._source = _Source(source)
+        self._output = container
+        self._lines: dict[int, _Line] = {}
+        self._frames: Iterator[tuple[Fraction, _Line, NDArray[np.float32]]] = iter(())
+        try:
+            for stream in self._source.streams:
+                context = stream.codec_context
+                if context is None:
+                    raise InputError(f"{source} has sound that cannot be decoded here; leave it out.")
+                rate = min(AAC_RATES, key=lambda known, own=context.sample_rate: (abs(known - own), known))  # type: ignore[misc]
+                coded = cast(Any, container.add_stream("aac", rate=rate, layout=_layout(context.layout)))
+                self._lines[stream.index] = _Line(coded, rate)
+        except (FFmpegError, ValueError) as error:
+            self.close()
+            raise OutputError(f"{final} cannot hold the sound of {source} as AAC ({error}); leave it out.") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, shift: Fraction, end: Fraction | None) -> None:
+        self._frames = self._decoded(shift, end)
+
+    def _decoded(self, shift: Fraction, end: Fraction | None) -> Iterator[tuple[Fraction, _Line, NDArray[np.float32]]]:
+        """(seconds of the output, where it goes, samples (channels, n) that are heard)."""
+        for _, packet in self._source.packets(primed=True):
+            line = self._lines[packet.stream_index]
+            try:
+                frames = cast(Any, packet).decode()
+            except (FFmpegError, ValueError) as error:
+                raise InputError(f"{self._source.path} has sound that cannot be decoded ({reason(error)}).") from error
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                at = frame.pts * frame.time_base - self._source.origin - shift
+                for part in line.resampler.resample(frame):
+                    samples, at = line.cut(
+                        part.to_ndarray().astype(np.float32), at, None if end is None else end - shift
+                    )
+                    if samples.size:
+                        yield at, line, samples
+                    at += Fraction(samples.shape[1], line.rate)
+
+    def write_until(self, seconds: Fraction | None) -> None:
+        for at, line, samples in self._frames:
+            if seconds is not None and at > seconds:
+                self._frames = itertools.chain(((at, line, samples),), self._frames)
+                return
+            self._output.mux(line.encode(samples, at))
+        if seconds is None:
+            for line in self._lines.values():
+                self._output.mux(line.finish())
+
+    def close(self) -> None:
+        self._source.container.close()
+
+
+def _layout(layout: AudioLayout) -> str:
+    """The layout that is coded: the source's where AAC has a number for it (ISO/IEC 14496-3, table 1.19); a source that
+    only counts its channels, as AVI does, is mono or stereo."""
+    if layout.name in ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"):
+        return layout.name
+    return "mono" if layout.nb_channels == 1 else "stereo"
+
+
+class _Line:
+    """One stream: samples on a line of time without gaps, and its encoder."""
+
+    def __init__(self, stream: Any, rate: int) -> None:
+        self.stream, self.rate = stream, rate
+        self.resampler = AudioResampler(format="fltp", layout=stream.codec_context.layout.name, rate=rate)
+        self._waiting: NDArray[np.float32] = np.zeros((stream.codec_context.layout.nb_channels, 0), np.float32)
+        self._given = 0
+        """Samples that the encoder has."""
+
+    def cut(
+        self, samples: NDArray[np.float32], at: Fraction, end: Fraction | None
+    ) -> tuple[NDArray[np.float32], Fraction]:
+        """What of samples (channels, n) from second `at` on lies between zero and `end`, and when that begins."""
+        first = max(0, round(-at * self.rate))
+        last = samples.shape[1] if end is None else max(first, round((end - at) * self.rate))
+        return samples[:, first:last], at + Fraction(min(first, samples.shape[1]), self.rate)
+
+    def encode(self, samples: NDArray[np.float32], at: Fraction) -> list[Packet[Any]]:
+        """Samples (channels, n) for second `at`: silence fills what is missing before, what is doubled is left out."""
+        behind = round(at * self.rate) - self._given - self._waiting.shape[1]
+        if behind > _JITTER * self.rate:
+            samples = np.pad(samples, ((0, 0), (behind, 0)))
+        elif -behind > _JITTER * self.rate:
+            samples = samples[:, -behind:]
+        self._waiting = np.concatenate([self._waiting, samples], axis=1)
+        return self._blocks(self._waiting.shape[1] // _BLOCK * _BLOCK)
+
+    def finish(self) -> list[Packet[Any]]:
+        """What is left."""
+        return [*self._blocks(self._waiting.shape[1]), *self.stream.encode(None)]
+
+    def _blocks(self, count: int) -> list[Packet[Any]]:
+        packets: list[Packet[Any]] = []
+        for start in range(0, count, _BLOCK):
+            block = np.ascontiguousarray(self._waiting[:, start : min(start + _BLOCK, count)])
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self.stream.codec_context.layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = self.rate, self._given, Fraction(1, self.rate)
+            self._given += block.shape[1]
+            packets += self.stream.encode(frame)
+        self._waiting = self._waiting[:, count:]
+        return packets

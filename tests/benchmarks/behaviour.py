@@ -1,0 +1,77 @@
+"""Blinks and glances of a clip whose truth is known, before and after `drsf deid`.
+
+    python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE] [--keep FOLDER]
+                                         [--reading-only | deid's own flags]
+
+Reads the clip of tests/behaviour_clip.py (20 s with 12 blinks and 8 glances) with the chain, prints how its signals
+agree with what the person does, de-identifies it, reads that, and prints the same and the table *Behaviour* of
+`drsf eval`. `--chain` goes to `infer` and to `deid`, all other flags to `deid` alone. With `--clip` another film is
+taken, whose truth is not known: only the table is printed. `--keep` writes into a folder; what is there is not made
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import tempfile
+import time
+from pathlib import Path
+
+from drsf_cli import read_observations, signals
+from drsf_cli.app import main as drsf
+from drsf_cli.commands.output import out
+from drsf_cli.commands.tables import behaviour as table_of
+from drsf_cli.measure.evaluation import evaluate_files
+from tests.behaviour_clip import TWENTY_SECONDS, against_truth, make_behaviour_clip
+
+
+def run(output: Path, *arguments: str) -> Path:
+    """`drsf` with these arguments, where `output` is not there yet."""
+    if not output.exists():
+        began = time.monotonic()
+        code = drsf([*arguments, "-o", str(output), "--quiet"])
+        if code:
+            raise SystemExit(code)
+        print(f"drsf {' '.join(arguments)}: {time.monotonic() - began:.0f} s", flush=True)
+    return output
+
+
+def show(name: str, reading: Path, zones: str | None) -> None:
+    table = signals(read_observations(reading), zones)
+    print(f"{name}: {len(table.blinks)} blinks, {len(table.glances)} glances;", end=" ")
+    figures = against_truth(table, TWENTY_SECONDS)
+    print(", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chain", default="", help="-d, -a, -z and --camera, in one text")
+    parser.add_argument("--zones")
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--reading-only", action="store_true")
+    options, flags = parser.parse_known_args()
+    chain = shlex.split(options.chain)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        clip = options.clip or folder / "clip.mp4"
+        if not clip.exists():
+            make_behaviour_clip(clip)
+        original = run(folder / "original.json", "infer", str(clip), *chain)
+        if options.clip is None:
+            show("original", original, options.zones)
+        if options.reading_only:
+            return
+        output = run(folder / "deid.mp4", "deid", str(clip), *chain, *flags)
+        recovered = run(folder / "deid.json", "infer", str(output), *chain)
+        if options.clip is None:
+            show("de-identified", recovered, options.zones)
+        found = evaluate_files(original, recovered, options.zones).behaviour
+        if found is not None:
+            out.print(table_of(found))
+
+
+if __name__ == "__main__":
+    main()

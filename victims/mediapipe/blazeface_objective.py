@@ -1,0 +1,179 @@
+"""BlazeFace under attack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from victims.base import Image, Objective, Reading, Window
+from victims.boxes import box_distance, iou, iou_tensor
+from victims.face import Array
+from victims.mediapipe.blazeface import OVERLAP, BlazeFace, Candidates, weighted_suppression
+from victims.mediapipe.regions import RegionPixels, letterbox
+
+_FEW = {"blazeface": 8, "blazeface-full": 4}
+"""Anchors that are to fire: about as many as do in an original."""
+
+
+class _WindowObjective(Objective):
+    """What both objectives share: the candidates of the whole frame while its window changes."""
+
+    def __init__(self, victim: BlazeFace, frames: Sequence[Image], windows: Sequence[Window]) -> None:
+        self.victim = victim
+        self.windows = torch.tensor(
+            [[w.x, w.y, w.x + w.width, w.y + w.height] for w in windows], dtype=torch.float32, device=victim.device
+        )
+        self.square = letterbox(*frames[0].shape[:2])
+        squares = np.tile(self.square, (len(frames), 1))
+        self._pixels = RegionPixels(frames, windows, squares, victim.model.size, False, victim.device)
+
+    def candidates(self, pixels: Tensor, rows: Tensor) -> Candidates:
+        return self.victim.candidates(self._pixels.read(pixels, rows), self.square)
+
+    def inside(self, boxes: Tensor, rows: Tensor) -> Tensor:
+        """(n, A) bool: the candidate's centre is in the window."""
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        own = self.windows[rows][:, None]
+        return ((centres >= own[..., :2]) & (centres <= own[..., 2:])).all(dim=-1)
+
+
+class BlazeFaceObjective(_WindowObjective):
+    """Make the detector return one box a frame, and its six points where they are given.
+
+    The answer is a mean over candidates, so all that take part must agree, and which ones do is decided by scores.
+    With A the few anchors whose centres are nearest to the box's, and distances in sizes of the target
+    (`victims.boxes.box_distance`, mean distance of the points):
+
+        d                                   of the weighted mean of whoever takes part now
+        + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
+        + l · (0.3 · mean d over A + 0.08 · mean hinge(2 - logit) over A)     all of A are drawn along while
+              l = the larger of hinge(2 - Σ w logit) / 2 and d / NEAR, at most 1 (1 where none takes part), is left
+        + 0.25 · hinge against rivals       candidates of the window that overlap the target by less than FRIEND are
+              held under logit -1, where they neither become a face of their own nor join the mean
+
+    What is asked of all fades, since in the original they neither all fire nor all fit (as in
+    `victims.retinaface.RetinaFaceObjective`), so that the loss can reach 0.
+    """
+
+    MARGIN = 2.0
+    """A score of 0.88."""
+    NEAR = 0.1
+    """Distance of the mean under which what is asked of all anchors fades."""
+    FRIEND = 0.5
+    RIVAL = -1.0
+    POINTS = 2.0
+    """Weight of the points' distance beside the box's."""
+
+    def __init__(
+        self,
+        victim: BlazeFace,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        points: Array | None = None,
+    ) -> None:
+        super().__init__(victim, frames, windows)
+        self.targets = torch.from_numpy(np.asarray(boxes, dtype=np.float32)).to(victim.device)
+        given = np.full((len(frames), 6, 2), np.nan) if points is None else np.asarray(points)
+        self.points = torch.from_numpy(given.astype(np.float32)).to(victim.device)
+        self.chosen = self._nearest()
+
+    def _nearest(self) -> Tensor:
+        """(B, k) anchors whose centres are nearest to the target's."""
+        anchors = torch.from_numpy(self.victim.model.anchors()).to(self.targets)
+        centres = anchors * float(self.square[2]) + anchors.new_tensor(self.square[:2] - self.square[2:4] / 2)
+        away = torch.cdist((self.targets[:, :2] + self.targets[:, 2:]) / 2, centres)
+        return away.topk(_FEW[self.victim.name], dim=1, largest=False).indices
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        """See Objective; detectors take no geometry."""
+        rows = torch.as_tensor(list(items), device=self.victim.device)
+        found = self.candidates(pixels, rows)
+        boxes, wanted = self.targets[rows], self.points[rows]
+        chosen = self.chosen[rows]
+        own_boxes = found.boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
+        own_points = found.points.gather(1, chosen[..., None, None].expand(-1, -1, 6, 2))
+        logits = found.logits.gather(1, chosen)
+        apart = self._distance(own_boxes, own_points, boxes[:, None], wanted[:, None])
+        now, some = self._mean_now(found, boxes, wanted)
+        short = torch.relu(self.MARGIN - (torch.softmax(logits, dim=1) * logits).sum(dim=1))
+        lack = torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0)
+        lack = torch.where(some, lack, 1.0)
+        loss = now + 0.25 * short + lack * 0.3 * apart.mean(dim=1)
+        loss = loss + lack * 0.08 * torch.relu(self.MARGIN - logits).mean(dim=1) + 0.25 * self._rivals(found, rows)
+        error, output = self._decoded(found, rows)
+        return Reading(loss, error.to(pixels), output.to(pixels))
+
+    def _distance(self, boxes: Tensor, points: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+        """(...) of boxes (..., 4) and points (..., 6, 2); points that are NaN are not asked for."""
+        side = (targets[..., 2:] - targets[..., :2]).mean(dim=-1).clamp_min(1.0)
+        strayed = (points - torch.nan_to_num(wanted)).square().sum(dim=-1).add(1e-6).sqrt().mean(dim=-1) / side
+        known = torch.isfinite(wanted).all(dim=-1).all(dim=-1)
+        return box_distance(boxes, targets.expand_as(boxes)) + self.POINTS * torch.where(known, strayed, 0.0)
+
+    def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) distance of the weighted mean that reading takes, 0 where nothing fires over the target, and (n,) bool:
+        whether something does."""
+        with torch.no_grad():
+            firing = torch.sigmoid(found.logits) >= self.victim.model.threshold
+            near = firing & (iou_tensor(found.boxes, boxes[:, None].expand_as(found.boxes)) > OVERLAP)
+            best = found.logits.masked_fill(~near, -torch.inf).argmax(dim=1)
+            leader = found.boxes[torch.arange(len(best), device=best.device), best]
+            group = firing & (iou_tensor(found.boxes, leader[:, None].expand_as(found.boxes)) > OVERLAP)
+            some = near.any(dim=1)
+        weights = torch.sigmoid(found.logits) * group
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
+        mean = (weights[..., None] * found.boxes).sum(dim=1)
+        points = (weights[..., None, None] * found.points).sum(dim=1)
+        return torch.where(some, self._distance(mean, points, boxes, wanted), 0.0), some
+
+    def _rivals(self, found: Candidates, rows: Tensor) -> Tensor:
+        boxes = found.boxes.detach()
+        overlap = iou_tensor(boxes, self.targets[rows][:, None].expand_as(boxes))
+        rival = self.inside(boxes, rows) & (overlap < self.FRIEND)
+        rival = rival.scatter(1, self.chosen[rows], False)
+        return _hinge(torch.relu(found.logits - self.RIVAL) * rival)
+
+    def _decoded(self, found: Candidates, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - IoU and the box of the face that reading gives over the target; inf, NaN for none."""
+        targets = self.targets[rows].double().cpu().numpy()
+        boxes, points = (value.detach().double().cpu().numpy() for value in found[:2])
+        scores = torch.sigmoid(found.logits.detach().double()).cpu().numpy()
+        errors, outputs = np.full(len(rows), np.inf), np.full((len(rows), 4), np.nan)
+        for row, target in enumerate(targets):
+            faces, _ = weighted_suppression(boxes[row], points[row], scores[row], self.victim.model.threshold)
+            overlaps = iou(faces.boxes, target)
+            if len(faces) and overlaps.max() > 0.1:
+                errors[row], outputs[row] = 1.0 - overlaps.max(), faces.boxes[int(overlaps.argmax())]
+        return torch.from_numpy(errors), torch.from_numpy(outputs)
+
+
+class BlazeFaceRepelObjective(_WindowObjective):
+    """Make the detector see no face in the window: a hinge on every candidate's logit.
+
+    `error` is the best score in the window, 0..1, to be brought down; `output` is its box.
+    """
+
+    SLACK = 3.0
+    """The logits are held this far under the threshold."""
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        """See Objective; no geometry is needed."""
+        rows = torch.as_tensor(list(items), device=self.victim.device)
+        found = self.candidates(pixels, rows)
+        threshold = self.victim.model.threshold
+        limit = math.log(threshold / (1.0 - threshold)) - self.SLACK
+        logits = found.logits.masked_fill(~self.inside(found.boxes.detach(), rows), -torch.inf)
+        top = logits.detach().argmax(dim=1)
+        score = torch.sigmoid(logits.detach()).gather(1, top[:, None])[:, 0]
+        box = found.boxes.detach()[torch.arange(len(rows), device=top.device), top]
+        return Reading(_hinge(torch.relu(logits - limit)), score, box)
+
+
+def _hinge(excess: Tensor) -> Tensor:
+    """(n,) the largest plus the mean of what is over, of (n, A)."""
+    return excess.amax(dim=1) + excess.sum(dim=1) / (excess > 0).sum(dim=1).clamp_min(1)

@@ -1,0 +1,209 @@
+"""`facemesh`: MediaPipe's face mesh with attention (Grishchenko et al. 2020, arXiv 2006.10962), 478 points.
+
+Where the region lies decides what is read. The client takes it from short-range BlazeFace's detection in the first
+frame (in every frame with static_image_mode), and from the points of the frame before in all others. An aligner is
+given boxes, which say nothing of rotation. So each face is read twice: in the region of the detection that overlaps its
+box, which is the client's static answer, and then in the region of the points found there, which is its answer in video
+mode once it has followed the face, and what is reported. A box that no detection overlaps starts with an upright region
+of its own. Whichever detector the chain has, the client's own is one of this victim's networks: its answer is part of
+what the client reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window
+from victims.boxes import iou
+from victims.face import Alignment, Array
+from victims.mediapipe.blazeface import NETWORK as FINDER
+from victims.mediapipe.blazeface import BlazeFace, load_blazeface
+from victims.mediapipe.graph import load_network
+from victims.mediapipe.regions import read_exact, region_around, to_frame, upright_region
+from victims.mediapipe.topology import (
+    LEFT_EYE_REGION,
+    LID_POINTS,
+    LIPS,
+    MESH_POINTS,
+    POINTS,
+    RIGHT_EYE_REGION,
+    TURNED_BY,
+    landmarks_68,
+)
+from weights import store
+from weights.errors import UsageError
+
+FILE = "face_landmark_with_attention.tflite"
+MESH = "mesh"
+SIZE = 192
+PASSES = 2
+"""The first in the detection's region, the others in that of the points before."""
+SAME_FACE = 0.3
+"""IoU of a box with a detection that is taken for it; those of MTCNN and BlazeFace overlap by 0.58 in the mean."""
+PRESENT = 0.5
+"""Presence from which the client keeps a face."""
+
+OUTPUTS = {0: (1, 1, 1404), 1: (1, 1, 160), 2: (1, 1, 142), 3: (1, 1, 142), 4: (1, 1, 10), 5: (1, 1, 10), 6: (1, 1, 1)}
+_BATCH = 8
+
+
+def _source_of_points() -> list[int]:
+    """Of each of the 478 points, where its x, y are among mesh, lips, eyes and irises in the network's order."""
+    source = list(range(MESH_POINTS))
+    start = MESH_POINTS
+    for region in (LIPS, RIGHT_EYE_REGION, LEFT_EYE_REGION):
+        for offset, point in enumerate(region):
+            source[point] = start + offset
+        start += len(region)
+    return source + list(range(start, start + POINTS - MESH_POINTS))
+
+
+_SOURCE = _source_of_points()
+
+
+def assemble(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Points (n, 478, 3), px of the crop, and logits (n,) of presence, from the network's seven outputs.
+
+    x, y of lips, eyes and irises are the refined ones; z is the mesh's, an iris's the mean of its eye's lids.
+    """
+    mesh = outputs[0].reshape(-1, MESH_POINTS, 3)
+    plane = torch.cat([mesh[..., :2], *(part.unflatten(1, (-1, 2)) for part in outputs[1:6])], dim=1)[:, _SOURCE]
+    depth = mesh[..., 2]
+    irises = [
+        depth[:, list(region[:LID_POINTS])].mean(dim=1, keepdim=True).expand(-1, 5)
+        for region in (RIGHT_EYE_REGION, LEFT_EYE_REGION)
+    ]
+    return torch.cat([plane, torch.cat([depth, *irises], dim=1)[..., None]], dim=2), outputs[6].flatten()
+
+
+def region_of_points(points: Array) -> Array:
+    """(5,) where the client looks in the next frame, from points (478, 3) of this one."""
+    box = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])
+    start, end = TURNED_BY
+    return region_around(box, points[start, :2], points[end, :2])
+
+
+def region_of_detection(box: Array, points: Array) -> Array:
+    """(5,) where the client looks after a detection: box (4,), six points (6, 2)."""
+    return region_around(box, points[0], points[1])
+
+
+def read_regions(network: Network, image: Image, regions: Array, device: torch.device) -> tuple[Array, Array]:
+    """Points (k, 478, 3) px of the frame and presence (k,) 0..1 in `regions` (k, 5) of an image, as the client."""
+    points, presence = [], []
+    for start in range(0, len(regions), _BATCH):
+        crops = read_exact(image, regions[start : start + _BATCH], SIZE, repeat_border=True)
+        pixels = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255.0
+        with torch.no_grad():
+            own, logits = assemble(network(pixels))
+        points.append(own.double().cpu().numpy())
+        presence.append(torch.sigmoid(logits.double()).cpu().numpy())
+    if not points:
+        return np.zeros((0, POINTS, 3)), np.zeros(0)
+    return to_frame(np.concatenate(points), regions, SIZE), np.concatenate(presence)
+
+
+def mesh_spec() -> ExportSpec:
+    """How the mesh's network is exported."""
+    names = ("mesh", "lips", "right_eye", "left_eye", "right_iris", "left_iris", "presence")
+    return ExportSpec(
+        (torch.full((2, 3, SIZE, SIZE), 0.5),),
+        ("crops",),
+        names,
+        {name: {0: "batch"} for name in ("crops", *names)},
+        f"RGB in [0, 1], {SIZE}x{SIZE} whole pixels of a rotated square around the face",
+    )
+
+
+class FaceMesh(Aligner):
+    """`facemesh`. `networks`: "mesh", and "blazeface", the client's own detector."""
+
+    name = "facemesh"
+
+    def __init__(self, network: Network, finder: BlazeFace, weights: Mapping[str, str]) -> None:
+        super().__init__({MESH: network, **finder.networks}, weights)
+        self._finder = finder
+
+    @property
+    def finder(self) -> BlazeFace:
+        """Short-range BlazeFace with the network that this victim has now."""
+        own = self._finder.with_networks({FINDER: self.networks[FINDER]})
+        own.device = self.device
+        return own
+
+    def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
+        return [own.landmarks for own in self.align_faces(images, boxes)]
+
+    def align_faces(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Alignment]:
+        """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image. A box without a face gets
+        points, too."""
+        found = []
+        for image, regions in zip(images, self.start_regions(images, boxes), strict=True):
+            for turn in range(PASSES):
+                points, _ = read_regions(self.networks[MESH], image, regions, self.device)
+                if turn + 1 < PASSES:
+                    regions = np.array([region_of_points(own) for own in points]).reshape(-1, 5)
+            found.append(Alignment(landmarks_68(points), points))
+        return found
+
+    def start_regions(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
+        """Where each image's faces (k, 4) are read first, (k, 5)."""
+        wanted = [np.asarray(own, dtype=np.float64).reshape(-1, 4) for own in boxes]
+        busy = [image for image, own in zip(images, wanted, strict=True) if len(own)]
+        seen = iter(self.finder.detect_with_points(busy))
+        regions = []
+        for own in wanted:
+            if not len(own):
+                regions.append(np.zeros((0, 5)))
+                continue
+            detections, points = next(seen)
+            rows = [overlapping(detections.boxes, box) for box in own]
+            regions.append(
+                np.array(
+                    [
+                        upright_region(box) if row is None else region_of_detection(detections.boxes[row], points[row])
+                        for box, row in zip(own, rows, strict=True)
+                    ]
+                )
+            )
+        return regions
+
+    def objective(
+        self,
+        frames: Sequence[Image],
+        windows: Sequence[Window],
+        boxes: Array,
+        landmarks: Array,
+        meshes: Array | None = None,
+    ) -> Objective:
+        """See Aligner. `meshes` (B, 478, 3) are needed: 68 landmarks tell neither irises nor where the client looks."""
+        from victims.mediapipe.facemesh_objective import FaceMeshObjective  # which needs this module
+
+        if meshes is None:
+            raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
+        return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes)
+
+    def export_specs(self) -> dict[str, ExportSpec]:
+        return {MESH: mesh_spec(), **self._finder.export_specs()}
+
+
+def overlapping(boxes: Array, box: Array) -> int | None:
+    """The row of `boxes` (k, 4) that is taken for `box` (4,); None where none is."""
+    if not len(boxes):
+        return None
+    overlaps = iou(boxes, box)
+    best = int(np.argmax(overlaps))
+    return best if overlaps[best] > SAME_FACE else None
+
+
+def load_facemesh(name: str = "facemesh", override: Path | None = None, allow_unknown: bool = False) -> FaceMesh:
+    """`facemesh` with the files of mediapipe's wheel; `override` takes the mesh's place. Raises WeightsError."""
+    resolved = store.resolve([FILE], override, allow_unknown)
+    finder = load_blazeface("blazeface")
+    network = load_network(resolved.path, OUTPUTS)
+    return FaceMesh(network, finder, {resolved.path.name: resolved.sha256, **finder.weights})
