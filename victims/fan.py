@@ -287,7 +287,7 @@ class _HeatmapObjective(Objective):
     REACH = 0.25
     """Landmarks farther than this many box sizes from their target are left to the maps: the peak that is read there
     is not the one to be moved."""
-    NEAR = 0.03
+    NEAR = 0.2
     """Distance, in box sizes, under which what is asked of a landmark's map fades: a map need not have the target's
     shape for its landmark to be right, and the loss is to end near 0."""
 
