@@ -1,6 +1,7 @@
 """Heads that are turned or cut by the border, on stills composed of people of faces68: how many stay open.
 
-    python -m tests.benchmarks.turned_heads [--turned N] [--cut N] [--audit-every K] [--retinaface FILE]
+    python -m tests.benchmarks.turned_heads [--turned N] [--cut N] [--skip N] [--audit-every K]
+        [--retinaface FILE]
 
 Each still has an upright head and, beside it, another person's, 40 to 120 px from brows to chin in a tile of 200 px:
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -172,6 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="open heads that are turned or cut", allow_abbrev=False)
     parser.add_argument("--turned", type=int, default=460)
     parser.add_argument("--cut", type=int, default=360)
+    parser.add_argument("--skip", type=int, default=0, help="stills of each kind that are left out at the start")
     parser.add_argument("--audit-every", type=int, default=5)
     parser.add_argument("--retinaface", type=Path, help="weights of a second detector that covers")
     arguments = parser.parse_args()
@@ -189,7 +192,7 @@ def main() -> int:
     ):
         count = opened = audited = missed = 0
         area = 0.0
-        for still in stills:
+        for still in itertools.islice(stills, arguments.skip, None):
             mask = covered(still, own, companions)
             share = float(mask[still.face].mean())
             count += 1
