@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import best_rotation
 from drsf_cli.settings import DeidSettings, Rotation, VictimNames
 from tests import clips
-from victims.base import Image
+from victims.base import Detector, Image
 from victims.face import Detections
 from victims.mtcnn import Mtcnn, load_mtcnn
 from victims.track import CONFIRM_SCORE, CoverBox, Track, cover_boxes, link, merge_detections
@@ -268,6 +268,28 @@ def test_a_turned_head_beside_an_upright_one_is_covered(mtcnn: Mtcnn, tile: Imag
     (regions,) = covered([image], mtcnn)
     assert share(regions, face_of(turn, 240), (240, 480)) == 1.0
     assert share(regions, face_of(0), (240, 480)) == 1.0
+
+
+@pytest.mark.parametrize("degrees", [45, 135])
+def test_a_diagonal_head_is_covered(mtcnn: Mtcnn, tile: Image, degrees: int) -> None:
+    """By what is seen in the diagonal looks alone: pictures of 340 x 340 px, for 240 x 240 px."""
+
+    class Diagonally:
+        cover_threshold = mtcnn.cover_threshold
+
+        def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+            if images[0].shape[:2] != (340, 340):
+                return [Detections(np.zeros((0, 4)), np.zeros(0)) for _ in images]
+            return mtcnn.detect(images, threshold)
+
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.column_stack([turn, np.array([120.0, 120.0]) - turn @ np.array([120.0, 97.5])])
+    image = np.asarray(cv2.warpAffine(tile, matrix, (240, 240), borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
+    seen = FULL.detect(cast(Detector, Diagonally()), [image])
+    (regions,) = plan_regions(cover_boxes(link(seen, [0.0]), [0.0]), Pixelate(5), 240, 240)
+    # the face's ellipse of 90 x 105 px reaches sqrt((45**2 + 52.5**2) / 2) = 48.9 px from its middle
+    assert share(regions, (71, 71, 169, 169), (240, 240)) == 1.0
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
