@@ -1,8 +1,8 @@
 """`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
 
-The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
-would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (it starts
-cold, as each segment does), every other frame what a later one did.
+These frames go through the whole job, into a temporary folder that is removed, so nothing appears where the output
+would. The time for the whole clip is estimated step by step: the first group of frames costs what it cost here (it
+starts cold; embedding does so in each segment), and every other frame costs what a later frame cost.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from victims.track import parse_region, refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost ..."""
+"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost."""
 TRIAL_FRAMES = 4
-"""... and at least this many frames, for a single warm one tells little."""
+"""At least this many frames are tried, because a single warm frame tells little."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run of one input would be."""
+    """The outcome and the time that are expected of one input's run."""
 
     source: Path
     writes: tuple[Path, ...]
@@ -51,7 +51,7 @@ class Forecast:
     tried: int
     """Frames that were measured."""
     seconds: float
-    """That the run is expected to take, without loading the models."""
+    """Expected seconds of the run, without loading the models."""
     settings: DeidSettings
     trial: Mapping[str, Any]
     """The report of the trial."""
@@ -106,7 +106,7 @@ class Stopwatch:
         self._current = None
 
     def forecast(self, elapsed: float, tried: int, frames: int, segments: int) -> float:
-        """Seconds for `frames` in `segments`, of which `tried` frames of one took `elapsed`."""
+        """Expected seconds for `frames` in `segments`, if the first `tried` frames took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             # the only step that does not grow with the clip

@@ -189,8 +189,8 @@ class VideoReader:
         return tuple(self._notes.values())
 
     def part(self, start: Fraction | None, end: Fraction | None) -> Self:
-        """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's first,
-        and decoding begins at the key frame before it or, without an index, at the file's start."""
+        """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
+        first. Decoding begins at the key frame before it or, without an index, at the file's start."""
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
