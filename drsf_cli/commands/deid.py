@@ -55,29 +55,33 @@ def deid(
             "-o",
             "--output",
             metavar="PATH",
-            help="Output file; a folder (NAME/) for several inputs.",
+            help="Output file, or folder (NAME/) for several inputs.",
             rich_help_panel=FILE_PANEL,
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            "--manifest", help="CSV or JSONL: inputs with own options.", hidden=True, rich_help_panel=FILE_PANEL
+            "--manifest", help="CSV or JSONL list of inputs with options.", hidden=True, rich_help_panel=FILE_PANEL
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip finished files.", rich_help_panel=FILE_PANEL)] = False,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="A share; or slurm.", hidden=True, rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Process only share I of N, or slurm's.",
+            hidden=True,
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
             metavar="local|ray[:WORKERS][@HOST:PORT]",
-            help="Where inputs are worked on.",
+            help="Where the work runs.",
             hidden=True,
             rich_help_panel=FILE_PANEL,
         ),
@@ -112,7 +116,7 @@ def deid(
     ] = None,
     robust: Annotated[
         bool,
-        typer.Option("--robust", help="Outlive a transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
+        typer.Option("--robust", help="Survive transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = DeidSettings.robust,
     refine: Annotated[
         int,
@@ -122,7 +126,9 @@ def deid(
     ] = DeidSettings.refine,
     max_error: Annotated[
         float | None,
-        typer.Option("--max-error", help="Fail over so many tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL),
+        typer.Option(
+            "--max-error", help="Fail if errors exceed N tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL
+        ),
     ] = None,
     batch_size: BatchSize = DeidSettings.batch_size,
     codec: Annotated[
@@ -136,11 +142,13 @@ def deid(
         ),
     ] = DeidSettings.codec,
     crf: Annotated[
-        int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
+        int, typer.Option("--crf", help="H.264 quality; 0 is best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
     audio: Annotated[
         str | None,
-        typer.Option("--audio", help="drop, copy or aac: voices tell, too.", hidden=True, rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--audio", help="drop, copy or aac; a voice can identify.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = None,
     keep_audio: Annotated[
         bool, typer.Option("--keep-audio", help="The same as --audio copy.", hidden=True, rich_help_panel=FILE_PANEL)
@@ -152,27 +160,29 @@ def deid(
     camera: CameraOption = None,
     embed: Annotated[
         str,
-        typer.Option("--embed", help="largest, all, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL),
+        typer.Option(
+            "--embed", help="Face to embed: largest, all, or x,y px.", hidden=True, rich_help_panel=COVER_PANEL
+        ),
     ] = DeidSettings.embed,
     cover_detector: Annotated[
         list[str] | None,
         typer.Option(
             "--cover-detector",
             metavar="NAME",
-            help="Covers beside -d; default: all at hand.",
+            help="Covers beside -d; default: all installed.",
             hidden=True,
             rich_help_panel=COVER_PANEL,
         ),
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
+        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Also cover this.", rich_help_panel=COVER_PANEL),
     ] = None,
     min_face: Annotated[
         float,
         typer.Option(
             "--min-face",
-            help="Smallest turned or cut face sought: px, or below 1 of the shorter side.",
+            help="Smallest turned or cut face to find: px, or (below 1) share of the shorter side.",
             hidden=True,
             rich_help_panel=COVER_PANEL,
         ),
@@ -186,27 +196,29 @@ def deid(
         typer.Option(
             "--repel",
             metavar="NAME",
-            help="A model that is to read nothing; all at hand by default; none.",
+            help="Model that should read nothing, or none; default: all installed.",
             hidden=True,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
     audit: Annotated[
         str,
-        typer.Option("--audit", help="file; full: what others can read, too.", hidden=True, rich_help_panel=RUN_PANEL),
+        typer.Option(
+            "--audit", help="file, or full: also what others can read.", hidden=True, rich_help_panel=RUN_PANEL
+        ),
     ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write OUTPUT.report.html, too.", rich_help_panel=FILE_PANEL)
+        bool, typer.Option("--html", help="Also write OUTPUT.report.html.", rich_help_panel=FILE_PANEL)
     ] = False,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done, and how long it takes.", rich_help_panel=RUN_PANEL),
+        typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel=RUN_PANEL),
     ] = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -361,7 +373,7 @@ def _deid_many(
 
 
 def use_threads(settings: DeidSettings) -> None:
-    """Let torch compute on the threads that were asked for; they belong to the process, so the command sets them."""
+    """Make torch use the number of threads that was asked for. It holds for the process, so the command sets it."""
     if settings.threads is not None:
         import torch
 

@@ -300,8 +300,8 @@ class VideoWriter(_WriterBase):
         cast(OutputContainer, self._container).mux_one(packet)
 
     def _mux_last(self, packet: Packet[Any]) -> None:
-        """Write the last packet. MP4 takes the length of a track from the decoding times, which differs from the
-        display length when frames are reordered and unevenly spaced; the last packet's duration makes up the difference.
+        """Write the last packet. MP4 takes the length of a track from the decoding times. It differs from the display
+        length when frames are reordered and unevenly spaced; the last packet's duration makes up the difference.
         """
         if _MUXERS[self._output.final.suffix.lower()] != "matroska" and packet.dts is not None:
             span = self._end_ticks - (self._first_ticks - self.shift_ticks)

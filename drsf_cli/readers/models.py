@@ -21,7 +21,7 @@ from weights.errors import DeviceError
 
 @dataclass
 class Models:
-    """The chain of victims twice: as torch networks, which have gradients, and as ONNX Runtime sessions, which is how
+    """The chain of victims in two forms: as torch networks, which have gradients, and as ONNX Runtime sessions, as
     authorised readers run them. Sessions are opened on first use."""
 
     torch_chain: Observer
@@ -99,6 +99,6 @@ def torch_device(device: Device) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if device == "cuda":
-        use_cuda(device)  # which says it in ONNX Runtime's words
+        use_cuda(device)  # which reports the problem in ONNX Runtime's words
         raise DeviceError("--device cuda cannot be used: torch sees no CUDA device; use --device cpu or auto.")
     return torch.device("cpu")
