@@ -40,14 +40,14 @@ from drsf_cli.measure.timeline import Event, Timeline
 from victims.face import Array
 
 MINUTE, NEAR = 60.0, 3.0
-"""s: windows of the open level. The first is that of PERCLOS, too; the second is six times the longest blink."""
+"""s: windows of the open level. The first is also PERCLOS's window; the second is six times the longest blink."""
 OPEN_PERCENTILE = 75.0
-"""High enough to be the open eye's while eyes are shut half of the time, low enough not to be that of noise."""
+"""High enough to be the open eye's even if the eyes are shut half of the time, low enough not to follow noise."""
 CLOSED_SHARE = 0.65
 """Half-way between an open eye with an EAR of 0.3 and a shut one with 0.1."""
 SHUT_PERCENTILE = 10.0
 LEAST_DIP, NOISE = 0.05, 5.0
-"""A dip stands out from the noise where it is deeper than this share, and than so many standard deviations."""
+"""A dip stands out from the noise if it is deeper than this share and than so many standard deviations."""
 LONGEST_BLINK = 0.5
 """s."""
 P80, FOLLOWED = 0.8, 0.6
@@ -60,7 +60,7 @@ SHORTEST_YAWN = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Eyelids:
-    """What lids did in a clip of n rows."""
+    """The movement of the lids in a clip of n rows."""
 
     open_level: Array
     """(n,) openness of the person's open eyes in the minute around."""
@@ -82,8 +82,8 @@ class Eyelids:
 def eyelids(openness: Array, timeline: Timeline) -> Eyelids:
     """From (n,) openness, NaN where it is not known.
 
-    Of a blink both ends were seen: a closure that a gap or the clip's end cuts off is none, and a long one only where
-    what is seen of it is too long for a blink.
+    Both ends of a blink must be seen: a closure that a gap or the clip's end cuts off is not a blink, and it is a long
+    closure only if the part that was seen is too long for a blink.
     """
     level = open_level(openness, timeline, MINUTE)
     share, near = openness / level, openness / open_level(openness, timeline, NEAR)
@@ -106,9 +106,9 @@ def _both_ends_seen(event: Event, share: Array, timeline: Timeline) -> bool:
 
 
 def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
-    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row, or rather around the step of a
-    fifteenth of the window, of a second at most, that the row is in; NaN where nothing is known or eyes have no
-    height."""
+    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row. It is computed in steps of a
+    fifteenth of the window, a second at most, and is the same for all rows of a step; NaN where nothing is known or
+    eyes have no height."""
     step = min(1.0, window / 15)
     level = np.full(len(openness), np.nan)
     steps = np.floor((timeline.starts - timeline.starts[0]) / step + 1e-6).astype(int)
@@ -123,10 +123,10 @@ def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
 
 
 def _shut_share(share: Array, timeline: Timeline) -> tuple[float | None, float]:
-    """The shut share, and below which share eyes are closed; None and 0 where no dip stands out.
+    """The shut share, and the share below which eyes are closed; None and 0 if no dip stands out.
 
-    The noise is taken from second differences, which a slow turn of the head does not enter: for white noise their
-    standard deviation is √6 times its own, and the median of their absolute values 0.6745 of that.
+    The noise is estimated from second differences, which a slow turn of the head does not affect. For white noise their
+    standard deviation is √6 times its own, and the median of their absolute values is 0.6745 times that.
     """
     second = np.abs(share[:-2] - 2 * share[1:-1] + share[2:])
     second = second[np.isfinite(second)]

@@ -1,9 +1,9 @@
-"""How much of who someone is a face recogniser finds: cosine, rank-1, TAR@FAR.
+"""How well a face recogniser recognises someone: cosine, rank-1, TAR@FAR.
 
 The recogniser is told where the face is: it gets the box and landmarks that the authorised models read in the
 original, for all three videos. A frame's score is the cosine between its embedding and the mean embedding of the
-*other* frames of the original (the enrolment), so that the figures of the original itself are no tautology. Rank-1 and
-TAR@FAR need other people to be told from, a folder of pictures: a file a person, or a folder a person.
+*other* frames of the original (the enrolment), so that no frame of the original is compared with itself. Rank-1 and
+TAR@FAR need pictures of other people: a folder with a file or a folder for each person.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FACENET_SIZE = 160
 ARCFACE_POINTS: Array = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Eyes, nose tip and mouth corners, px of a 112 px crop: where recognisers of ArcFace's kind (arXiv 1801.07698) are
-trained to find them (insightface, face_align.py)."""
+"""Eyes, nose tip and mouth corners, px of a 112 px crop: where recognisers like ArcFace (arXiv 1801.07698) are trained
+to find them (insightface, face_align.py)."""
 ARCFACE_SIZE = 112
 
 
@@ -57,7 +57,7 @@ class Recogniser:
 
 
 def facenet(override: Path | None = None, allow_unknown: bool = False) -> Recogniser:
-    """facenet-pytorch's InceptionResnetV1 trained on VGGFace2. Raises WeightsError where its weights are not here."""
+    """facenet-pytorch's InceptionResnetV1 trained on VGGFace2. Raises WeightsError if its weights are not installed."""
     from facenet_pytorch import InceptionResnetV1  # takes a second, and only this needs it
 
     found = resolve([FACENET_FILE], override, allow_unknown)
@@ -67,9 +67,9 @@ def facenet(override: Path | None = None, allow_unknown: bool = False) -> Recogn
 
 
 def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
-    """A recogniser of ArcFace's kind: crops aligned by five points, of the size the graph says, or of 112 px.
+    """A recogniser like ArcFace: its crops are aligned by five points, of the size of the graph's input or of 112 px.
 
-    Raises InputError where the file is no graph with one image in and one embedding out.
+    Raises InputError if the file is not a graph with one image in and one embedding out.
     """
     if not path.is_file():
         raise InputError(f"--recogniser {path}: there is no such file.")
@@ -117,7 +117,7 @@ def box_crop(size: int) -> Callable[[Image, Face], Image]:
 
 
 def aligned_crop(size: int) -> Callable[[Image, Face], Image]:
-    """ArcFace's crop (size, size, 3): the least-squares similarity of five points; the box where there are none."""
+    """ArcFace's crop (size, size, 3): the least-squares similarity of five points, or the box if there are none."""
     goal = ARCFACE_POINTS * (size / ARCFACE_SIZE)
     by_box = box_crop(size)
 
@@ -138,7 +138,7 @@ class Gallery:
 
     people: tuple[str, ...]
     vectors: Array
-    """(n, d) of every picture."""
+    """(n, d) embeddings, one for each picture."""
     owners: tuple[int, ...]
     """(n,) index into `people`."""
 
@@ -158,9 +158,9 @@ class Gallery:
 
 
 def read_gallery(folder: Path, observer: Observer, recogniser: Recogniser) -> Gallery:
-    """Faces of a folder's pictures: the largest that `observer` sees in each; pictures without one are left out.
+    """Faces of a folder's pictures: the largest that `observer` sees in each; pictures without a face are left out.
 
-    Raises InputError where fewer than two people have a face.
+    Raises InputError if faces of fewer than two people are found.
     """
     if not folder.is_dir():
         raise InputError(f"--gallery {folder} is no folder; give one with pictures of other people.")
@@ -223,7 +223,7 @@ class IdentityMeter:
 
 
 def threshold_at(impostors: Array, far: float) -> float | None:
-    """The lowest score that at most a share `far` of impostors exceeds; None where there are too few to say."""
+    """The lowest score that at most a share `far` of impostors exceeds; None if there are too few impostors."""
     allowed = int(np.floor(far * len(impostors) + 1e-9))
     if allowed < 1:
         return None
@@ -231,8 +231,8 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
-    """The user's file, else facenet where its weights are here, else dlib's where it is installed; and, where there is
-    none, why."""
+    """The user's file, else facenet if its weights are installed, else dlib's if it is installed; and the reason if
+    there is none."""
     if path is not None:
         return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""
     try:

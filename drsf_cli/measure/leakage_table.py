@@ -40,7 +40,7 @@ class ModelRows:
 
 
 def model_rows(document: Mapping[str, Any]) -> list[ModelRows]:
-    """Of what drsf_cli/measure/leakage.py measured."""
+    """The rows of the figures that drsf_cli/measure/leakage.py measured."""
     found = []
     for model in document["models"]:
         mark = "repelled" if model["repelled"] else "reads on purpose" if model["authorised"] else ""
@@ -86,5 +86,5 @@ def identity_rows(identity: Mapping[str, Any]) -> list[Row]:
 
 
 def looked_at(document: Mapping[str, Any]) -> str:
-    """How much was looked at, and how far it goes."""
+    """How many frames were looked at, and for what the figures hold."""
     return f"{document['frames_looked_at']} of {document['frames']} frames looked at. {document['note']}"
