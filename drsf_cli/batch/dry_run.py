@@ -146,8 +146,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
             document = deidentify(source, target, trial, models=models, progress=watch)
         except NoFaceError:
             notes.append(
-                f"No face is seen in the first {tried} frames: the time is without any embedding, and the run stops "
-                "with an error (--on-no-face) if none comes later."
+                f"No face is seen in the first {tried} frames. The time does not include embedding, and the run stops "
+                "with an error (--on-no-face) if no face appears later."
             )
             watch = Stopwatch(progress or Silent())
             began = time.monotonic()

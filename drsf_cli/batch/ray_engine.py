@@ -111,8 +111,8 @@ class _Pool:
             raise UsageError(f"no node of the Ray cluster has {self._threads} cores; give fewer --threads.")
         if workers is not None and workers > room:
             raise UsageError(
-                f"--engine ray:{workers} has no room on the cluster, which takes {room} of {self._threads} threads; "
-                "give fewer, or fewer --threads."
+                f"--engine ray:{workers}: so many workers have no room on the cluster, which has room for {room} with "
+                f"{self._threads} threads each; give fewer workers, or fewer --threads."
             )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()

@@ -104,7 +104,7 @@ def audit(
     if every is not None and every < 1:
         raise UsageError(f"--every {every} is too small; it takes 1 or more.")
     if not 0 < far < 1:
-        raise UsageError(f"--far {far:g} is no rate; give a number between 0 and 1.")
+        raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
         refuse_existing(json_file, overwrite)
     known = read_run(original, deid, report) or Run(DeidSettings())

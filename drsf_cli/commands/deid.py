@@ -364,7 +364,7 @@ def _deid_many(
     if not quiet:
         out.print(tables.batch(results))
         if batch.summary is None:
-            out.print("Wrote each output beside its input, and no summary: that takes a folder, -o DIR.")
+            out.print("Wrote each output beside its input. There is no summary: that takes a folder, -o DIR.")
         else:
             out.print(f"Wrote {batch.summary}.", soft_wrap=True)
     failures = [result for result in results if result.state == "failed"]

@@ -201,7 +201,7 @@ def checks(found: Sequence[Check]) -> RenderableType:
         kind = check.kind
     broken = [check.name for check in found if check.needed and not check.usable]
     if broken:
-        return Group(table, Text(f"The defaults need what is not usable: {', '.join(broken)}.", style="red"))
+        return Group(table, Text(f"The defaults need these, which are not usable: {', '.join(broken)}.", style="red"))
     return Group(table, Text("The defaults work here.", style="green"))
 
 

@@ -119,7 +119,7 @@ def import_files(
         raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
     default = store.default_store()
     for file in files:
-        with bars(quiet) as progress:  # which ends before anything is printed: what is shown with it goes where it does
+        with bars(quiet) as progress:  # closed before the paths are printed, so that the two do not mix
             progress.begin(f"Importing {file.name}", 1)
             kept = default.import_file(file, name, allow_unknown_weights)
             progress.advance()

@@ -140,7 +140,7 @@ class Evaluation:
     others: OtherFaces | None = None
     """Errors of the frames' other faces; None if the ground truth has none."""
     behaviour: Behaviour | None = None
-    """The comparison of blinks, PERCLOS, glances and the like; None if only boxes, landmarks and angles are compared."""
+    """The comparison of blinks, PERCLOS, glances etc.; None if only boxes, landmarks and angles were compared."""
 
 
 @dataclass(frozen=True)

@@ -76,21 +76,21 @@ def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
     network = OnnxNetwork(path, device)
     shape = network.input_shapes[0]
     if len(network.input_shapes) != 1 or len(shape) != 4 or shape[1] != 3:
-        raise InputError(f"{path} takes inputs of shape {shape} where a recogniser takes (1, 3, h, w).")
+        raise InputError(f"{path} takes inputs of shape {shape}, but a recogniser takes (1, 3, h, w).")
     size = shape[2] if isinstance(shape[2], int) and shape[2] == shape[3] else ARCFACE_SIZE
 
     def run(crops: torch.Tensor) -> torch.Tensor:
         output = network(crops)[0]
         if output.shape[0] != 1 or output.numel() < 2:
-            raise InputError(f"{path} gives {tuple(output.shape)} where a recogniser gives one embedding (1, d).")
+            raise InputError(f"{path} gives {tuple(output.shape)}, but a recogniser gives one embedding (1, d).")
         return output
 
     return Recogniser(path.name, {path.name: sha256_of(path)}, run, aligned_crop(size))
 
 
 def dlib_recogniser(path: Path) -> Recogniser:
-    """dlib's residual network, from its file. Raises InputError where that cannot be read, WeightsError where dlib is
-    not installed."""
+    """dlib's residual network, from its file. Raises InputError if the file cannot be read, WeightsError if dlib is not
+    installed."""
     if not is_installed("dlib"):
         raise WeightsError(f"--recogniser {path} needs dlib; pip install 'drsf[others]', or give an ONNX file.")
     if not path.is_file():
@@ -98,7 +98,7 @@ def dlib_recogniser(path: Path) -> Recogniser:
     try:
         run, crop = dlib_embedding(path)
     except RuntimeError as error:
-        raise InputError(f"{path} is no face recogniser of dlib's; get {RECOGNISER_FILE} again.") from error
+        raise InputError(f"{path} is not dlib's face recogniser; get {RECOGNISER_FILE} again.") from error
     return Recogniser("dlib", {path.name: sha256_of(path)}, run, crop)
 
 
@@ -163,7 +163,7 @@ def read_gallery(folder: Path, observer: Observer, recogniser: Recogniser) -> Ga
     Raises InputError if faces of fewer than two people are found.
     """
     if not folder.is_dir():
-        raise InputError(f"--gallery {folder} is no folder; give one with pictures of other people.")
+        raise InputError(f"--gallery {folder} is not a folder; give one with pictures of other people.")
     people: dict[str, list[Array]] = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or not is_image(path):
@@ -175,7 +175,7 @@ def read_gallery(folder: Path, observer: Observer, recogniser: Recogniser) -> Ga
             largest = max(faces, key=lambda face: face.area)
             people.setdefault(person, []).append(recogniser.embed(image, largest))
     if len(people) < 2:
-        raise InputError(f"--gallery {folder} shows faces of {len(people)} people where two or more are needed.")
+        raise InputError(f"--gallery {folder} shows faces of {len(people)} people, and two or more are needed.")
     names = tuple(people)
     owners = tuple(index for index, name in enumerate(names) for _ in people[name])
     return Gallery(names, np.stack([vector for name in names for vector in people[name]]), owners)

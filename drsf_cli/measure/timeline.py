@@ -60,7 +60,7 @@ class Timeline:
 
     @classmethod
     def of(cls, times: Array) -> Timeline | None:
-        """The timeline of (n,) times in s. None if a time is unknown, times do not rise, or there are fewer than two."""
+        """The timeline of (n,) times in s. None if one is unknown, they do not rise, or there are fewer than two."""
         if len(times) < 2 or not np.all(np.isfinite(times)):
             return None
         steps = np.diff(times)

@@ -172,7 +172,7 @@ class VideoReader:
         if start is not None and end is not None and end <= start:
             raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
         if fps is not None and not (math.isfinite(fps) and fps > 0):
-            raise UsageError(f"--fps {fps} is no rate; give frames a second, above 0.")
+            raise UsageError(f"--fps {fps} is not a rate; give frames a second, above 0.")
         self.start, self.end = decimal(start), decimal(end)
         self._fps = decimal(fps)
         self._open: set[InputContainer] = set()
@@ -244,14 +244,16 @@ class VideoReader:
             if stat.S_ISDIR(kind):
                 return self._probe_folder()
             if not stat.S_ISREG(kind):  # to open one may wait for ever
-                raise InputError(f"{self.path} is a pipe or a device, and input is read several times; save a file.")
+                raise InputError(
+                    f"{self.path} is a pipe or a device, and drsf reads its input several times; save a file."
+                )
             with self.path.open("rb") as file:
                 if not file.read(1):
                     raise InputError(f"{self.path} is empty; check the file.")
         except FileNotFoundError as error:
             if str(self.path) == "-":
                 raise InputError(
-                    "- is no file, and input is read several times; save standard input as a file first."
+                    "- is not a file, and drsf reads its input several times; save standard input as a file first."
                 ) from error
             raise InputError(f"{self.path} does not exist; check the name.") from error
         except OSError as error:

@@ -54,7 +54,7 @@ def load_companions(
                 raise
             continue
         if not one.covers:
-            raise UsageError(f"--cover-detector {name}: it misses too many faces to cover by; use another.")
+            raise UsageError(f"--cover-detector {name} misses too many faces to be used for covering; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))

@@ -81,8 +81,9 @@ def fork_weights(
     result = measure(family, public, clone(family, state), held_out[:48])
     if not result.accurate:
         raise FidelityError(
-            f"{output} was not written: on faces kept out the private weights read {result.accuracy:.2f} {result.unit} "
-            f"from the released ones where {result.allowed:.2f} is allowed; give more faces, or more --steps."
+            f"{output} was not written: on faces kept out of training the private weights differ from the released "
+            f"ones by {result.accuracy:.2f} {result.unit}, and {result.allowed:.2f} is allowed; give more faces, or "
+            "more --steps."
         )
     write_atomically(output, to_bytes({key: value.contiguous() for key, value in state.items()}))
     return result

@@ -213,7 +213,9 @@ def _yunet(path: Path) -> FaceFinder:
         detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_THRESHOLD)
         detector.detect(np.zeros((320, 320, 3), np.uint8))  # only a run shows whether the file is such a network
     except cv2.error as error:
-        raise InputError(f"{path} is no detector that OpenCV's FaceDetectorYN can run; get the file again.") from error
+        raise InputError(
+            f"{path} is not a detector that OpenCV's FaceDetectorYN can run; get the file again."
+        ) from error
 
     def find(image: Image) -> Detections:
         detector.setInputSize((image.shape[1], image.shape[0]))
@@ -239,7 +241,7 @@ def _ultraface(path: Path) -> FaceFinder:
         values = torch.from_numpy((small - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
         outputs = {output.shape[-1]: output[0].double() for output in network(values) if output.ndim == 3}
         if set(outputs) != {2, 4}:
-            raise InputError(f"{path} has other outputs than scores (1, n, 2) and boxes (1, n, 4).")
+            raise InputError(f"{path} does not output scores (1, n, 2) and boxes (1, n, 4) as ultraface does.")
         scores = outputs[2][:, 1]
         passed = scores > ULTRAFACE_THRESHOLD
         extent = image.shape[1::-1] * 2
