@@ -75,7 +75,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised, there is no need to print them as well
         options.intra_op_num_threads = threads or usable_cpus()
-        # Inputs change size from call to call; a plan made for one size is no use for the next, and is kept.
+        # Inputs change size from call to call. A memory plan for one size does not fit the next, and would be kept.
         options.enable_mem_pattern = False
         # Idle threads that spin take the cores from the other networks, which run in turns with this one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -269,7 +269,7 @@ class OnnxCache:
         return network
 
     def _read(self, path: Path, key: str, device: Device, threads: int | None) -> OnnxNetwork | None:
-        """None where there is no such file, or it is damaged or another graph."""
+        """The cached network. None if there is no such file, or if it is damaged or holds another graph."""
         try:
             network = OnnxNetwork(path.read_bytes(), device, threads)
         except (OSError, InputError):

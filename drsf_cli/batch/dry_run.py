@@ -44,7 +44,7 @@ class Forecast:
     source: Path
     writes: tuple[Path, ...]
     frames: int
-    """Of the input, between --start and --end: counted where each packet is a frame, else estimated."""
+    """Frames of the input between --start and --end: counted if each packet is a frame, else estimated."""
     width: int
     height: int
     fps: float

@@ -63,9 +63,7 @@ class PassedOver:
         if self.suffixes:
             often = sorted(self.suffixes.items(), key=lambda one: (-one[1], one[0]))
             counted = ", ".join(f"{count} {name or 'without a suffix'}" for name, count in often)
-            said.append(
-                f"files that are neither videos nor pictures by name: {counted}; name them to have them read."
-            )
+            said.append(f"files that are neither videos nor pictures by name: {counted}; name them to have them read.")
         if self.bins:
             said.append(
                 "folders of thumbnails and deleted files: "

@@ -44,7 +44,7 @@ def audit(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all at hand.",
+            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all installed.",
             rich_help_panel=READER_PANEL,
         ),
     ] = None,

@@ -26,7 +26,7 @@ import typer
 from weights.errors import InputError, UsageError
 
 RUN_PANEL = None
-"""How a command runs is said in the panel that has --help, too."""
+"""The panel that has --help also has the options that say how a command runs."""
 
 
 def _load(context: typer.Context, path: Path | None) -> Path | None:

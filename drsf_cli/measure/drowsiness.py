@@ -1,29 +1,29 @@
 """Blinks, PERCLOS and yawns from how far eyes and mouth are open.
 
-Openness is that of victims/openness.py; of the eyes it is the mean of both, as Soukupová and Čech (CVWW 2016) take it,
-since people blink with both. How far open eyes are depends on the person, the camera and the aligner, so it is
-measured against the person's own *open level*: the OPEN_PERCENTILE of the openness around.
+Openness is that of victims/openness.py. The eyes' openness is the mean of both eyes, as in Soukupová and Čech (CVWW
+2016), because people blink with both. How large the openness of open eyes is depends on the person, the camera and the
+aligner, so it is compared with the person's own *open level*: the OPEN_PERCENTILE of the surrounding openness.
 
     share = openness / open level                      1 is open
 
-How far the share falls when eyes shut depends on the aligner: to 0.3 where the lids are followed well, to 0.85 where
-they hardly are. So it is found in the clip: the *shut share* is the SHUT_PERCENTILE of the minima of all dips that
-stand out from the noise. Eyes are closed half-way down,
+How far the share falls when the eyes shut depends on the aligner: to 0.3 if it follows the lids well, to 0.85 if it
+hardly does. So this is found in the clip: the *shut share* is the SHUT_PERCENTILE of the minima of all dips that stand
+out from the noise. Eyes count as closed from half-way down,
 
     closed where share < (1 + shut share) / 2
 
-as Dewi et al. do in "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ
-Computer Science 8:e943, 2022). Blinks are found against the open level of the NEAR seconds around, which follows a head
-that turns; eyes are also closed where they are below CLOSED_SHARE of the open level of the minute around, so that a
-closure of many seconds is one.
+as in Dewi et al., "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ Computer
+Science 8:e943, 2022). Blinks are found against the open level of the surrounding NEAR seconds, which follows a head
+that turns. Eyes also count as closed below CLOSED_SHARE of the open level of the surrounding minute, so that a closure
+of many seconds is found too.
 
 A closure up to LONGEST_BLINK is a blink: Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
 21(1), 1984) give at most 0.5 s from the first movement to the last. A longer one is a long closure.
 
 PERCLOS P80 is the share of a minute in which the eyes are at least 80 % closed: Wierwille et al., "Research on
 vehicle-based driver status/performance monitoring" (DOT HS 808 247, 1994); Dinges and Grace, "PERCLOS"
-(FHWA-MCRT-98-006, 1998). The shut share is 100 % closed, and eyes that never close have a PERCLOS of 0. Where the shut
-share is over FOLLOWED, 80 % cannot be told from a turn of the head, and there is no PERCLOS.
+(FHWA-MCRT-98-006, 1998). The shut share counts as 100 % closed, and eyes that never close have a PERCLOS of 0. If the
+shut share is over FOLLOWED, 80 % cannot be told from a turn of the head, and there is no PERCLOS.
 
 A yawn is a mouth open by YAWN_OPENNESS or more for SHORTEST_YAWN or longer. Yawns take about 6 s (Provine, Ethology
 72, 1986); speech opens the mouth as far for parts of a second.
@@ -140,7 +140,7 @@ def _shut_share(share: Array, timeline: Timeline) -> tuple[float | None, float]:
 
 
 def mostly_closed(lids: Eyelids) -> NDArray[np.bool_]:
-    """(n,) whether the eyes are at least 80 % closed, P80; False in gaps, too."""
+    """(n,) whether the eyes are at least 80 % closed, P80; also False in gaps."""
     if lids.shut_share is None:
         return np.zeros(len(lids.share), dtype=bool)
     return np.asarray(lids.share <= lids.shut_share + (1 - P80) * (1 - lids.shut_share))

@@ -138,7 +138,7 @@ class Evaluation:
     likely_offset: int = 0
     """What to add to the prediction's frame ids if one list counts from 0 and the other from 1; else 0."""
     others: OtherFaces | None = None
-    """Errors of the frames' other faces; None if the ground truth has none."""
+    """Errors of the frames' further faces; None if the ground truth has none."""
     behaviour: Behaviour | None = None
     """The comparison of blinks, PERCLOS, glances etc.; None if only boxes, landmarks and angles were compared."""
 
@@ -256,7 +256,7 @@ def evaluate_folders(
 ) -> FolderEvaluation:
     """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
 
-    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
+    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError if one is not a folder,
     no name is in both, or a file is not of the form.
     """
     gt, pred = Path(gt), Path(pred)

@@ -17,7 +17,7 @@ guidelines judge glances away from the road by their mean duration, the share th
 sum, the total eyes-off-road time. Three rules make zones of frames into glances:
 
 - During a blink the zone is the one before it: lids, not the eyes, moved.
-- In a closure too long for a blink the zone is EYES_CLOSED. That is no glance: nothing is looked at.
+- In a closure too long for a blink the zone is EYES_CLOSED. That is not a glance, because nothing is looked at.
 - A stay shorter than SHORTEST_STAY belongs to the zone before it: fixations last 0.1 s or longer (ISO 15007-1:2014), so
   it is a saccade that passes through, or gaze pulled down by the lids at the ends of a blink.
 """

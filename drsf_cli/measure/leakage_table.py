@@ -10,7 +10,7 @@ from drsf_cli.measure.quantities import quantity
 
 COLUMNS = ("original", "obscured", "written")
 HEADINGS = ("original", "obscured only", "obscured + attacked", "leakage")
-"""Of the columns, and of the gap between the last two."""
+"""Headings of the columns, and of the gap between the last two."""
 
 _METRICS = (
     ("detected", "seen", "%", 0, 100.0),

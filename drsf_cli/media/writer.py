@@ -147,7 +147,7 @@ class _WriterBase:
             self._output.discard()
 
     def begin_afresh(self) -> None:
-        """Nothing to do where each frame stands for itself."""
+        """Do nothing: each frame is encoded by itself."""
 
     def finish(self) -> Path:
         if not self._finished:

@@ -20,8 +20,8 @@ FaceFinder = Callable[[Image], Detections]
 def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]:
     """Face finders that need no download, and the `detectors` given.
 
-    `lbp-cascade` is scikit-image's, of a family of its own (local binary patterns, no network); `haar-cascade` is
-    OpenCV 4's, which OpenCV 5 has dropped. Both see frontal faces only and give no score (NaN).
+    `lbp-cascade` is scikit-image's and belongs to a different family (local binary patterns, no network).
+    `haar-cascade` is OpenCV 4's; OpenCV 5 has dropped it. Both see only frontal faces and give no score (NaN).
     """
     finders: dict[str, FaceFinder] = {}
     for detector in detectors:

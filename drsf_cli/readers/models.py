@@ -27,7 +27,7 @@ class Models:
     torch_chain: Observer
     device: Device
     threads: int | None = None
-    """Of each ONNX Runtime session on the CPU; None: the usable cores."""
+    """Threads of each ONNX Runtime session on the CPU; None: the usable cores."""
     companions: dict[tuple[str, ...], list[Detector]] = field(default_factory=dict, repr=False)
     """Detectors that cover beside the chain's own, by the names they were asked for with."""
     _onnx: Observer | None = field(default=None, repr=False)
