@@ -9,7 +9,7 @@ setup: .venv/.ready
 .venv/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(shell sed -n 's/^uv==//p' requirements.txt)
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --requirement requirements.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --requirement requirements.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	for name in retinaface mediapipe; do \
 	  $(BIN)/drsf weights pull $$name || echo "Going on without; 'drsf weights pull $$name' fetches these weights later."; \

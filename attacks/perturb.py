@@ -27,6 +27,8 @@ FAR = 4.0
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
+Redraw = Callable[[list[int], Mapping[str, Tensor]], Tensor]
+"""(frames, stage -> what is read of them) -> perturbations (n, 3, h, w) to try next (attacks/aim.py)."""
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
 
@@ -57,23 +59,23 @@ class AttackSettings:
     smoothing: float = 3.0
     """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
     extra: int = 0
-    """Further steps after `steps` of a frame that is POOR, or whose victim passes stay within `passes`."""
-    passes: float = 0.0
+    """Further steps after `steps` of a frame that is POOR."""
     behind: float = 0.0
     """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
     would cost bring more where they are needed."""
     cap: float = 1.4
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
+    aims: int = 0
+    """How often a frame is drawn again before the first step, for attributes off to the other side."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
     than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
 
-    def goes_on(self, taken: int, score: float, passes: int) -> bool:
-        """Whether a frame with `score` so far takes another step after `taken`, with which its victim passes come to
-        `passes`."""
-        return taken < self.steps or (taken < self.steps + self.extra and (score > POOR or passes <= self.passes))
+    def goes_on(self, taken: int, score: float) -> bool:
+        """Whether a frame with `score` so far takes another step after `taken`."""
+        return taken < self.steps or (taken < self.steps + self.extra and score > POOR)
 
 
 @dataclass
@@ -84,11 +86,6 @@ class Outcome:
     """(B, 3, h, w) the best perturbations that were tried."""
     errors: dict[str, Tensor]
     """Stage -> (B,) error of `delta`."""
-    going_on: Tensor
-    """(B, 3, h, w) what a next frame had best start from: the mean of all iterates where there are `tries`, else
-    `delta`. The luck of the best one ends with its frame."""
-    outputs: dict[str, Tensor]
-    """Stage -> (B, ...) what is read from `going_on`, by the mean of what was read."""
     steps: Tensor
     """(B,) steps taken."""
     passes: Tensor
@@ -103,90 +100,117 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
-    others: Sequence[Channel] = (),
+    redraw: Redraw | None = None,
 ) -> Outcome:
-    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out.
-
-    Every second gradient is taken through one of `others` in turn, which are not what the result is judged by.
-    """
-    count = len(start)
-    method = METHODS[settings.method]
-    eps = budget.eps
-    rule = method.rule(
-        count,
-        settings.steps,
-        lambda u, items: budget.project(u * eps, items) / eps,
-        {**method.options, **settings.options},
-    )
-    delta = budget.project(start, list(range(count)))
-    best = delta.clone()
-    best_total, best_score = (torch.full((count,), torch.inf) for _ in range(2))
-    errors = {stage.name: torch.full((count,), torch.inf) for stage in stages}
-    outputs: dict[str, Tensor] = {}
-    steps, passes, checks = (torch.zeros(count, dtype=torch.long) for _ in range(3))
-    active = list(range(count))
-    pushing = 0
-    trail = Trail(count) if settings.tries else None
-
-    def keep(items: Sequence[int], probe: Tensor, reading: _Combined) -> None:
-        """Take each frame's probe that is better than all before it."""
-        for row, item in enumerate(items):
-            if not reading.total[row] < best_total[item]:
-                continue
-            best_total[item], best_score[item] = reading.total[row], reading.score[row]
-            best[item] = probe[row]
-            for name, error in reading.errors.items():
-                errors[name][item] = error[row]
-                # the first reading is of all frames
-                outputs.setdefault(name, reading.outputs[name].clone())[item] = reading.outputs[name][row]
-
+    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
+    search = _Search(budget, start, stages, settings, channel)
+    active = list(range(len(start)))
+    if redraw is not None and settings.aims:
+        active = search.aim(active, redraw)
     for taken in range(settings.steps + settings.extra + 1):
-        probe = rule.look_ahead(delta[active] / eps, active) * eps
-        going = [settings.goes_on(taken, float(best_score[item]), int(passes[item]) + pushing) for item in active]
-        last = not any(going)
-        detour = bool(others) and taken % 2 == 1 and not last
-        through = others[taken // 2 % len(others)] if detour else channel
-        pixels = delivered(budget, delta, probe, active, through)
-        reading = _read(pixels, active, stages, with_gradient=not last, behind=settings.behind)
-        pushing = len(reading.pulls)
-        pushed = torch.tensor(going) * pushing
-        passes[active] += pushed
-        checks[active] += len(stages) - pushed
-
-        if not detour:
-            keep(active, probe, reading)
-            if trail is not None:
-                trail.add(active, reading.score, probe, reading.outputs)
-        short = [row for row, goes_on in enumerate(going) if goes_on and (detour or reading.score[row] > 1.0)]
-        if last or not short:
+        going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
+        search.look([item for item in active if item not in going])
+        if not going:
             break
-        if not reading.pulls:  # on a detour all may be well
-            continue
-        items = [active[row] for row in short]
-        pulls = [pull.of(short) for pull in reading.pulls]
-        gradient = unit(smoothed(direction(pulls), settings.smoothing) * budget.mask[items])
-        before = delta[items]
+        active = search.step(going)
+    search.look_near_means()
+    return search.outcome
+
+
+class _Search:
+    """The best perturbations so far of a batch of frames, and what it took to find them."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        start: Tensor,
+        stages: Sequence[Stage],
+        settings: AttackSettings,
+        channel: Channel | None,
+    ) -> None:
+        count, eps = len(start), budget.eps
+        method = METHODS[settings.method]
+        self.rule = method.rule(
+            count,
+            settings.steps + settings.extra,
+            lambda u, items: budget.project(u * eps, items) / eps,
+            {**method.options, **settings.options},
+        )
+        self.budget, self.stages, self.settings, self.channel = budget, stages, settings, channel
+        self.delta = budget.project(start, list(range(count)))
+        self.total, self.score = (torch.full((count,), torch.inf) for _ in range(2))
+        self.trail = Trail(count)
+        zeros = [torch.zeros(count, dtype=torch.long) for _ in range(3)]
+        errors = {stage.name: torch.full((count,), torch.inf) for stage in stages}
+        self.outcome = Outcome(self.delta.clone(), errors, *zeros)
+
+    def look(self, items: list[int]) -> None:
+        """Read frames `items` as they are, and keep what is better than before."""
+        if items:
+            reading = self._read(items, self.delta[items], with_gradient=False)
+            self.trail.add(items, reading.score, self.delta[items])
+            self._keep(items, self.delta[items], reading)
+
+    def aim(self, items: list[int], redraw: Redraw) -> list[int]:
+        """Draw frames `items` again for what was read, some times; the best drawing of each is where steps begin.
+        Returns those that are not good enough."""
+        for number in range(self.settings.aims + 1):
+            reading = self._read(items, self.delta[items], with_gradient=False)
+            self._keep(items, self.delta[items], reading)
+            short = [row for row in range(len(items)) if reading.score[row] > 1.0]
+            read = {name: output[short] for name, output in reading.outputs.items()}
+            items = [items[row] for row in short]
+            if not items or number == self.settings.aims:
+                break
+            self.delta[items] = self.budget.project(redraw(items, read), items)
+        self.delta = self.outcome.delta.clone()
+        return [item for item in range(len(self.score)) if self.score[item] > 1.0]
+
+    def step(self, items: list[int]) -> list[int]:
+        """Read frames `items`, and move those that are not good enough, which are returned."""
+        eps = self.budget.eps
+        probe = self.rule.look_ahead(self.delta[items] / eps, items) * eps
+        reading = self._read(items, probe, with_gradient=True)
+        self.trail.add(items, reading.score, probe)
+        self._keep(items, probe, reading)
+        short = [row for row in range(len(items)) if reading.score[row] > 1.0]
+        if not short or not reading.pulls:
+            return []
+        items, pulls = [items[row] for row in short], [pull.of(short) for pull in reading.pulls]
+        gradient = unit(smoothed(direction(pulls), self.settings.smoothing) * self.budget.mask[items])
+        before = self.delta[items]
         loss = torch.stack([pull.loss for pull in pulls]).sum(dim=0)
-        move = rule.step(before / eps, gradient, loss, items) * eps - before
-        delta[items] = before + move * step_length(move, pulls, settings.cap)
-        steps[items] += 1
-        active = items
-    going_on = best.clone()
-    if trail is not None:
-        means = {item: mean for item in range(count) if best_score[item] > 1.0 and (mean := trail.mean(item))}
-        for number in range(settings.tries):
-            items = [item for item in means if best_score[item] > 1.0]
+        move = self.rule.step(before / eps, gradient, loss, items) * eps - before
+        self.delta[items] = before + move * step_length(move, pulls, self.settings.cap)
+        self.outcome.steps[items] += 1
+        return items
+
+    def look_near_means(self) -> None:
+        """Try points at and near the mean of each frame's iterates, where it is not good enough yet."""
+        short = [item for item in range(len(self.score)) if self.score[item] > 1.0] if self.settings.tries else []
+        means = {item: mean for item in short if (mean := self.trail.mean(item)) is not None}
+        for number in range(self.settings.tries):
+            items = [item for item in means if self.score[item] > 1.0]
             if not items:
                 break
-            probe = torch.stack([trail.near(item, means[item].delta, number) for item in items])
-            reading = _read(delivered(budget, best, probe, items, channel), items, stages, with_gradient=False)
-            checks[items] += len(stages)
-            keep(items, probe, reading)
-        for item, mean in means.items():
-            going_on[item] = mean.delta
-            for name, output in mean.outputs.items():
-                outputs[name][item] = output
-    return Outcome(best, errors, going_on, outputs, steps, passes, checks)
+            probe = torch.stack([self.trail.near(item, means[item], number) for item in items])
+            self._keep(items, probe, self._read(items, probe, with_gradient=False))
+
+    def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> _Combined:
+        pixels = delivered(self.budget, self.delta, probe, items, self.channel)
+        reading = _read(pixels, items, self.stages, with_gradient, self.settings.behind)
+        self.outcome.passes[items] += len(reading.pulls)
+        self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
+        return reading
+
+    def _keep(self, items: Sequence[int], probe: Tensor, reading: _Combined) -> None:
+        """Take each frame's probe that is better than all before it."""
+        for row, item in enumerate(items):
+            if reading.total[row] < self.total[item]:
+                self.total[item], self.score[item] = reading.total[row], reading.score[row]
+                self.outcome.delta[item] = probe[row]
+                for name, error in reading.errors.items():
+                    self.outcome.errors[name][item] = error[row]
 
 
 @dataclass

@@ -3,8 +3,8 @@
 Embedding for one network revives its relatives. A repelled model is given an objective of its own, a hinge: while it
 reads more than it should its gradient is normalised and added like a victim's, and once it reads little enough it
 costs one look and no gradient. Detectors are made to see nothing (TOG's vanishing objective, arXiv 2004.04320);
-aligners and gaze estimators to read something far from what they read in the original, from the crops that the
-*authorised* victims before them give: whoever holds those has the better crops.
+aligners and gaze estimators to read something far from what is embedded, from the crops that the *authorised* victims
+before them give: whoever holds those has the better crops.
 
 What is repelled is the models that were listed, as they were measured. Nothing follows for others.
 """
@@ -19,17 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.obscure import CoveredImage
 from attacks.perturb import Stage
-from victims.base import Aligner, Detector, GazeEstimator, Image, Objective, Reading, Victim, Window
+from victims.base import Aligner, Detector, GazeEstimator, Objective, Reading, Victim, Window
 from victims.camera import Camera
 from victims.face import Face
 
 BLIND = 0.12
 """A repelled detector's best score that is low enough; detectors report faces from 0.5 or 0.7 on."""
 LANDMARKS_APART = 0.10
-"""Mean distance from a repelled aligner's own reading, over sqrt(w·h): more than ten times an aligner's tolerance."""
+"""Mean distance from the landmarks that are embedded, over sqrt(w·h): more than ten times an aligner's tolerance."""
 GAZE_APART = 20.0
-"""Degrees from a repelled gaze estimator's own reading, likewise."""
+"""Degrees from the gaze that is embedded, likewise."""
 SHORT_OF = 0.2
 """Share of such a distance that may be lacking."""
 
@@ -38,10 +39,11 @@ class DistanceObjective(Objective):
     """Keep a victim's reading at least `apart` from what its `objective` aims at.
 
     The hinge is max(0, apart - error), with the error's own value and the direction of the objective's loss, which
-    pulls wherever the error itself has no gradient. `Reading.error` is what is lacking, as a share of `apart`.
+    pulls wherever the error itself has no gradient. `Reading.error` is what is lacking, as a share of `apart`, of which
+    there may be one (B,) for each frame that is read.
     """
 
-    def __init__(self, objective: Objective, apart: float) -> None:
+    def __init__(self, objective: Objective, apart: float | Tensor) -> None:
         self.objective, self.apart = objective, apart
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
@@ -57,9 +59,7 @@ class HiddenFrame(Protocol):
     """What is needed of a frame to embed in; `attacks.embed.Target` is one."""
 
     @property
-    def covered(self) -> Image: ...
-    @property
-    def original(self) -> Image: ...
+    def covered(self) -> CoveredImage: ...
     @property
     def face(self) -> Face: ...
 
@@ -74,7 +74,7 @@ class Repeller:
     def stages(self, frames: Sequence[HiddenFrame], window: Window) -> list[Stage]:
         """Stages for a batch of frames that share a window; they come after the chain's own, whose outputs they use.
 
-        A model is left out where the frames' faces lack what it would start from: a gaze estimator without landmarks.
+        A model is left out where the frames' faces lack what it is to be kept away from: an aligner without landmarks.
         """
         stages = []
         for name, victim in self.models.items():
@@ -82,10 +82,10 @@ class Repeller:
                 boxes = np.stack([frame.face.box for frame in frames])
                 vanish = victim.repel_objective([f.covered for f in frames], [window] * len(frames), boxes)
                 stages.append(Stage(f"repel {name}", vanish, BLIND, hinge=True))
-            elif isinstance(victim, Aligner):
+            elif isinstance(victim, Aligner) and all(frame.face.landmarks is not None for frame in frames):
                 apart = DistanceObjective(self._aligner(victim, frames, window), LANDMARKS_APART)
                 stages.append(Stage(f"repel {name}", apart, SHORT_OF, "detector", hinge=True))
-            elif isinstance(victim, GazeEstimator) and all(frame.face.landmarks is not None for frame in frames):
+            elif isinstance(victim, GazeEstimator) and all(frame.face.gaze is not None for frame in frames):
                 apart = DistanceObjective(self._gaze(victim, frames, window), GAZE_APART)
                 stages.append(Stage(f"repel {name}", apart, SHORT_OF, "aligner", hinge=True))
         return stages
@@ -93,18 +93,12 @@ class Repeller:
     @staticmethod
     def _aligner(victim: Aligner, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         boxes = np.stack([frame.face.box for frame in frames])
-        originals = [frame.original for frame in frames]
-        own = np.concatenate(victim.align(originals, list(boxes[:, None])))
-        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, own, originals)
+        landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
+        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
 
     def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
+        gaze = np.stack([frame.face.gaze for frame in frames if frame.face.gaze is not None])
         height, width = frames[0].covered.shape[:2]
         camera = self.camera or Camera.default(width, height)
-        read = victim.estimate([frame.original for frame in frames], list(landmarks[:, None]), camera)
-        own = np.concatenate([vectors for vectors, _ in read])
-        kept = [frame.face.gaze for frame in frames]
-        for row, vector in enumerate(own):
-            if not np.isfinite(vector).all():
-                own[row] = (0.0, 0.0, -1.0) if kept[row] is None else kept[row]
-        return victim.objective([f.covered for f in frames], [window] * len(frames), landmarks, own, camera)
+        return victim.objective([f.covered for f in frames], [window] * len(frames), landmarks, gaze, camera)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,48 +16,31 @@ AWAY = 0.3
 
 
 @dataclass(frozen=True)
-class Mean:
-    """Of one frame's iterates."""
-
-    delta: Tensor
-    """(3, h, w)"""
-    outputs: dict[str, Tensor]
-    """Stage -> mean of what was read."""
-
-
-@dataclass(frozen=True)
 class _Iterate:
     score: Tensor
     delta: Tensor
-    outputs: dict[str, Tensor]
 
 
 class Trail:
-    """Each frame's iterates, its start among them: that is a mean already, of earlier frames."""
+    """Each frame's iterates."""
 
     def __init__(self, count: int) -> None:
         self._iterates: list[list[_Iterate]] = [[] for _ in range(count)]
 
-    def add(self, items: Sequence[int], score: Tensor, probe: Tensor, outputs: Mapping[str, Tensor]) -> None:
+    def add(self, items: Sequence[int], score: Tensor, probe: Tensor) -> None:
         """Iterates (n, 3, h, w) of frames `items`; those in which a victim finds nothing are left out."""
         for row, item in enumerate(items):
             if torch.isfinite(score[row]):
-                read = {name: output[row].clone() for name, output in outputs.items()}
-                self._iterates[item].append(_Iterate(score[row], probe[row].clone(), read))
+                self._iterates[item].append(_Iterate(score[row], probe[row].clone()))
 
-    def mean(self, item: int) -> Mean | None:
-        """The weighted mean, the better ones counting more; None where there is no iterate."""
+    def mean(self, item: int) -> Tensor | None:
+        """The weighted mean (3, h, w), the better ones counting more; None where there is no iterate."""
         many = self._iterates[item]
         if not many:
             return None
         weights = torch.softmax(torch.stack([-DISCOUNT * one.score for one in many]), dim=0)
-
-        def of(values: Sequence[Tensor]) -> Tensor:
-            stacked = torch.stack(list(values))
-            return torch.tensordot(weights.to(stacked), stacked, dims=1)
-
-        outputs = {name: of([one.outputs[name] for one in many]) for name in many[0].outputs}
-        return Mean(of([one.delta for one in many]), outputs)
+        deltas = torch.stack([one.delta for one in many])
+        return torch.tensordot(weights.to(deltas), deltas, dims=1)
 
     def near(self, item: int, mean: Tensor, number: int) -> Tensor:
         """The `number`-th point to try: the mean (3, h, w) itself, then some of the way to the best iterate, to the

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from attacks.effort import EFFORTS, Effort, EffortName
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -44,10 +45,13 @@ if TYPE_CHECKING:
     from victims.base import Role
     from victims.track import ManualRegion
 
+DEFAULT_RULE = "sgd"
+"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
 Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
 """What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
+Shape = Literal["own", "average"]
 Audit = Literal["file", "full"]
 Whose = Literal["largest", "all"] | tuple[float, float]
 """Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
@@ -74,15 +78,15 @@ def _eps(value: str) -> float:
     return parse_eps(value)
 
 
-def _attack(value: str) -> tuple[str, dict[str, float], int] | None:
-    """(method, its options, its steps) of `NAME` or `NAME:KEY=VALUE,...`; None for `none`."""
+def _attack(value: str) -> tuple[str, dict[str, float]] | None:
+    """(method, its options) of `NAME` or `NAME:KEY=VALUE,...`; None for `none`."""
     from attacks.steps import find_method, parse_options
 
     name, colon, options = value.partition(":")
     if name.strip().lower() == "none" and not colon:
         return None
-    name, method = find_method(name)
-    return name, parse_options(name, options.split(",") if colon else ()), method.steps
+    name, _ = find_method(name)
+    return name, parse_options(name, options.split(",") if colon else ())
 
 
 def _codec(value: object) -> None:
@@ -162,26 +166,24 @@ class DeidSettings:
     """
 
     victims: VictimNames = limited(None, instance_of(VictimNames), factory=VictimNames)
-    attack: str = limited("sgd", text("none or a step rule, NAME or NAME:KEY=VALUE,...", _attack), "--attack")
-    """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`."""
+    attack: str | None = limited(
+        None, optional(text("none or a step rule, NAME or NAME:KEY=VALUE,...", _attack)), "--attack"
+    )
+    """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`; None: DEFAULT_RULE, where
+    the effort takes steps."""
     mask: str = limited("pixelate_5", text("pixelate_N, blur_N or solid", _mask), "--mask")
     eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
     """Largest change of a pixel, of 1."""
-    max_iter: int | None = limited(None, optional(whole(1)), "--max-iter")
-    """Limit of steps for the first frame; None: the method's own."""
-    warm_iter: int | None = limited(None, optional(whole(0)), "--warm-iter")
-    """Limit of steps for every other frame; None: what 12 victim passes allow and at least 2; 6 for a lossless codec,
-    where more of them still help."""
-    robust: bool = limited(False, switch, "--robust")
-    """Embed for other qualities, JPEG and other sizes too: what is embedded outlives a transcoding better."""
+    effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")
+    """How far what is drawn is corrected: `fast` not at all, `normal` by about a step a frame, `best` through the
+    encoder in the middle of the file (attacks/effort.py)."""
+    drawer: Path | None = limited(None, optional(path), "--drawer")
+    """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = limited(60.0, number(0, "seconds", above=True))
-    """Seconds of the file's clock after which embedding starts from nothing again, so that what lies between can be
-    done by itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
-    refine: int = limited(1, whole(0), "--refine")
-    """How often frames that fall short in the written file may go back."""
-    batch_size: int = limited(1, whole(1), "--batch-size")
-    """Frames that are worked on at once. Above 1, lossy output is less exact: a frame's best iterate was measured next
-    to intermediate versions of its neighbours."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
+    itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
+    """Frames that are worked on at once; None: the effort's own number."""
     codec: str = limited("h264", _codec, "--codec")
     crf: int = limited(23, _crf, "--crf")
     head_qp: int = limited(-4, _head_qp)
@@ -210,16 +212,20 @@ class DeidSettings:
     """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
-    cover_detectors: tuple[str, ...] = limited(
-        (), texts("the name of a detector", _victim("detector")), "--cover-detector"
-    )
+    cover_detectors: tuple[str, ...] = limited((), texts("the name of a detector", _victim("detector")))
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = limited("largest", text("largest, all or a point x,y in px", _whose), "--embed")
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
     the face nearest to that point; or `all` that are seen for long enough."""
+    targets: Path | None = limited(None, optional(path), "--targets")
+    """Attributes to be embedded in place of those that are read of the original: a file of the form that `drsf infer`
+    writes. It says whose they are, too: frames and faces without an entry get none."""
+    shape: Shape = limited("own", one_of(*get_args(Shape)), "--shape")
+    """Whose proportions the embedded landmarks have: those of each face, or of the average one, by which nobody is
+    known (drsf_cli/deid/shape.py)."""
     keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit; its report says so."""
-    max_error: float | None = limited(None, optional(number(0, above=True)), "--max-error")
+    max_error: float | None = limited(None, optional(number(0, above=True)))
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
@@ -227,11 +233,24 @@ class DeidSettings:
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
     default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
-    audit: Audit = limited("file", one_of("file", "full"), "--audit")
+    audit: Audit = limited("file", one_of("file", "full"))
     """`file`: of the written file; `full`: of what others can read as well."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
+            with named(self, "attack"):
+                raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
+        if self.targets is not None and self.embed != "largest":
+            with named(self, "embed"):
+                raise UsageError("--targets says itself whose attributes are embedded; leave one of the two out.")
+        if self.shape == "average" and self.victims.aligner is None:
+            with named(self, "shape"):
+                raise UsageError("it is for landmarks, and none are embedded without an aligner; name one with -a.")
+        for name in ("targets", "shape"):
+            if getattr(self, name) not in (None, "own") and self.attack_settings is None:
+                with named(self, name):
+                    raise UsageError("it is for what is embedded, and attack none embeds nothing; leave one out.")
         if self.start is not None and self.end is not None and self.end <= self.start:
             with named(self, "end"):
                 raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")
@@ -261,11 +280,30 @@ class DeidSettings:
         """How perturbations are made; None where nothing is embedded."""
         from attacks.perturb import AttackSettings
 
-        chosen = _attack(self.attack)
+        chosen, effort = _attack(self.attack or DEFAULT_RULE), self.effort_settings
         if chosen is None:
             return None
-        name, options, steps = chosen
-        return AttackSettings(name, _eps(self.eps), self.max_iter or steps, options)
+        name, options = chosen
+        return AttackSettings(
+            name,
+            _eps(self.eps),
+            effort.steps,
+            options,
+            extra=effort.extra,
+            aims=effort.aims,
+            tries=effort.tries,
+            behind=effort.behind,
+        )
+
+    @property
+    def effort_settings(self) -> Effort:
+        """How much work goes into a frame."""
+        return EFFORTS[self.effort]
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames that are worked on together."""
+        return self.batch_size or self.effort_settings.batch
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -279,7 +317,8 @@ class DeidSettings:
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     """Settings as JSON has them."""
     flat = asdict(settings)
-    flat["camera"] = None if settings.camera is None else str(settings.camera)
+    for name in ("camera", "drawer", "targets"):
+        flat[name] = None if flat[name] is None else str(flat[name])
     return flat
 
 
@@ -293,6 +332,7 @@ def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
     if isinstance(given.get("victims"), Mapping):
         roles = {one.name for one in fields(VictimNames)}
         given["victims"] = VictimNames(**{role: name for role, name in given["victims"].items() if role in roles})
-    if isinstance(given.get("camera"), str):
-        given["camera"] = Path(given["camera"])
+    for name in ("camera", "drawer", "targets"):
+        if isinstance(given.get(name), str):
+            given[name] = Path(given[name])
     return DeidSettings(**given)

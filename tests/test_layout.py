@@ -42,8 +42,10 @@ def test_the_wheel_holds_what_the_code_reads(wheel):
         "weights/bundled/gaze_compact.safetensors",
         "drsf_cli/report/templates/report.html.j2",
         "drsf_cli/measure/zones/dashboard-lhd.toml",
+        "victims/blind.json",
     ):
         assert name in names
+    assert not any(name.startswith("attacks/training/") for name in names), "training is not installed"
 
 
 def test_the_console_script_is_there(wheel):

@@ -156,13 +156,6 @@ class Detector(Victim):
         """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
         of each frame stays as given."""
 
-    def objective_from_originals(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, originals: Sequence[Image]
-    ) -> Objective:
-        """The same for a caller who has the untouched frames, from which a detector may take further targets: the
-        points that an aligner's crop turns with."""
-        return self.objective(frames, windows, boxes)
-
     def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """Make the detector see no face in the windows of `frames`, which hide faces at `boxes` (B, 4): the vanishing
         objective of TOG (Chow et al. 2020, arXiv 2004.04320). `Reading.error` is the score of the likeliest face, 0..1,
@@ -188,10 +181,11 @@ class Aligner(Victim):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
+        meshes: Array | None = None,
     ) -> Objective:
-        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `originals` are the
-        untouched frames, for victims whose target is an inner output (heatmaps)."""
+        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `meshes` (B, k, 3): all
+        points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises UsageError where it needs
+        them and they are None."""
 
 
 class GazeEstimator(Victim):
@@ -209,6 +203,11 @@ class GazeEstimator(Victim):
     ) -> list[tuple[Array, Array]]:
         """The same from all that the aligner read; a victim that starts from a mesh takes it from there."""
         return self.estimate(images, [own.landmarks for own in alignments], camera)
+
+    def view(self, landmarks: Array, camera: Camera) -> Array | None:
+        """(3, 3): the rotation from the camera frame to that space for a face (68, 2). None where the landmarks fit no
+        head, or the estimator has no such space."""
+        return None
 
     @abstractmethod
     def objective(

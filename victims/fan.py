@@ -9,9 +9,8 @@ Both read a crop around the detector's box. A crop is linear in the frame and ze
 is the crop of the changing window plus that of the frame with the window blacked out; the second part is constant, and
 is skipped where the window holds the whole crop.
 
-An attack asks for two things: the landmarks themselves, decoded so that they have a gradient, and the heatmaps that
-the untouched frame gives, which pull from any distance and keep each map's shape. When the crop moves with the box
-that the detector reads now, the target maps are resampled into the new crop.
+An attack asks for two things, both made from the target's coordinates alone: the landmarks themselves, decoded so
+that they have a gradient, and while they are far off, maps that peak there, which pull from any distance.
 """
 
 from __future__ import annotations
@@ -92,13 +91,18 @@ class HeatmapAligner(Aligner):
         """Points with a gradient."""
 
     @abstractmethod
-    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
-        """(N, 68) distance of maps from the target's maps, 0 where they are equal."""
+    def map_loss(self, maps: Tensor, points: Tensor) -> Tensor:
+        """(N, 68) distance of maps from maps that peak at `points` (N, 68, 2)."""
 
     def in_frame(self, points: Tensor, windows: Tensor) -> Tensor:
         """Points of maps as (N, 68, 2) px of the frame."""
         origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
         return origin + points * side + self.pixel_offset
+
+    def in_map(self, landmarks: Tensor, windows: Tensor) -> Tensor:
+        """The inverse of `in_frame`."""
+        origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None]
+        return (landmarks - self.pixel_offset - origin) / side
 
     def heatmaps(self, crops: Tensor) -> Tensor:
         return self.networks[NETWORK](crops)[0]
@@ -124,9 +128,9 @@ class HeatmapAligner(Aligner):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
+        meshes: Array | None = None,
     ) -> Objective:
-        return _HeatmapObjective(self, frames, windows, boxes, landmarks, originals)
+        return _HeatmapObjective(self, frames, windows, boxes, landmarks)
 
     def export_specs(self) -> dict[str, ExportSpec]:
         size = self.crop_size
@@ -166,11 +170,12 @@ class CompactFan(HeatmapAligner):
     def soft_points(self, maps: Tensor) -> Tensor:
         return decode_heatmaps(maps)
 
-    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
-        """Kullback-Leibler divergence from the target's distribution, nats."""
+    def map_loss(self, maps: Tensor, points: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from a Gaussian of one cell, as in training, nats."""
         own = functional.log_softmax(SOFTMAX_GAIN * maps.flatten(2), dim=-1)
-        wanted = functional.log_softmax(SOFTMAX_GAIN * targets.flatten(2), dim=-1)
-        return (wanted.exp() * (wanted - own)).sum(dim=-1)
+        wanted = _gaussians(points, maps.shape[-1], sigma=1.0).flatten(2)
+        wanted = wanted / wanted.sum(dim=-1, keepdim=True)
+        return (wanted * (wanted.clamp_min(1e-12).log() - own)).sum(dim=-1)
 
 
 class LastHeatmaps(nn.Module):
@@ -198,6 +203,8 @@ class Fan(HeatmapAligner):
     SHIFT = -0.12
     """Of the window's centre, in box heights."""
     MAP = 64
+    SIGMA = 1.75
+    """Of the Gaussians, one high, that the network was trained to give, in cells."""
 
     @staticmethod
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:
@@ -253,8 +260,9 @@ class Fan(HeatmapAligner):
             ((mass.sum(dim=2) * centres).sum(dim=-1) / total, (mass.sum(dim=3) * centres).sum(dim=-1) / total), dim=-1
         )
 
-    def map_loss(self, maps: Tensor, targets: Tensor) -> Tensor:
+    def map_loss(self, maps: Tensor, points: Tensor) -> Tensor:
         """Squared difference over the target's own square: 1 for an empty map, whatever its landmark."""
+        targets = _gaussians(points, self.MAP, self.SIGMA)
         return (maps - targets).square().sum(dim=(2, 3)) / targets.square().sum(dim=(2, 3)).clamp_min(1e-6)
 
 
@@ -264,12 +272,24 @@ def _peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     return index % maps.shape[-1], index // maps.shape[-1]
 
 
+def _gaussians(points: Tensor, cells: int, sigma: float) -> Tensor:
+    """Maps (N, 68, cells, cells) of a Gaussian, one high, at points (N, 68, 2) in 0..1; those outside are moved to the
+    rim. `sigma` is in cells."""
+    centres = (torch.arange(cells, dtype=points.dtype, device=points.device) + 0.5) / cells
+    offsets = (points.clamp(0.0, 1.0)[..., None] - centres) * (cells / sigma)  # (N, 68, 2, cells)
+    across, down = torch.exp(-0.5 * offsets.square()).unbind(2)
+    return down[..., :, None] * across[..., None, :]
+
+
 class _HeatmapObjective(Objective):
     BETA = 0.01
     """Distance, in box sizes, where the landmarks' loss turns from square to linear."""
     REACH = 0.25
     """Landmarks farther than this many box sizes from their target are left to the maps: the peak that is read there
     is not the one to be moved."""
+    NEAR = 0.2
+    """Distance, in box sizes, under which what is asked of a landmark's map fades: a map need not have the target's
+    shape for its landmark to be right, and the loss is to end near 0."""
 
     def __init__(
         self,
@@ -278,7 +298,6 @@ class _HeatmapObjective(Objective):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
     ) -> None:
         self._victim = victim
         device = victim.device
@@ -288,17 +307,6 @@ class _HeatmapObjective(Objective):
         self._boxes = torch.from_numpy(np.array(boxes, dtype=np.float64)).to(device)
         self._landmarks = torch.from_numpy(np.array(landmarks, dtype=np.float64)).to(device)
         self._sizes = (self._boxes[:, 2:] - self._boxes[:, :2]).prod(dim=1).sqrt()
-        self._target_windows = victim.windows(self._boxes)
-        with torch.no_grad():
-            crops = torch.cat(
-                [
-                    victim.crop(_bytes(image, device), own[None])
-                    for image, own in zip(originals, self._target_windows, strict=True)
-                ]
-            )
-            self._target_maps = torch.cat([victim.heatmaps(part) for part in crops.split(_BATCH)])
-            soft = victim.soft_points(self._target_maps)
-            self._soft_targets = victim.in_frame(soft.double(), self._target_windows)
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; `geometry` is boxes (B, 4)."""
@@ -310,18 +318,20 @@ class _HeatmapObjective(Objective):
             boxes = torch.where(usable[:, None], given, boxes)
         windows = victim.windows(boxes)
         maps = victim.heatmaps(self._crops(pixels, rows, windows))
-        wanted = _resampled(self._target_maps[rows], self._target_windows[rows], windows)
-        sizes = self._sizes[rows]
+        targets, sizes = self._landmarks[rows], self._sizes[rows]
 
         soft = victim.in_frame(victim.soft_points(maps).double(), windows)
-        offsets = (soft - self._soft_targets[rows]) / sizes[:, None, None]
+        offsets = (soft - targets) / sizes[:, None, None]
         distance = functional.smooth_l1_loss(offsets, torch.zeros_like(offsets), beta=self.BETA, reduction="none")
-        near = offsets.detach().norm(dim=-1, keepdim=True) < self.REACH
-        coordinates = (distance * near).mean(dim=(1, 2))
-        loss = victim.map_loss(maps, wanted).mean(dim=1) + victim.coordinate_weight * coordinates.to(pixels.dtype)
+        away = offsets.detach().norm(dim=-1, keepdim=True)
+        coordinates = (distance * (away < self.REACH)).mean(dim=(1, 2))
+        wanted = victim.in_map(targets, windows).to(maps.dtype)
+        far = (away[..., 0] / self.NEAR).clamp_max(1.0).to(maps.dtype)
+        loss = (far * victim.map_loss(maps, wanted)).mean(dim=1)
+        loss = loss + victim.coordinate_weight * coordinates.to(pixels.dtype)
 
         read = victim.in_frame(victim.points(maps.detach()).double(), windows)
-        error = (read - self._landmarks[rows]).norm(dim=-1).mean(dim=-1) / sizes
+        error = (read - targets).norm(dim=-1).mean(dim=-1) / sizes
         return Reading(loss, error.to(pixels.dtype), read.to(pixels.dtype))
 
     def _crops(self, pixels: Tensor, rows: Tensor, windows: Tensor) -> Tensor:
@@ -343,23 +353,6 @@ class _HeatmapObjective(Objective):
 def _bytes(image: Image, device: torch.device) -> Tensor:
     """(1, 3, H, W) uint8, a view where the device allows."""
     return torch.from_numpy(image).to(device).permute(2, 0, 1)[None]
-
-
-def _resampled(maps: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Maps (N, 68, h, w) that lie on the windows `source` (N, 4), as they look on the windows `target`."""
-    if torch.equal(source, target):
-        return maps
-    scale = (target[:, 2:] - target[:, :2]) / (source[:, 2:] - source[:, :2])
-    shift = (target[:, :2] + target[:, 2:] - source[:, :2] - source[:, 2:]) / (source[:, 2:] - source[:, :2])
-    theta = torch.stack(
-        (
-            torch.stack((scale[:, 0], torch.zeros_like(shift[:, 0]), shift[:, 0]), dim=1),
-            torch.stack((torch.zeros_like(shift[:, 0]), scale[:, 1], shift[:, 1]), dim=1),
-        ),
-        dim=1,
-    )
-    grid = functional.affine_grid(theta.to(maps.dtype), list(maps.shape), align_corners=False)
-    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 _ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner in (CompactFan, Fan)}

@@ -126,7 +126,7 @@ GAZE_MODELS: Mapping[str, GazeModel] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class _FaceViews:
+class FaceViews:
     """Geometry of one face under the v views of a model, float64."""
 
     warps: Array
@@ -163,7 +163,7 @@ class NormalizedGaze(GazeEstimator):
             (image, row, views)
             for image, faces in enumerate(landmarks)
             for row, face in enumerate(faces)
-            if (views := self._views(face, camera)) is not None
+            if (views := self.views(face, camera)) is not None
         ]
         for start in range(0, len(found), _FACES_PER_CALL):
             some = found[start : start + _FACES_PER_CALL]
@@ -182,6 +182,11 @@ class NormalizedGaze(GazeEstimator):
         """Make the victim return `gaze` (B, 3) with landmarks (B, 68, 2), which must fit a head (else DrsfError)."""
         return _GazeObjective(self, frames, windows, landmarks, gaze, camera)
 
+    def view(self, landmarks: Array, camera: Camera) -> Array | None:
+        """See GazeEstimator."""
+        views = self.views(landmarks, camera)
+        return None if views is None else views.reference
+
     def export_specs(self) -> dict[str, ExportSpec]:
         width, height = self._model.views[0].size
         if self._model.takes_head_pose:
@@ -192,7 +197,7 @@ class NormalizedGaze(GazeEstimator):
         axes = {name: {0: "batch"} for name in (*names, "pitch_yaw")}
         return {"gaze": ExportSpec(inputs, names, ("pitch_yaw",), axes, self._model.preprocessing)}
 
-    def _views(self, landmarks: Array, camera: Camera) -> _FaceViews | None:
+    def views(self, landmarks: Array, camera: Camera) -> FaceViews | None:
         """Geometry of one face, (68, 2); None where the landmarks are not finite or fit no head."""
         if not np.all(np.isfinite(landmarks)):
             return None
@@ -214,7 +219,7 @@ class NormalizedGaze(GazeEstimator):
             bounds = np.concatenate([flat.min(axis=0), flat.max(axis=0)])
         else:
             bounds = np.array([-np.inf, -np.inf, np.inf, np.inf])
-        return _FaceViews(
+        return FaceViews(
             warps,
             np.stack([view.rotation for view in views]),
             reference,
@@ -222,7 +227,7 @@ class NormalizedGaze(GazeEstimator):
             bounds,
         )
 
-    def _patches(self, pixels: Tensor, offsets: Sequence[tuple[int, int]], faces: Sequence[_FaceViews]) -> Tensor:
+    def _patches(self, pixels: Tensor, offsets: Sequence[tuple[int, int]], faces: Sequence[FaceViews]) -> Tensor:
         """Patches (k, v, 3, h, w) from pixels (k, 3, H, W) whose top-left ones lie at `offsets` (x, y) of the frame."""
         shifts = np.tile(np.eye(3), (len(faces), 1, 1))
         shifts[:, :2, 2] = offsets
@@ -230,7 +235,7 @@ class NormalizedGaze(GazeEstimator):
         size = self._model.views[0].size
         return torch.stack([warp_perspective(pixels, view, size) for view in matrices], dim=1)
 
-    def _gaze(self, patches: Tensor, faces: Sequence[_FaceViews]) -> Tensor:
+    def _gaze(self, patches: Tensor, faces: Sequence[FaceViews]) -> Tensor:
         """Patches (k, v, 3, h, w), RGB in [0, 1] -> unit gaze vectors (k, 3) in the camera frame, float64."""
         device = patches.device
         mirrored = torch.tensor([view.mirrored for view in self._model.views], device=device)
@@ -271,7 +276,7 @@ class _GazeObjective(Objective):
         unit = np.asarray(gaze, dtype=np.float64)
         unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
         self._targets = torch.from_numpy(unit).to(victim.device)
-        own = [victim._views(face, camera) for face in landmarks]
+        own = [victim.views(face, camera) for face in landmarks]
         self._own = [views for views in own if views is not None]
         if len(self._own) < len(own) or not np.all(np.isfinite(unit)):
             raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
@@ -284,7 +289,7 @@ class _GazeObjective(Objective):
         if geometry is not None:
             for row, landmarks in enumerate(geometry.detach().double().cpu().numpy()):
                 if np.all(np.isfinite(landmarks)):
-                    views = self._victim._views(landmarks, self._camera)
+                    views = self._victim.views(landmarks, self._camera)
                     lost[row] = views is None
                     faces[row] = views or faces[row]
         windows = [self._windows[item] for item in items]
@@ -319,7 +324,7 @@ def angle_loss(vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def cut_out(
     images: Sequence[Image],
-    faces: Sequence[_FaceViews],
+    faces: Sequence[FaceViews],
     device: torch.device | str,
     blank: Sequence[Window] | None = None,
 ) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -342,7 +347,7 @@ def cut_out(
     return to_pixels(list(parts), device), offsets
 
 
-def _inside(face: _FaceViews, window: Window) -> bool:
+def _inside(face: FaceViews, window: Window) -> bool:
     x1, y1, x2, y2 = face.bounds
     return bool(
         x1 >= window.x and y1 >= window.y and x2 <= window.x + window.width - 1 and y2 <= window.y + window.height - 1

@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from victims.face import Array
 
 
 def crop_squares(images: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -132,6 +135,17 @@ def warp_perspective(images: Tensor, matrices: Tensor, size: tuple[int, int]) ->
 def sample_points(images: Tensor, points: Tensor) -> Tensor:
     """Bilinear samples (N, 3, h, w) of images at `points` (N, h, w, 2), index coordinates; zero outside."""
     return _sample(images, points + 0.5)
+
+
+def similarity(source: Array, target: Array) -> Array:
+    """The least-squares similarity (2, 3), rotation, scale and shift, that maps points (n, 2) onto others."""
+    middle, goal = source.mean(axis=0), target.mean(axis=0)
+    a, b = source - middle, target - goal
+    square = max(float((a * a).sum()), 1e-9)
+    cosine = float((a * b).sum()) / square
+    sine = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / square
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    return np.concatenate([linear, (goal - linear @ middle)[:, None]], axis=1)
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:

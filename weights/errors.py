@@ -7,7 +7,7 @@
     ├── WeightsError          5  weights that are missing, unknown or damaged
     ├── NoFaceError           6  no face in the whole input
     ├── AuditError            7  the written file failed its audit
-    ├── FidelityError         8  the recovered attributes are worse than --max-error allows
+    ├── FidelityError         8  the recovered attributes are worse than max_error allows
     ├── DeviceError           9  the device that was asked for cannot be used
     └── BatchError           10  some files of a batch failed
 

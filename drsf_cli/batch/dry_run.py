@@ -2,7 +2,7 @@
 
 These frames go through the whole job, into a temporary folder that is removed, so nothing appears where the output
 would. The time for the whole clip is estimated step by step: the first group of frames costs what it cost here (it
-starts cold; embedding does so in each segment), and every other frame costs what a later frame cost.
+includes loading models), and every other frame costs what a later frame cost.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from typing import Any
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.deid.segments import parts_of
-from drsf_cli.deid.work import EMBED_STEP
+from drsf_cli.deid.targets import read_targets
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from drsf_cli.report.schema import SAMPLES
 from drsf_cli.settings import DeidSettings
-from victims.track import parse_region, refuse_idle
+from victims.track import refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one starts cold, the next shows what the others cost."""
+"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost."""
 TRIAL_FRAMES = 4
 """At least this many frames are tried, because a single warm frame tells little."""
 
@@ -68,13 +67,13 @@ class Step:
     parts: int = 0
     ended: float = 0.0
 
-    def forecast(self, parts: float, starts: int = 1) -> float:
-        """Seconds that `parts` would take with so many cold starts."""
+    def forecast(self, parts: float) -> float:
+        """Seconds that `parts` would take."""
         if self.first is None:
             return self.ended
         after, count = self.first
         if self.parts > count:
-            return starts * after + max(0.0, parts - starts * count) * (self.ended - after) / (self.parts - count)
+            return after + max(0.0, parts - count) * (self.ended - after) / (self.parts - count)
         return max(self.ended, self.ended * parts / count)
 
 
@@ -105,13 +104,13 @@ class Stopwatch:
             self._current.ended = self.clock() - self._current.began
         self._current = None
 
-    def forecast(self, elapsed: float, tried: int, frames: int, segments: int) -> float:
-        """Expected seconds for `frames` in `segments`, if the first `tried` frames took `elapsed`."""
+    def forecast(self, elapsed: float, tried: int, frames: int) -> float:
+        """Expected seconds for `frames`, if the first `tried` frames took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             # the only step that does not grow with the clip
             parts = min(SAMPLES, frames) if title == SHOWN_STEP else step.parts * frames / tried
-            seconds += step.forecast(parts, segments if title == EMBED_STEP else 1)
+            seconds += step.forecast(parts)
         return seconds
 
 
@@ -122,20 +121,21 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
+    if settings.targets is not None:
+        read_targets(settings.targets, reader.info)  # that it fits the frames only the run can tell
     times = reader.times()
-    regions = [parse_region(text) for text in settings.regions]
-    refuse_idle(regions, times)
+    refuse_idle(settings.manual_regions, times)
     frames = len(times)
-    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.batch_size)
+    most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.frames_at_once)
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
-    trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
+    trial = replace(settings, html=False, targets=None, max_error=None, keep_failed=True, overwrite=True)
     if len(first) > tried:  # halfway to the first frame that is too many
         trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
     else:
         frames = tried
     shown = [frame.pts for frame in first[:tried]]
-    met = [any(region.start <= pts <= region.end for pts in shown) for region in regions]
+    met = [any(region.start <= pts <= region.end for pts in shown) for region in settings.manual_regions]
     trial = replace(trial, regions=tuple(itertools.compress(settings.regions, met)))
     notes = list(reader.notes)
     with tempfile.TemporaryDirectory(prefix="drsf-dry-run-") as folder:
@@ -164,7 +164,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
         height=reader.info.height,
         fps=float(reader.info.average_rate),
         tried=tried,
-        seconds=watch.forecast(elapsed, tried, frames, len(parts_of(reader, settings.segment))),
+        seconds=watch.forecast(elapsed, tried, frames),
         settings=settings,
         trial=document,
         notes=tuple(notes),

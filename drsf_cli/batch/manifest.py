@@ -173,8 +173,9 @@ def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
     for role, name in roles.items():
         if role != "detector" and isinstance(name, str) and name.lower() == "none":
             roles[role] = None
-    if isinstance(options.get("camera"), str):
-        options["camera"] = home / options["camera"]
+    for name in ("camera", "drawer", "targets"):
+        if isinstance(options.get(name), str):
+            options[name] = home / options[name]
     try:
         return replace(base, victims=replace(base.victims, **roles), **options)
     except UsageError as error:

@@ -59,7 +59,8 @@ class Worker:
 
     def process(self, job: Job, resume: bool, may_split: bool) -> Result | list[Part]:
         """Do a job. If it may be split and is longer than one part, return its parts instead."""
-        parts = self._parts(job, resume) if may_split else []
+        # given attributes count the frames of the whole clip
+        parts = self._parts(job, resume) if may_split and job.settings.targets is None else []
         if len(parts) > 1:
             return parts
         return process(job, self._shelf, resume, self._posting(job), self.name)

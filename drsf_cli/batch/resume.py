@@ -24,8 +24,8 @@ _NOT_DECIDING = ("overwrite", "threads")
 
 def finished(job: Job) -> dict[str, Any] | None:
     """The report of a finished job. A job is finished if its output exists and has a report that names this version of
-    drsf, these settings, and the sha256 of the weights, of the camera's calibration, of the input and of the output as
-    they are now. None if anything is missing or differs; a matching name alone is never enough."""
+    drsf, these settings, and the sha256 of the weights, of the camera's calibration, of given targets, of the input and
+    of the output as they are now. None if anything is missing or differs; a matching name alone is never enough."""
     document = _read(job.report)
     if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
         return None
@@ -34,6 +34,7 @@ def finished(job: Job) -> dict[str, Any] | None:
             _deciding(document["settings"]) == _deciding(json.loads(json.dumps(settings_to_dict(job.settings))))
             and _same_weights(document, job.settings)
             and document["input"].get("camera_sha256") == _digest(job.settings.camera)
+            and (document.get("targets") or {}).get("sha256") == _digest(job.settings.targets)
             and document["input"]["sha256"] == digest(job.source)
             and document["output"]["sha256"] == digest(job.output)
         )

@@ -207,6 +207,9 @@ def plan_batch(
     if not wishes:
         raise UsageError("there is no input; name files or folders, or a --manifest.")
     several = len(wishes) > 1 or wishes[0].input.searched or manifest is not None or shard is not None
+    given = [wish.settings.targets for wish in wishes if wish.settings.targets is not None]
+    if len(set(given)) < len(given):
+        raise UsageError(f"--targets {given[0]} is of one clip; for several, give each row of a --manifest its own.")
     jobs = plan_jobs(wishes, output, several, into_folder)
     return Batch(
         jobs if shard is None else shard.of(jobs),

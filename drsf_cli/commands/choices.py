@@ -1,5 +1,5 @@
 """What shell completion offers for a flag. The names are written out here, so that completion need not import torch. A
-test compares them with the tables that decide (victims/registry.py, attacks/steps.py, attacks/codec.py)."""
+test compares them with the tables that decide (victims/registry.py, attacks/steps.py, effort.py and codec.py)."""
 
 from __future__ import annotations
 
@@ -24,5 +24,7 @@ ATTACKS = [
     "rprop",
     "sgd",
 ]
+EFFORTS = ["fast", "normal", "best"]
+SHAPES = ["own", "average"]
 CODECS = ["h264", "h264-rgb", "ffv1"]
 ROTATIONS = ["0", "90", "180", "270", "auto"]

@@ -21,7 +21,6 @@ from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AlignerOption,
     AllowUnknown,
-    BatchSize,
     CameraOption,
     ChainOption,
     Detector,
@@ -91,7 +90,7 @@ def deid(
     aligner: AlignerOption = None,
     gaze: Gaze = None,
     attack: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-g",
             "--attack",
@@ -106,31 +105,23 @@ def deid(
     eps: Annotated[
         str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
     ] = DeidSettings.eps,
-    max_iter: Annotated[
-        int | None,
-        typer.Option("--max-iter", help="Steps for the first frame.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = None,
-    warm_iter: Annotated[
-        int | None,
-        typer.Option("--warm-iter", help="Steps for the others.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = None,
-    robust: Annotated[
-        bool,
-        typer.Option("--robust", help="Survive transcoding better.", hidden=True, rich_help_panel=ATTACK_PANEL),
-    ] = DeidSettings.robust,
-    refine: Annotated[
-        int,
+    effort: Annotated[
+        str,
         typer.Option(
-            "--refine", help="Rounds for frames short in the file.", hidden=True, rich_help_panel=ATTACK_PANEL
+            "--effort",
+            help="fast, normal or best.",
+            autocompletion=lambda: choices.EFFORTS,
+            rich_help_panel=ATTACK_PANEL,
         ),
-    ] = DeidSettings.refine,
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            "--max-error", help="Fail if errors exceed N tolerances.", hidden=True, rich_help_panel=ATTACK_PANEL
-        ),
+    ] = DeidSettings.effort,
+    drawer: Annotated[
+        Path | None,
+        typer.Option("--drawer", help="Weights of a drawer of your own.", hidden=True, rich_help_panel=ATTACK_PANEL),
     ] = None,
-    batch_size: BatchSize = DeidSettings.batch_size,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL),
+    ] = None,
     codec: Annotated[
         str,
         typer.Option(
@@ -145,14 +136,11 @@ def deid(
         int, typer.Option("--crf", help="H.264 quality; 0 is best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
     audio: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--audio", help="drop, copy or aac; a voice can identify.", hidden=True, rich_help_panel=FILE_PANEL
         ),
-    ] = None,
-    keep_audio: Annotated[
-        bool, typer.Option("--keep-audio", help="The same as --audio copy.", hidden=True, rich_help_panel=FILE_PANEL)
-    ] = False,
+    ] = DeidSettings.audio,
     start: Start = None,
     end: End = None,
     fps: Fps = None,
@@ -164,16 +152,26 @@ def deid(
             "--embed", help="Face to embed: largest, all, or x,y px.", hidden=True, rich_help_panel=COVER_PANEL
         ),
     ] = DeidSettings.embed,
-    cover_detector: Annotated[
-        list[str] | None,
+    targets: Annotated[
+        Path | None,
         typer.Option(
-            "--cover-detector",
-            metavar="NAME",
-            help="Covers beside -d; default: all installed.",
+            "--targets",
+            metavar="READING.json",
+            help="Embed these attributes, in the form of infer's.",
             hidden=True,
-            rich_help_panel=COVER_PANEL,
+            rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--shape",
+            help="own; average: proportions of nobody.",
+            autocompletion=lambda: choices.SHAPES,
+            hidden=True,
+            rich_help_panel=ATTACK_PANEL,
+        ),
+    ] = DeidSettings.shape,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Also cover this.", rich_help_panel=COVER_PANEL),
@@ -201,12 +199,6 @@ def deid(
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = None,
-    audit: Annotated[
-        str,
-        typer.Option(
-            "--audit", help="file, or full: also what others can read.", hidden=True, rich_help_panel=RUN_PANEL
-        ),
-    ] = DeidSettings.audit,
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
@@ -232,14 +224,12 @@ def deid(
         attack=attack,
         mask=mask,
         eps=eps,
-        max_iter=max_iter,
-        warm_iter=warm_iter,
-        robust=robust,
-        refine=refine,
+        effort=effort,  # type: ignore[arg-type]
+        drawer=drawer,
         batch_size=batch_size,
         codec=codec,
         crf=crf,
-        audio=_audio(audio, keep_audio),  # type: ignore[arg-type]
+        audio=audio,  # type: ignore[arg-type]
         start=start,
         end=end,
         fps=fps,
@@ -251,13 +241,12 @@ def deid(
         allow_unknown_weights=allow_unknown,
         on_no_face=on_no_face,  # type: ignore[arg-type]
         regions=tuple(region or ()),
-        cover_detectors=tuple(cover_detector or ()),
         embed=embed,
-        max_error=max_error,
+        targets=targets,
+        shape=shape,  # type: ignore[arg-type]
         overwrite=overwrite,
         html=html,
         repel=DeidSettings.repel if repel is None else tuple(repel),
-        audit=audit,  # type: ignore[arg-type]
     )
     use_threads(settings)
     for line in settings.warnings:
@@ -284,13 +273,6 @@ def deid(
         if into_folder:
             make_folder(batch.jobs[0].output.parent)
         _deid_one(batch.jobs[0], resume, quiet)
-
-
-def _audio(audio: str | None, keep_audio: bool) -> str:
-    """What was typed. Raises UsageError where the two flags contradict each other."""
-    if keep_audio and audio not in (None, "copy"):
-        raise UsageError(f"--keep-audio is --audio copy, and --audio {audio} was given; leave one of them out.")
-    return audio or ("copy" if keep_audio else "drop")
 
 
 def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:

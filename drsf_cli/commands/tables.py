@@ -47,6 +47,8 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
+    if (given := document.get("targets")) is not None:
+        said.append(f"\nagainst the attributes that were given: {given['faces']} faces of {given['path']}")
     others = document["fidelity"].get("other_faces")
     if others is not None:
         means = [quantity(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
@@ -178,7 +180,7 @@ def forecast(found: Forecast) -> RenderableType:
     table.add_column(overflow="fold")
     table.add_row("input", f"{found.width}x{found.height}, {found.frames} frames at {found.fps:g} a second")
     table.add_row("would write", "\n".join(map(str, found.writes)))
-    table.add_row("mask, attack", f"{settings.mask}, {settings.attack}")
+    table.add_row("mask, attack", f"{settings.mask}, {settings.attack or settings.effort}")
     table.add_row("authorised", f"{victims} ({provider_names(trial['providers'])})")
     table.add_row("time", f"about {_duration(found.seconds)}, measured on {found.tried} frames")
     table.add_row("read back from those", "; ".join(back) or f"nothing; {recovered['missed']} missed")
@@ -231,9 +233,9 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
 
 def leakage(document: Mapping[str, Any]) -> RenderableType:
     """What each model reads from the original, from the obscured video and from the written one; and the gap between
-    the last two."""
+    the last two; and what a reader gets who is told the true box and looks at no pixel."""
     table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", *leakage_table.HEADINGS):
+    for name in ("model", "", *leakage_table.MODEL_HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
     for model in leakage_table.model_rows(document):
         label = f"{model.name} ({model.mark})" if model.mark else model.name

@@ -57,7 +57,7 @@ def audit(
         reader,
         observer,
         settings.whose,
-        settings.batch_size,
+        settings.frames_at_once,
         progress,
         models.covering(settings.cover_detectors, settings.allow_unknown_weights),
         settings.segment,
@@ -82,7 +82,7 @@ def audit(
         repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in repelled},
         identity=identity,
         every=every,
-        batch_size=settings.batch_size,
+        batch_size=settings.frames_at_once,
         progress=progress,
     )
 

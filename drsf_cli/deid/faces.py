@@ -1,35 +1,32 @@
 """Embedding in every face of a frame that is to be read again, one after the other.
 
-Each track has an embedder of its own, so that a face starts from its own last perturbation. No pixel belongs to two
+No pixel belongs to two
 faces, so what is embedded for one stays within `--eps` and is not drawn over by the next; but a face is embedded in
 frames that show what was embedded before it, as a reader will see them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attacks.codec import Rect
 from attacks.embed import Embedded, Embedder
+from attacks.obscure import CoveredImage
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.media.reader import Frame
-from victims.base import Image
-
-LOST = 0.5
-"""A face whose box is off by this much, 1 - IoU, at the end of a run is lost. The few steps of a warm start do not find
-it again, so its track starts from nothing in the next run."""
 
 
 class FacesEmbedder:
-    """Embeds runs of frames of one clip, in order. `make` makes the embedder of a track."""
+    """Embeds runs of frames of one clip, in order."""
 
-    def __init__(self, clip: SurveyedClip, make: Callable[[], Embedder]) -> None:
-        self._clip, self._make = clip, make
-        self._own: dict[int, Embedder] = {}
+    def __init__(self, clip: SurveyedClip, embedder: Embedder) -> None:
+        self._clip, self._embedder = clip, embedder
 
-    def embed(self, frames: Sequence[Frame], covered: Sequence[Image]) -> tuple[list[Image], dict[FaceKey, Embedded]]:
+    def embed(
+        self, frames: Sequence[Frame], covered: Sequence[CoveredImage]
+    ) -> tuple[list[CoveredImage], dict[FaceKey, Embedded]]:
         """The frames, `covered`, with everything embedded in them, and what that is."""
         images = list(covered)
         done: dict[FaceKey, Embedded] = {}
@@ -41,15 +38,10 @@ class FacesEmbedder:
                 if track in self._clip.tracks(frame) and (target := self._clip.target(frame, image, track)) is not None
             ]
             targets = [replace(one, beside=self._beside(done, one.index)) for one in targets]
-            if track not in self._own:
-                self._own[track] = self._make()
-            embedded = self._own[track].embed(targets)
-            for one in embedded:
+            for one in self._embedder.embed(targets):
                 row = rows[one.index]
                 images[row] = one.apply(images[row])
                 done[one.index, track] = one
-            if embedded and embedded[-1].errors.get("detector", 0.0) > LOST:
-                del self._own[track]
         return images, done
 
     def _order(self, frames: Sequence[Frame]) -> list[int]:
@@ -68,12 +60,12 @@ class Redrawing:
     def __init__(self, clip: SurveyedClip, store: ChangeStore, embedded: Mapping[FaceKey, Embedded]) -> None:
         self._clip, self._store, self._embedded = clip, store, embedded
 
-    def image(self, frame: Frame, without: int | None = None) -> Image:
-        """The covered frame with everything embedded in it, but for the face of track `without`."""
+    def image(self, frame: Frame) -> CoveredImage:
+        """The covered frame with everything embedded in it."""
         image = self._clip.covered(frame)
         for track in sorted(self._clip.tracks(frame)):
             key = frame.index, track
-            if track != without and key in self._embedded:
+            if key in self._embedded:
                 image = self._store.get(key, self._embedded[key]).apply(image)
         return image
 

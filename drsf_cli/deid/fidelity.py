@@ -1,12 +1,10 @@
-"""How well the file that was written is read: what is worth more steps, and what the report says of it."""
+"""How well the file that was written is read: what the report says of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from attacks.embed import TOLERANCES, Embedded
 from drsf_cli.deid.changes import FaceKey
@@ -46,12 +44,6 @@ def score(row: FrameErrors) -> float:
     return max(values, default=0.0)
 
 
-SHORT = 30.0
-"""A frame whose worst error is over this many tolerances goes back for more steps ..."""
-MORE_STEPS = 3
-"""... and gets this many a round."""
-
-
 @dataclass(frozen=True)
 class Fidelity:
     """How what was embedded is read back."""
@@ -64,17 +56,6 @@ class Fidelity:
     """All of them."""
     read: Mapping[int, tuple[Face | None, Face | None]]
     """Frame -> the face of `frames` in the original and in the written file."""
-
-    @property
-    def falling_short(self) -> list[FaceKey]:
-        """Faces of the written file that are worth more steps."""
-        return [key for key, row in self.faces.items() if score(row) > SHORT]
-
-    @property
-    def badness(self) -> float:
-        """Mean score over faces, a missed one counted as 50."""
-        scores = [min(score(row), 50.0) for row in self.faces.values()]
-        return float(np.mean(scores)) if scores else 0.0
 
     @property
     def worst(self) -> dict[int, float]:

@@ -3,7 +3,7 @@
     survey    read the original, see and track every face, take the targets
     cover     plan what each frame must hide, missed detections included
     embed     obscure, perturb, write to a temporary file
-    verify    read that file back as an authorised reader does; frames that fall short go back
+    verify    read that file back as an authorised reader does
     audit     check the file itself: form, hidden regions, uncovered faces
     publish   rename into place with the report beside it
 
@@ -21,14 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from attacks.codec import Rect
-from attacks.embed import TOLERANCES, Embedded, Embedder
+from attacks.embed import TOLERANCES, Embedded
+from attacks.obscure import CoveredImage
 from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import Redrawing, focus_of
-from drsf_cli.deid.fidelity import MORE_STEPS, Fidelity, faces_section, fidelity, frame_row, summary
-from drsf_cli.deid.sections import cost_section, covering_section, input_section, output_section, repelled_section
+from drsf_cli.deid.fidelity import Fidelity, faces_section, fidelity, frame_row, summary
+from drsf_cli.deid.sections import (
+    cost_section,
+    covering_section,
+    input_section,
+    output_section,
+    repelled_section,
+    targets_section,
+)
 from drsf_cli.deid.segments import segment_of
 from drsf_cli.deid.work import Work
 from drsf_cli.measure.evaluation import Evaluation
@@ -47,7 +55,6 @@ from drsf_cli.report.page import render_html
 from drsf_cli.report.schema import sample, sample_ids
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
-from victims.base import Image
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -101,7 +108,7 @@ class Written:
 
     clip: SurveyedClip
     embedded: Mapping[FaceKey, Embedded]
-    """Without its pixels, which the run's store has."""
+    """Without its pixels."""
 
 
 class Run:
@@ -119,7 +126,6 @@ class Run:
         self.recovered: list[FrameObservation] = []
         self._segment = 0
         """The last frame's."""
-        self._writers: list[Writer] = []
         self.writer: Writer = self._open_writer()
 
     def close(self) -> None:
@@ -127,12 +133,11 @@ class Run:
         for one in (*self.beside, *([] if self.page is None else [self.page])):
             one.discard()
         self.store.close()
-        for writer in self._writers:  # a refined run has two
-            writer.__exit__(None, None, None)
+        self.writer.__exit__(None, None, None)
 
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
-        writer = open_writer(
+        return open_writer(
             self.output,
             info,
             codec=s.codec,
@@ -143,8 +148,6 @@ class Run:
             end=s.end,
             overwrite=s.overwrite,
         )
-        self._writers.append(writer)
-        return writer
 
     # -- the passes -------------------------------------------------------------------------------------------------
 
@@ -158,9 +161,7 @@ class Run:
         done: dict[FaceKey, Embedded] = {}
         for frame, image, embedded in self.work.embed(clip, self.progress):
             self._write(frame, image, [one.focus for one in embedded.values()])
-            for key, one in embedded.items():
-                self.store.put(key, one)
-                done[key] = one.without_pixels()
+            done |= {key: one.without_pixels() for key, one in embedded.items()}
         self.writer.finish()
         return Written(clip, done)
 
@@ -174,7 +175,7 @@ class Run:
         self.writer.finish()
         return Written(clip, embedded)
 
-    def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
+    def _write(self, frame: Frame, image: CoveredImage, focus: Sequence[Rect]) -> None:
         segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
         if segment != self._segment:  # as the encoder does that the loop tries (drsf_cli/deid/work.py)
             self.writer.begin_afresh()
@@ -182,17 +183,9 @@ class Run:
         self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
 
     def complete(self, written: Written, began: float) -> dict[str, Any]:
-        """Read back, improve, audit and publish what was written. Returns the report."""
+        """Read back, audit and publish what was written. Returns the report."""
         clip, embedded = written.clip, written.embedded
         result = self._verify(clip)
-        # without losses the loop has seen what was written already
-        for _ in range(self.settings.refine if self.settings.attack_settings and self.work.delivery is not None else 0):
-            if not result.falling_short:
-                break
-            better = self._refined(clip, embedded, result)
-            if better is None:
-                break
-            embedded, result = better
         audit = self._audit(clip)
         floor = None
         if self.settings.attack_settings is not None and self.work.delivery is not None:
@@ -213,7 +206,7 @@ class Run:
         """Read the temporary file as an authorised reader does."""
         self.progress.begin("Reading the result back", len(clip))
         recovered: list[FrameObservation] = []
-        for frames in runs(VideoReader(self.writer.temporary), self.settings.batch_size):
+        for frames in runs(VideoReader(self.writer.temporary), self.settings.frames_at_once):
             recovered += self.observer.observe(frames)
             self.progress.advance(len(frames))
         self.recovered = recovered
@@ -222,52 +215,7 @@ class Run:
                 f"{self.output}: {len(recovered)} frames came back where {len(clip)} were written; "
                 "choose another --codec."
             )
-        return fidelity(clip.survey, recovered)
-
-    def _refined(
-        self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], result: Fidelity
-    ) -> tuple[Mapping[FaceKey, Embedded], Fidelity] | None:
-        """Send faces that fall short back for more steps and write the file again. None when that made nothing
-        better."""
-        assert self.settings.attack_settings is not None
-        chain = self.work.models.attacker(self.work.camera)
-        embedder = Embedder(chain, self.settings.attack_settings, extra_stages=self.work.extra_stages)
-        wanted = {key for key in result.falling_short if key in embedded}
-        frames = {index for index, _ in wanted}
-        changes = dict(embedded)
-        written = Redrawing(clip, self.store, embedded)
-        self.progress.begin("Improving frames that fall short", len(frames))
-        pairs = zip(clip.frames(), VideoReader(self.writer.temporary), strict=True)
-        for group in runs((pair for pair in pairs if pair[0].index in frames), self.settings.batch_size):
-            better: dict[FaceKey, Embedded] = {}
-            for track in sorted({track for frame, _ in group for track in clip.tracks(frame)}):
-                own = [(frame, decoded.image) for frame, decoded in group if (frame.index, track) in wanted]
-                targets = [
-                    target
-                    for frame, _ in own
-                    if (target := clip.target(frame, written.image(frame, without=track), track)) is not None
-                ]
-                if not targets:
-                    continue
-                before = [self.store.get((one.index, track), embedded[one.index, track]) for one in targets]
-                improved = embedder.improve(targets, before, [image for _, image in own], MORE_STEPS)
-                for old, new in zip(before, improved, strict=True):
-                    better[new.index, track] = new.adding(old)
-            for key, one in better.items():
-                self.store.put(key, one)
-                changes[key] = one.without_pixels()
-            self.progress.advance(len(group))
-        first = self.writer
-        self.writer = self._open_writer()
-        self.write(clip, changes, "Writing again")
-        kept = self.recovered
-        again = self._verify(clip)
-        if again.badness < result.badness:
-            first.__exit__(None, None, None)
-            return changes, again
-        self.writer.__exit__(None, None, None)
-        self.writer, self.recovered = first, kept
-        return None
+        return fidelity(clip.targets, recovered)
 
     def _audit(self, clip: SurveyedClip) -> AuditReport:
         """Check the temporary file itself. Raises AuditError when it fails, unless it is to be kept."""
@@ -303,7 +251,7 @@ class Run:
             device=self.settings.device,
             repelled=set(self.repelled),
             identity=None if recogniser is None else IdentityMeter(recogniser),
-            batch_size=self.settings.batch_size,
+            batch_size=self.settings.frames_at_once,
             progress=self.progress,
         )
 
@@ -329,20 +277,22 @@ class Run:
         shown = sample_ids(rows)
         # without an attack that is the output itself
         weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
-        observations = clip.survey.observations
+        observations = clip.targets.observations
         return {
             "drsf": versions()["drsf"],
             "input": input_section(clip, self.settings.camera),
             "output": output_section(self.output, self.writer.temporary),
             "settings": settings_to_dict(self.settings),
+            "targets": targets_section(self.work.given),
             "victims": self.work.models.describe(),
+            "drawer": None if self.settings.attack_settings is None else self.work.drawer.weights,
             "repelled": repelled_section(self.repelled),
             "providers": self.work.models.providers(),
             "versions": versions(),
             "fidelity": {
                 "recovered": summary(result.frames),
                 "noise_floor": None if floor is None else summary(floor),
-                "obscured_only": summary(fidelity(clip.survey, weak.values()).frames) if weak else None,
+                "obscured_only": summary(fidelity(clip.targets, weak.values()).frames) if weak else None,
                 "other_faces": faces_section(result),
             },
             "tolerances": dict(TOLERANCES),
@@ -370,6 +320,6 @@ class Run:
         over = [index for index, value in worst.items() if value > limit]
         if over:
             raise FidelityError(
-                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
-                f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --max-iter or --eps."
+                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over max_error {limit:g} "
+                f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --effort or --eps."
             )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from attacks.codec import CODECS, DeliveryCodec
-from attacks.embed import Allowance, Embedded, Embedder, Target
+from attacks.drawer import Drawer, load_drawer
+from attacks.embed import Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
-from attacks.obscure import Region
+from attacks.obscure import CoveredImage, Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
 from drsf_cli.deid.changes import FaceKey
@@ -19,6 +20,7 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
+from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
@@ -26,16 +28,11 @@ from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
-from victims.base import Detector, Image, Victim, Window
+from victims.base import Detector, Victim, Window
 from victims.camera import Camera
 from victims.observe import Observer
 
 SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
-WARM_STEPS, WARM_STEPS_LOSSLESS = 3, 6
-"""Steps of a frame that starts from its neighbour's perturbation, unless it is said ..."""
-PASSES = 11.9
-"""... and through a lossy codec more of them or fewer, so that all frames of a segment keep to this mean of victim
-passes. 12 are to be kept; what a frame will take is only guessed, and the last one may take a little too much."""
 
 
 @dataclass
@@ -46,6 +43,8 @@ class Work:
     reader: VideoReader
     models: Models
     camera: Camera | None
+    given: Given | None = None
+    """Attributes to embed in place of those that are read; frames count from the first of the whole clip."""
 
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
@@ -56,7 +55,8 @@ class Work:
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
-        return cls(settings, reader, models, camera)
+        given = None if settings.targets is None else read_targets(settings.targets, reader.info)
+        return cls(settings, reader, models, camera, given)
 
     def part(self, part: Part) -> Work:
         """The same for a part of what is read."""
@@ -97,8 +97,8 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            s.whose,
-            s.batch_size,
+            s.whose if self.given is None else "all",
+            s.frames_at_once,
             progress,
             self.companions,
             s.segment,
@@ -110,20 +110,30 @@ class Work:
         return plan_cover(survey, self.reader, self.settings)
 
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
-        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring)
+        """Raises InputError where attributes that are given do not fit; `survey` is then of the whole clip."""
+        info = self.reader.info
+        camera = self.camera or Camera.default(info.width, info.height)
+        wanted = survey
+        if self.given is not None:
+            wanted = given_survey(wanted, self.given, regions, self.observer, camera)
+        if self.settings.shape == "average":
+            wanted = averaged_survey(wanted, self.observer, camera)
+        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring, wanted)
 
-    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
+    def embed(
+        self, clip: SurveyedClip, progress: Progress
+    ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
         by itself."""
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
+        attack = s.attack_settings
         for segment in in_segments(clip.frames(), s.segment, time_base):
-            attack = s.attack_settings
-            live = None if attack is None or self.delivery is None else LiveCodec(self.delivery.settings)
+            trying = attack is not None and s.effort_settings.live and self.delivery is not None
+            live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
-                make = None if attack is None else partial(self.embedder, attack, live, self.allowance())
-                faces = None if make is None else FacesEmbedder(clip, make)
-                for frames in runs(segment, s.batch_size):
+                faces = None if attack is None else FacesEmbedder(clip, self.embedder(attack, live or self.delivery))
+                for frames in runs(segment, s.frames_at_once):
                     covered = [clip.covered(frame) for frame in frames]
                     images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
                     for frame, image in zip(frames, images, strict=True):
@@ -133,14 +143,11 @@ class Work:
                         yield frame, image, own
                     progress.advance(len(frames))
 
-    def allowance(self) -> Allowance | None:
-        """What all faces of a segment share; None where the number of steps is said, or fixed."""
-        return None if self.delivery is None or self.settings.warm_iter is not None else Allowance(PASSES)
+    @cached_property
+    def drawer(self) -> Drawer:
+        """What draws for the chain. Raises WeightsError."""
+        s, chain = self.settings, self.models.torch_chain
+        return load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights).to(chain.detector.device)
 
-    def embedder(self, attack: AttackSettings, live: LiveCodec | None, allowance: Allowance | None) -> Embedder:
-        """Of one face, from nothing."""
-        chain, s = self.models.attacker(self.camera), self.settings
-        warm = s.warm_iter
-        if warm is None:
-            warm = WARM_STEPS_LOSSLESS if self.delivery is None else WARM_STEPS
-        return Embedder(chain, attack, live, warm, allowance, self.extra_stages, s.robust)
+    def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
+        return Embedder(self.models.attacker(self.camera), attack, self.drawer, codec, self.extra_stages)

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 
-from attacks.embed import similarity
 from drsf_cli.media.images import is_image, read_image
 from drsf_cli.readers.installed import RECOGNISER_FILE, dlib_embedding, is_installed, model_file
 from export.device import Device
@@ -25,6 +24,7 @@ from export.session import OnnxNetwork
 from victims.base import Image, load_strict
 from victims.face import Array, Face
 from victims.observe import Observer
+from victims.warp import similarity
 from weights.errors import InputError, WeightsError
 from weights.loading import load_state_dict
 from weights.store import resolve, sha256_of

@@ -13,7 +13,9 @@ Three columns:
 
 In the last two columns, errors are measured against the model's *own* reading of the original, and frames of the
 original in which it does not see the driver are left out. `leakage` is the gap between these columns, and is positive
-if embedding helps the model. The figures hold for the measured models and this video, and for no others.
+if embedding helps the model. `blind` is the error, against the same readings, of a reader who is told the true box and
+looks at no pixel (victims/blind.py): a model whose error is as large has learnt nothing. The figures hold for the
+measured models and this video, and for no others.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.outsiders import Outsider
 from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
+from victims.blind import blind_face
 from victims.camera import Camera
 from victims.face import Face, FrameObservation
 from victims.observe import Observer
@@ -50,6 +53,8 @@ MOST_FRAMES = 240
 """Frames looked at unless told otherwise, evenly spaced."""
 MORE_IS_BETTER = ("detected", "iou")
 """Metrics that are larger the better a model reads; the others are smaller."""
+BLIND = ("nme", "gaze_deg")
+"""Metrics of the reader who looks at no pixel."""
 METRICS = ("detected", "iou", "nme", "gaze_deg", "diff_score")
 METRICS_OF: Mapping[Role, tuple[str, ...]] = {
     "detector": METRICS,
@@ -116,7 +121,7 @@ def measure(
             heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
             hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
         truths = [covered.observations[before.index].own for before, _ in group]
-        images = {
+        images: dict[str, Sequence[Image]] = {
             ORIGINAL: [before.image for before, _ in group],
             OBSCURED: hidden,
             WRITTEN: [after.image for _, after in group],
@@ -128,11 +133,13 @@ def measure(
             if identity is not None and face is not None:
                 identity.look({column: pictures[row] for column, pictures in images.items()}, face)
         progress.advance(len(group))
+    info = original.info
+    camera = authorised.camera or Camera.default(info.width, info.height)
     return {
         "frames": count,
         "every": every,
         "frames_looked_at": len(own.readings[ORIGINAL]),
-        "models": [_row(one, covered.observations) for one in seen],
+        "models": [_row(one, covered.observations, camera) for one in seen],
         "identity": None if identity is None else _identity(identity),
         "note": "Measured on these models and this video; nothing follows for other models.",
     }
@@ -214,7 +221,7 @@ def _same(faces: Sequence[Face], aim: Face | None) -> Face | None:
     return best if best is not None and box_iou(best.box, aim.box) >= SAME_FACE else None
 
 
-def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
+def _row(one: _Seen, authorised: Sequence[FrameObservation], camera: Camera) -> dict[str, Any]:
     truth = [authorised[observation.index] for observation in one.readings[ORIGINAL]]
     own = one.readings[ORIGINAL]
     columns = {
@@ -230,7 +237,20 @@ def _row(one: _Seen, authorised: Sequence[FrameObservation]) -> dict[str, Any]:
         "repelled": one.repelled,
         "columns": columns,
         "leakage": {key: _gap(key, columns[OBSCURED][key], columns[WRITTEN][key]) for key in METRICS_OF[one.role]},
+        "blind": _blind(one.role, truth, own, camera),
     }
+
+
+def _blind(
+    role: Role, truth: Sequence[FrameObservation], own: Sequence[FrameObservation], camera: Camera
+) -> dict[str, Any]:
+    """What a reader who knows the authorised box and no more gets, in the frames that the model sees."""
+    read = []
+    for known, seen in zip(truth, own, strict=True):
+        face = known.own if seen.faces else None
+        read.append(replace(seen, faces=() if face is None else (blind_face(face.box, camera),)))
+    figures = _figures(role, own, read)
+    return {key: figures[key] if key in BLIND else None for key in METRICS_OF[role]}
 
 
 def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:

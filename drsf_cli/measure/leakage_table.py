@@ -11,6 +11,8 @@ from drsf_cli.measure.quantities import quantity
 COLUMNS = ("original", "obscured", "written")
 HEADINGS = ("original", "obscured only", "obscured + attacked", "leakage")
 """Headings of the columns, and of the gap between the last two."""
+MODEL_HEADINGS = (*HEADINGS, "blind")
+"""Headings of a model's rows: also the errors of a reader who looks at no pixel."""
 
 _METRICS = (
     ("detected", "seen", "%", 0, 100.0),
@@ -23,7 +25,7 @@ _METRICS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One measure; a cell for each of `HEADINGS`."""
+    """One measure; a cell for each of `MODEL_HEADINGS`, or of `HEADINGS` for identity."""
 
     title: str
     cells: tuple[str, ...]
@@ -60,7 +62,9 @@ def _cells(model: Mapping[str, Any], key: str, unit: str, digits: int, factor: f
         last = quantity(gap * factor, unit, digits, "+")
     else:
         last = "–" if values[-1] is None else "from nothing"
-    return *("nothing" if value is None else quantity(value * factor, unit, digits) for value in values), last
+    blind = model.get("blind", {}).get(key)  # reports of earlier versions have none
+    cells = ("nothing" if value is None else quantity(value * factor, unit, digits) for value in values)
+    return *cells, last, "–" if blind is None else quantity(blind * factor, unit, digits)
 
 
 def identity_rows(identity: Mapping[str, Any]) -> list[Row]:

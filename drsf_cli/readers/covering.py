@@ -38,8 +38,8 @@ def load_companions(
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which always covers, through ONNX Runtime.
 
-    `names` as typed with --cover-detector; if none is named, those of `COMPANIONS` that are installed. If `own` is not
-    fit for covering, `LEADER` is always the first. Raises UsageError, WeightsError.
+    `names` of detectors; if none is named, those of `COMPANIONS` that are installed. If `own` is not fit for covering,
+    `LEADER` is always the first. Raises UsageError, WeightsError.
     """
     wanted = tuple(names) or COMPANIONS
     if not own.covers:
@@ -54,7 +54,7 @@ def load_companions(
                 raise
             continue
         if not one.covers:
-            raise UsageError(f"--cover-detector {name} misses too many faces to be used for covering; use another.")
+            raise UsageError(f"cover_detectors {name} misses too many faces to be used for covering; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))

@@ -119,7 +119,7 @@ class DlibTrees(Aligner):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
+        meshes: Array | None = None,
     ) -> Objective:
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another aligner.")

@@ -1,8 +1,10 @@
-"""How perturbations are carried from frame to frame."""
+"""Embedding in a batch of frames: windows, the drawing as it is, and what a codec makes of crops."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,124 +13,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.embed import (
-    Allowance,
-    Embedder,
-    Target,
-    _landmarks,
-    _Last,
-    _within,
-    bolder,
-    carried,
-    moved,
-    similarity,
-)
-from attacks.live import LiveCodec
+from attacks.codec import DeliveryCodec, EncoderSettings, find_codec
+from attacks.drawer import Attributes, Drawer, DrawerNet
+from attacks.embed import Embedder, Target, _within, as_crops, common_window
 from attacks.perturb import AttackSettings, Stage
 from victims.base import Objective, Reading, Window
-from victims.face import Array, Face
+from victims.face import Face
 from victims.face_model import FACE_MODEL_68
 from victims.observe import Observer
 
-WINDOW = Window(64, 32, 256, 224)
+EPS = 8 / 255
 
 
-def landmarks() -> Array:
-    """The template seen from the front: a face of about 110 px in the middle of the window, frame px."""
-    return FACE_MODEL_68[:, :2] * 800.0 + np.array([64 + 128, 32 + 100])
+def network(seed: int = 0) -> DrawerNet:
+    torch.manual_seed(seed)
+    return DrawerNet()
 
 
-def blobs(points: Array, window: Window = WINDOW) -> Tensor:
-    """A Gaussian of 2 px around each point of the frame, one a channel, (3, h, w)."""
-    ys, xs = np.mgrid[0 : window.height, 0 : window.width]
-    at = points - [window.x, window.y]
-    return torch.from_numpy(
-        np.stack([np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / 8.0) for x, y in at]).astype(np.float32)
+def target(index: int = 0, size: int = 96) -> Target:
+    """A grey frame whose mask is the middle of it."""
+    image, mask = np.full((size, size, 3), 128, np.uint8), np.zeros((size, size), bool)
+    mask[8 : size - 8, 12 : size - 12] = True
+    face = Face(
+        np.array([28.0, 28.0, 68.0, 76.0]),
+        0.9,
+        FACE_MODEL_68[:, :2] * 300.0 + 48.0,
+        gaze=np.array([0.0, 0.0, -1.0]),
+        gaze_angle=np.zeros(2),
     )
+    return Target(index, image, mask, face, index)
 
 
-def centres(delta: Tensor, window: Window = WINDOW) -> Array:
-    """Where each channel's mass lies, frame px."""
-    picture = delta.numpy().astype(np.float64)
-    ys, xs = np.mgrid[0 : window.height, 0 : window.width]
-    mass = picture.sum(axis=(1, 2))
-    return np.stack([(picture * xs).sum(axis=(1, 2)), (picture * ys).sum(axis=(1, 2))], axis=1) / mass[:, None] + [
-        window.x,
-        window.y,
-    ]
-
-
-@pytest.mark.parametrize("angle", [0.0, 10.0, -25.0])
-def test_a_rigid_movement_is_followed_exactly(angle: float) -> None:
-    before = landmarks()
-    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    turn, shift = 1.1 * np.array([[cos, -sin], [sin, cos]]), np.array([7.0, -4.0])
-    middle = before.mean(axis=0)
-
-    def move(points: Array) -> Array:
-        return (points - middle) @ turn.T + middle + shift
-
-    points = before[[30, 36, 48]]
-    other = Window(32, 0, 320, 288)
-    drawn = carried(blobs(points), WINDOW, other, before, move(before))
-    assert drawn.shape == (3, other.height, other.width)
-    assert centres(drawn, other) == pytest.approx(move(points), abs=0.1)
-
-
-def test_what_is_drawn_at_a_landmark_follows_it_alone() -> None:
-    """A mouth that opens takes the lower lip along, and leaves nose and brow where they are."""
-    before = landmarks()
-    after = before.copy()
-    mouth = np.r_[5:12, 55:60, 65:68]
-    after[mouth, 1] += 5.0
-    fit = similarity(before, after)
-    points = before[[57, 30, 19]]
-    drawn = centres(carried(blobs(points), WINDOW, WINDOW, before, after))
-    assert drawn[0] == pytest.approx(after[57], abs=1.0)
-    assert drawn[1] == pytest.approx(after[30], abs=0.5)
-    assert drawn[2] == pytest.approx(after[19], abs=0.5)
-    rigid = points @ fit[:, :2].T + fit[:, 2]  # what a similarity alone would make of it
-    assert abs(rigid[0, 1] - after[57, 1]) > 2.0
-
-
-def test_nothing_moves_where_no_landmark_does() -> None:
-    points = landmarks()
-    delta = torch.randn(3, WINDOW.height, WINDOW.width)
-    assert torch.allclose(carried(delta, WINDOW, WINDOW, points, points), delta, atol=1e-3)
-
-
-def test_moved_is_a_shift_by_whole_pixels() -> None:
-    delta = torch.randn(3, 64, 96)
-    source, target = Window(32, 64, 96, 64), Window(64, 32, 96, 96)
-    result = moved(delta, source, target)
-    assert torch.equal(result[:, 32:96, :64], delta[:, :, 32:])
-    assert float(result[:, :32].abs().sum()) == float(result[:, :, 64:].abs().sum()) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("size", "factor"),
-    [(0.0, 1.0), (0.01, 1.4), (0.04, 1.25), (0.05, 1.0), (0.09, 1.0)],
-)
-def test_what_is_faint_in_the_face_is_drawn_more_boldly(size: float, factor: float) -> None:
-    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.1)
-    delta[:, 20:80, :50] = size  # in px of the window, which starts at (64, 32)
-    signs = torch.ones_like(delta)
-    signs[:, :, ::2] = -1.0
-    face = Face(np.array([20.0, 52.0, 114.0, 112.0]), 1.0)
-    assert torch.allclose(bolder(delta * signs, WINDOW, face, 0.05), delta * signs * factor)
-
-
-def test_a_face_beside_the_window_changes_nothing() -> None:
-    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.01)
-    for box in ([0.0, 0.0, 50.0, 30.0], [400.0, 300.0, 450.0, 360.0]):
-        assert torch.equal(bolder(delta, WINDOW, Face(np.array(box), 1.0), 0.05), delta)
-
-
-def test_a_focus_is_clipped_to_the_window() -> None:
-    assert _within((10, 40, 400, 90), Window(32, 32, 64, 64)) == (0, 8, 64, 58)
-
-
-class Never(Objective):
+class Off(Objective):
     """A victim that is always some tolerances off."""
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
@@ -138,63 +54,65 @@ class Never(Objective):
 
 class WithoutVictims(Embedder):
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
-        return [Stage("detector", Never(), 1.0)]
+        return [Stage("detector", Off(), 1.0)]
 
 
-def passes_taken(allowance: Allowance | None, frames: int, robust: bool = False) -> list[int]:
-    """Of the first frames of a face."""
+def embedder(steps: int, kind: type[Embedder] = WithoutVictims) -> Embedder:
     chain = cast(Observer, SimpleNamespace(detector=SimpleNamespace(device=torch.device("cpu"))))
-    embedder = WithoutVictims(
-        chain, AttackSettings("sgd", 8 / 255, 10), warm_steps=3, allowance=allowance, robust=robust
-    )
-    image, mask = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64), bool)
-    mask[8:56, 8:56] = True
-    face = Face(np.array([12.0, 12.0, 52.0, 52.0]), 0.9)
-    done = embedder.embed([Target(index, image, mask, image, face, index) for index in range(frames)])
-    return [one.passes for one in done]
+    return kind(chain, AttackSettings("sgd", EPS, steps), Drawer(network(), {}))
 
 
-@pytest.mark.parametrize(
-    ("mean", "taken"),
-    [
-        (None, [10, 3, 3, 3, 3]),
-        (6.0, [10, 4, 4, 6, 6]),
-        (2.0, [10, 2, 2, 2, 2]),
-        (9.0, [10, 8, 9, 9, 9]),
-        (12.0, [10, 9, 9, 9, 9]),
-    ],
-)
-def test_frames_keep_to_a_mean_of_passes(mean: float | None, taken: list[int]) -> None:
-    """One victim: a pass a step. What the first frame took too much is saved by the next ones, each of which gives a
-    third of its passes at most, and takes two steps at least and nine at most."""
-    assert passes_taken(None if mean is None else Allowance(mean), 5) == taken
+def test_without_steps_no_victim_is_run_and_the_drawing_is_embedded() -> None:
+    """The chain has no victims at all; what is embedded is the drawing, clipped to eps and mask, in whole levels."""
+    one = target()
+    (done,) = embedder(0, Embedder).embed([one])
+    assert (done.steps, done.passes, done.checks) == (0, 0, 0)
+    drawn = Drawer(network(), {}).draw([one.covered], [Attributes.of(one.face)], done.window)[0]
+    expected = (drawn.clamp(-EPS, EPS) * 255.0).permute(1, 2, 0).numpy() * done.window.cut(one.mask)[..., None]
+    assert np.abs(expected).max() > 1.0
+    assert np.abs(done.change - expected).max() <= 0.51
+    image = done.apply(one.covered)
+    assert (image[~one.mask] == 128).all()
+    assert np.abs(image.astype(int) - 128).max() <= 8
 
 
-def test_what_is_to_be_robust_takes_twice_the_steps_whatever_is_owed() -> None:
-    assert passes_taken(Allowance(2.0), 3, robust=True) == [10, 6, 6]
+def test_a_frame_does_not_depend_on_those_before_it() -> None:
+    alone = embedder(0, Embedder).embed([target(1)])[0]
+    both = embedder(0, Embedder).embed([target(0), target(1)])[1]
+    np.testing.assert_allclose(both.change, alone.change, atol=1)
 
 
-@pytest.mark.parametrize(("lossy", "robust", "size"), [(False, False, 0.04), (True, False, 0.05), (True, True, 0.056)])
-def test_through_a_codec_what_is_carried_is_drawn_more_boldly(lossy: bool, robust: bool, size: float) -> None:
-    """From 0.04: up to half of eps, 0.1; where it is to be robust towards 0.08, by 1.4 a frame."""
-    face = Face(np.array([80.0, 50.0, 140.0, 110.0]), 0.9)
-    image, mask = np.full((160, 224, 3), 128, np.uint8), np.ones((160, 224), bool)
-    embedder = WithoutVictims(
-        cast(Observer, None),
-        AttackSettings("sgd", 0.1, 10),
-        cast(LiveCodec, object()) if lossy else None,
-        robust=robust,
-    )
-    delta = torch.full((3, WINDOW.height, WINDOW.width), 0.04)
-    embedder._last = _Last(delta, WINDOW, _landmarks(face), image, (0, 0, 1, 1))
-    x, y = 110 - WINDOW.x, 80 - WINDOW.y
-    drawn = embedder._carried(Target(1, image, mask, image, face, 1), WINDOW)
-    assert drawn[:, y, x] == pytest.approx(size, rel=1e-4)
+def test_every_step_costs_a_pass_of_each_victim() -> None:
+    done = embedder(2).embed([target(0), target(1)])
+    assert [(one.steps, one.passes) for one in done] == [(2, 2), (2, 2)]
 
 
-def test_faces_share_what_may_be_taken() -> None:
-    """Two faces owe 2 x 10 - 2 x 6 passes after their first frames; four frames of four steps pay them."""
-    allowance = Allowance(6.0)
-    assert passes_taken(allowance, 1) == [10]
-    assert passes_taken(allowance, 5) == [10, 4, 4, 4, 4]
-    assert allowance.saved == 0.0
+def test_what_is_embedded_for_holds_no_pixel_of_the_original() -> None:
+    assert {field.name for field in fields(Target)} == {"index", "covered", "mask", "face", "pts_ticks", "beside"}
+
+
+def test_windows_lie_on_the_grid_and_hold_every_mask() -> None:
+    first, second = np.zeros((200, 310), bool), np.zeros((200, 310), bool)
+    first[40:60, 70:90] = True
+    second[100:190, 200:305] = True
+    assert common_window([first]) == Window(64, 32, 32, 32)
+    assert common_window([first, second]) == Window(64, 32, 310 - 64, 192 - 32)
+
+
+def test_a_focus_is_clipped_to_the_window() -> None:
+    assert _within((10, 40, 400, 90), Window(32, 32, 64, 64)) == (0, 8, 64, 58)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_crops_come_back_as_frames_that_others_came_before(count: int) -> None:
+    """The same as coding the first crop twice by hand, and taking what comes after it."""
+    random = np.random.default_rng(0)
+    crops = random.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    settings = EncoderSettings(find_codec("h264"), crf=30, time_base=Fraction(1, 30), focus_qp=-4)
+    rects = [(0, 0, 64, 64)] * count
+    codec = DeliveryCodec(settings)
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255.0
+    seen = (as_crops(codec, rects, pixels) * 255.0).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    by_hand = codec.roundtrip(np.concatenate([crops[:1], crops]), focus=[[rect] for rect in (rects[0], *rects)])[1:]
+    np.testing.assert_array_equal(seen, by_hand)
+    assert np.abs(seen.astype(float) - crops).mean() > 0.5

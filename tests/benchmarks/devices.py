@@ -116,7 +116,7 @@ def single_passes(clip: Path) -> Iterator[str]:
                     if victim.role == "detector":
                         objective = victim.objective(images, windows, boxes)
                     elif victim.role == "aligner":
-                        objective = victim.objective(images, windows, boxes, points, images)
+                        objective = victim.objective(images, windows, boxes, points)
                     else:
                         gaze = np.stack([face.gaze] * count)
                         objective = victim.objective(images, windows, points, gaze, camera)

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from PIL import Image as Picture
 
-from attacks.embed import similarity
 from attacks.obscure import head_region
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.measure.identity import dlib_recogniser, threshold_at
@@ -42,6 +41,7 @@ from victims.base import Image
 from victims.compact.faces68 import load_faces68
 from victims.face import Array, Face
 from victims.observe import Observer
+from victims.warp import similarity
 from weights.errors import DrsfError
 
 COLUMNS = ("original", "obscured", "written")

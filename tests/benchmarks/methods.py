@@ -67,7 +67,7 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
         boxes, points = face.box[None], face.landmarks[None]
         objectives = (
             chain.detector.objective([covered], [whole], boxes),
-            chain.aligner.objective([covered], [whole], boxes, points, [frame.image]),
+            chain.aligner.objective([covered], [whole], boxes, points),
             chain.gaze.objective([covered], [whole], points, face.gaze[None], Camera.default(width, height)),
         )
         base = torch.from_numpy(covered).permute(2, 0, 1)[None].float() / 255.0

@@ -380,8 +380,8 @@ STAGES = [
 ]  # fmt: skip
 
 ATTACKED = [
-    (pipeline.Embedder, "embed"), (ChangeStore, "put"), (work, "DeliveryCodec"),
-    (work, "LiveCodec"), (work.LiveCodec, "take"), (pipeline.Run, "_refined"), (pipeline, "noise_floor"),
+    (work.Embedder, "embed"), (work, "load_drawer"), (work, "DeliveryCodec"),
+    (work, "LiveCodec"), (work.LiveCodec, "take"), (pipeline, "noise_floor"),
 ]  # fmt: skip
 """Stages that `--attack none` leaves out."""
 
@@ -419,9 +419,9 @@ def test_an_exception_while_embedding_leaves_nothing(
         window = Window(0, 0, 32, 32)
         return [Embedded(t.index, window, (0, 0, 32, 32), np.zeros((32, 32, 3), np.int8), {}, 1, 1, 1) for t in targets]
 
-    monkeypatch.setattr(pipeline.Embedder, "embed", embeds)
+    monkeypatch.setattr(work.Embedder, "embed", embeds)
     monkeypatch.setattr(*stage, fails)
-    given = settings(attack="mi-fgsm", codec="h264", refine=int(stage[1] == "_refined"))
+    given = settings(attack="mi-fgsm", effort="best", codec="h264")
     with pytest.raises(type(error)):
         deidentify(source, tmp_path / "out.mp4", given, models=models_of(boxes))
     assert nothing_left(tmp_path)
@@ -440,9 +440,10 @@ def test_an_encoder_process_that_is_killed_leaves_nothing(tmp_path: Path, monkey
         real(self, frame)
 
     monkeypatch.setattr(work.LiveCodec, "take", kills)
-    monkeypatch.setattr(pipeline.Embedder, "embed", lambda self, targets: [])
+    monkeypatch.setattr(work.Embedder, "embed", lambda self, targets: [])
+    given = settings(attack="mi-fgsm", effort="best", codec="h264")
     with pytest.raises(DrsfError, match="process of the delivery encoder ended"):
-        deidentify(source, tmp_path / "out.mp4", settings(attack="mi-fgsm", codec="h264"), models=models_of(boxes))
+        deidentify(source, tmp_path / "out.mp4", given, models=models_of(boxes))
     assert killed
     assert nothing_left(tmp_path)
 

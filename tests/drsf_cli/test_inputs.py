@@ -232,7 +232,7 @@ def jobs(folder, name, text, **given):
 def test_a_csv_manifest(tmp_path):
     tree(tmp_path, "p1/a.mp4", "p1/b.mp4", "more/c.mp4", "more/d.mp4")
     text = (
-        "input,output,mask,max-iter,region,gaze,keep_audio,start\n"
+        "input,output,mask,batch-size,region,gaze,keep_audio,start\n"
         'p1/a.mp4,,solid,7,"1,2,3,4; 5,6,7,8@0-2",none,yes,1.5\n'
         "p1/b.mp4,other/name.mkv,,,,,,\n"
         "more,,blur_9,,,,,\n"
@@ -244,7 +244,7 @@ def test_a_csv_manifest(tmp_path):
         Path("more/c_deid.mkv"),
         Path("more/d_deid.mkv"),
     ]
-    assert (a.settings.mask, a.settings.max_iter, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
+    assert (a.settings.mask, a.settings.batch_size, a.settings.start, a.settings.crf) == ("solid", 7, 1.5, 30)
     assert a.settings.regions == ("1,2,3,4", "5,6,7,8@0-2")
     assert a.settings.victims.gaze is None
     assert a.settings.audio == "copy"

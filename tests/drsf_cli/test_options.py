@@ -170,7 +170,7 @@ def test_what_help_leaves_out_help_all_shows(monkeypatch, capsys):
     assert every <= shown[1]
     assert {"--mask", "--attack", "--config", "--dry-run", "--help-all"} <= shown[0] < shown[1]
     hidden = {p.opts[-1] for p in commands()[("deid",)].params if getattr(p, "hidden", False)}
-    assert "--warm-iter" in hidden
+    assert "--drawer" in hidden
 
 
 def test_deid_has_few_options():

@@ -141,6 +141,7 @@ LEAKAGE = {
                 column: {"frames": 11, "gaze_deg": v} for column, v in zip(COLUMNS, (2.25, 31.0, 33.52), strict=True)
             },
             "leakage": {"gaze_deg": -2.52},
+            "blind": {"gaze_deg": 21.04},
         },
     ],
     "identity": {
@@ -290,17 +291,20 @@ def test_tables_say_what_the_report_says(page: Page) -> None:
 
 def test_what_others_can_read_is_what_the_report_says(full_page: Page) -> None:
     """Row by row: the cells of the three columns and the gap, as numbers of the report."""
-    start = full_page.rows.index(["Model", "original", "obscured only", "obscured + attacked", "leakage"])
+    start = full_page.rows.index(["Model", "original", "obscured only", "obscured + attacked", "leakage", "blind"])
     rows = full_page.rows[start + 1 :]
     assert rows[:6] == [
         ["authorised chain reads on purpose"],
-        ["seen", "100 %", "0 %", "91 %", "+91 %"],
-        ["box IoU", "0.50", "0.00", "0.46", "+0.46"],
-        ["landmarks, NME", "0.0 %", "nothing", "0.7 %", "from nothing"],
-        ["gaze", "0.0°", "nothing", "0.7°", "from nothing"],
-        ["DiffScore", "41", "41", "41", "+0"],
+        ["seen", "100 %", "0 %", "91 %", "+91 %", "–"],
+        ["box IoU", "0.50", "0.00", "0.46", "+0.46", "–"],
+        ["landmarks, NME", "0.0 %", "nothing", "0.7 %", "from nothing", "–"],
+        ["gaze", "0.0°", "nothing", "0.7°", "from nothing", "–"],
+        ["DiffScore", "41", "41", "41", "+0", "–"],
     ]
-    assert rows[6:8] == [[f"{LEAKAGE['models'][1]['name']} repelled"], ["gaze", "2.2°", "31.0°", "33.5°", "-2.5°"]]
+    assert rows[6:8] == [
+        [f"{LEAKAGE['models'][1]['name']} repelled"],
+        ["gaze", "2.2°", "31.0°", "33.5°", "-2.5°", "21.0°"],
+    ]
     assert rows[8:11] == [
         ["Measure", "original", "obscured only", "obscured + attacked", "leakage"],
         ["cosine", "0.931", "0.100", "0.179", "+0.079"],

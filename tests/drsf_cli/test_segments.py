@@ -26,7 +26,7 @@ from tests import clips
 from tests.drsf_cli.many import contents, job_of
 
 F = Fraction
-ATTACK = {"attack": "mi-fgsm", "max_iter": 3, "warm_iter": 1, "threads": 1, "segment": 1.0}
+ATTACK = {"effort": "fast", "threads": 1, "segment": 1.0}
 
 
 @pytest.fixture(scope="module")

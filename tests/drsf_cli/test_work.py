@@ -6,43 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from drsf_cli.commands.deid import use_threads
+from attacks.effort import EFFORTS, EffortName
+from drsf_cli.commands import choices
 from drsf_cli.deid.work import Work
 from drsf_cli.settings import DeidSettings
 from tests.clips import make_clip
+from weights.errors import UsageError
 
 
-@pytest.mark.parametrize(
-    ("settings", "steps", "passes"),
-    [
-        (DeidSettings(repel=("none",)), 3, 11.9),
-        (DeidSettings(codec="ffv1", repel=("none",)), 6, None),
-        (DeidSettings(warm_iter=1, repel=("none",)), 1, None),
-        (DeidSettings(codec="ffv1", warm_iter=2, repel=("none",)), 2, None),
-    ],
-)
-def test_frames_that_start_warm_take_what_their_passes_allow_unless_it_is_said(
-    settings: DeidSettings, steps: int, passes: float | None, tmp_path: Path
+@pytest.mark.parametrize(("effort", "steps", "batch"), [("fast", 0, 8), ("normal", 1, 8), ("best", 3, 1)])
+def test_an_effort_says_how_many_steps_and_frames_at_once(
+    effort: EffortName, steps: int, batch: int, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
-    work = Work.on(clip, settings)
-    assert settings.attack_settings is not None
-    allowance = work.allowance()
-    assert work.embedder(settings.attack_settings, None, allowance).warm_steps == steps
-    assert (None if allowance is None else allowance.mean) == passes
+    work = Work.on(clip, DeidSettings(effort=effort, repel=("none",)))
+    attack = work.settings.attack_settings
+    assert attack is not None
+    assert (attack.method, attack.steps, work.settings.frames_at_once) == ("sgd", steps, batch)
+    assert DeidSettings(effort=effort, batch_size=3).frames_at_once == 3
 
 
-def test_threads_are_set_by_the_command_and_not_by_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's threads belong to the process, which may be somebody else's."""
-    asked: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
-    settings = DeidSettings(threads=2, repel=("none",))
-    assert Work.on(clip, settings).models.threads == 2, "which its sessions are opened with"
-    assert asked == []
-    use_threads(DeidSettings())
-    assert asked == []
-    use_threads(settings)
-    assert asked == [2]
+def test_what_can_be_completed_is_what_there_is() -> None:
+    assert list(EFFORTS) == choices.EFFORTS
+
+
+def test_a_rule_of_steps_goes_with_steps() -> None:
+    assert DeidSettings(effort="normal", attack="mi-fgsm").attack_settings is not None
+    assert DeidSettings(effort="fast", attack="none").attack_settings is None
+    with pytest.raises(UsageError, match=r"attack \(--attack\): .*rule of steps; effort fast takes none"):
+        DeidSettings(effort="fast", attack="mi-fgsm")
+    with pytest.raises(UsageError, match="effort"):
+        DeidSettings(effort="slow")  # type: ignore[arg-type]

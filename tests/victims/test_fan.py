@@ -215,11 +215,12 @@ def test_an_attack_reads_what_alignment_of_the_whole_frame_reads(
     window = WINDOWS[place]
     frame = covered(portrait, window)
     (target,) = victim.align([portrait], [PORTRAIT_BOX])
-    objective = victim.objective([frame], [window], PORTRAIT_BOX, target, [portrait])
+    objective = victim.objective([frame], [window], PORTRAIT_BOX, target)
 
     clean = objective.read(pixels_of(portrait, window), [0])
     assert clean.error.item() < 1e-4
-    assert clean.loss.item() < 1e-3
+    if name == "fan-compact":  # the middle of an untrained network's flat maps is not where their maximum is
+        assert clean.loss.item() < 1e-3
 
     geometry = torch.tensor([[176.5, 63.2, 272.0, 179.9]])
     reading = objective.read(pixels_of(frame, window), [0], geometry)
@@ -239,7 +240,7 @@ def test_geometry_that_is_missing_is_the_targets_own(compact: CompactFan, portra
     (target,) = compact.align([portrait], [PORTRAIT_BOX])
     boxes = np.concatenate((PORTRAIT_BOX, PORTRAIT_BOX))
     frame = covered(portrait, window)
-    objective = compact.objective([frame] * 2, [window] * 2, boxes, np.concatenate((target, target)), [portrait] * 2)
+    objective = compact.objective([frame] * 2, [window] * 2, boxes, np.concatenate((target, target)))
     pixels = pixels_of(frame, window).expand(2, -1, -1, -1)
     nowhere = torch.full((2, 4), torch.nan)
     nowhere[1] = torch.tensor([174.0, 63.0, 268.0, 180.0])
@@ -253,7 +254,7 @@ def test_following_the_gradient_brings_the_landmarks_back(compact: CompactFan, p
     window = WINDOWS["holds the crop"]
     frame = covered(portrait, window)
     (target,) = compact.align([portrait], [PORTRAIT_BOX])
-    objective = compact.objective([frame], [window], PORTRAIT_BOX, target, [portrait])
+    objective = compact.objective([frame], [window], PORTRAIT_BOX, target)
     start = pixels_of(frame, window)
     delta = torch.zeros_like(start)
     readings = []
@@ -272,10 +273,11 @@ def test_fan_map_loss_has_the_slope_its_gradient_says(
     small_fan: Fan, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fan, "coordinate_weight", 0.0)  # it follows a maximum, which may jump
+    monkeypatch.setattr("victims.fan._HeatmapObjective.NEAR", 1e-9)  # nor do maps fade near their target
     window = WINDOWS["holds the crop"]
     frame = covered(portrait, window)
     (target,) = small_fan.align([portrait], [PORTRAIT_BOX])
-    objective = small_fan.objective([frame], [window], PORTRAIT_BOX, target, [portrait])
+    objective = small_fan.objective([frame], [window], PORTRAIT_BOX, target)
     pixels = pixels_of(frame, window).requires_grad_()
     (gradient,) = torch.autograd.grad(objective.read(pixels, [0]).loss.sum(), pixels)
     direction = gradient / gradient.norm()

@@ -413,15 +413,16 @@ class Scene:
     hidden: Image
     boxes: Array
     landmarks: Array
+    mesh: Array
     gaze: Array
     camera: Camera
 
     def stages(self, chain: Chain, frames: list[Image]) -> list[Stage]:
         count = len(frames)
-        windows, originals = [WINDOW] * count, [self.image] * count
+        windows, meshes = [WINDOW] * count, np.repeat(self.mesh, count, axis=0)
         boxes, landmarks = np.repeat(self.boxes, count, axis=0), np.repeat(self.landmarks, count, axis=0)
-        detect = chain.short.objective_from_originals(frames, windows, boxes, originals)
-        align = chain.mesh.objective(frames, windows, boxes, landmarks, originals)
+        detect = chain.short.objective(frames, windows, boxes)
+        align = chain.mesh.objective(frames, windows, boxes, landmarks, meshes)
         look = chain.iris.objective(frames, windows, landmarks, np.repeat(self.gaze, count, axis=0), self.camera)
         return [
             Stage("detector", detect, 0.015),
@@ -436,7 +437,8 @@ def scene(chain: Chain, demo: Image) -> Scene:
     boxes = chain.short.detect([demo])[0].boxes
     (own,) = chain.mesh.align_faces([demo], [boxes])
     ((gaze, _),) = chain.iris.estimate_faces([demo], [own], camera)
-    return Scene(demo, covered(demo), boxes, own.landmarks, gaze, camera)
+    assert own.mesh is not None
+    return Scene(demo, covered(demo), boxes, own.landmarks, own.mesh, gaze, camera)
 
 
 def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
@@ -446,14 +448,15 @@ def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
     gaze = stages[2].objective.read(pixels, [0, 1], mesh.mesh)
     for reading, output, slack in (
         (box, scene.boxes, 0.5),
-        (mesh, scene.landmarks, 0.5),
-        (gaze, scene.gaze, 0.02),
+        # a mesh that is read once more in its own region moves by up to a pixel: two passes are not yet a fixed point
+        (mesh, scene.landmarks, 1.2),
+        (gaze, scene.gaze, 0.04),
     ):
         np.testing.assert_allclose(reading.output[0], output[0], atol=slack)
         assert reading.loss[1] > 10 * reading.loss[0]
     assert float(box.error[0]) < 0.005
-    assert float(mesh.error[0]) < 0.002
-    assert float(gaze.error[0]) < 1.0
+    assert float(mesh.error[0]) < 0.005
+    assert float(gaze.error[0]) < 2.0
     # of the covered head nothing is read
     assert torch.isinf(box.error[1])
     assert torch.isnan(box.output[1]).all()
@@ -514,7 +517,7 @@ def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
     mask = torch.zeros(1, 1, WINDOW.height, WINDOW.width, dtype=torch.bool)
     mask[..., y1 - WINDOW.y : y2 - WINDOW.y, x1 - WINDOW.x : x2 - WINDOW.x] = True
     budget = Budget(base, mask, 24 / 255)
-    settings = AttackSettings(steps=30)
+    settings = AttackSettings("sgd", 24 / 255, 30)
     outcome = perturb(budget, torch.zeros_like(base), scene.stages(chain, [scene.hidden]), settings)
     written = scene.hidden.copy()
     WINDOW.cut(written)[:] = ((base + outcome.delta)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -131,14 +131,6 @@ class BlazeFace(Detector):
 
         return BlazeFaceObjective(self, frames, windows, boxes)
 
-    def objective_from_originals(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, originals: Sequence[Image]
-    ) -> Objective:
-        """See Detector. Aims at the six points of the originals, too: the client's mesh is turned by two of them."""
-        from victims.mediapipe.blazeface_objective import BlazeFaceObjective
-
-        return BlazeFaceObjective(self, frames, windows, boxes, originals)
-
     def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """See Detector. Every anchor of a window is asked."""
         from victims.mediapipe.blazeface_objective import BlazeFaceRepelObjective

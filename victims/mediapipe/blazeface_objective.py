@@ -42,11 +42,11 @@ class _WindowObjective(Objective):
 
 
 class BlazeFaceObjective(_WindowObjective):
-    """Make the detector return one box a frame, and its six points where originals are given.
+    """Make the detector return one box a frame, and its six points where they are given.
 
     The answer is a mean over candidates, so all that take part must agree, and which ones do is decided by scores.
-    With A the few anchors that saw the face best in the original (without originals: those whose centres are nearest
-    to the box's), and distances in sizes of the target (`victims.boxes.box_distance`, mean distance of the points):
+    With A the few anchors whose centres are nearest to the box's, and distances in sizes of the target
+    (`victims.boxes.box_distance`, mean distance of the points):
 
         d                                   of the weighted mean of whoever takes part now
         + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
@@ -74,15 +74,13 @@ class BlazeFaceObjective(_WindowObjective):
         frames: Sequence[Image],
         windows: Sequence[Window],
         boxes: Array,
-        originals: Sequence[Image] | None = None,
+        points: Array | None = None,
     ) -> None:
         super().__init__(victim, frames, windows)
         self.targets = torch.from_numpy(np.asarray(boxes, dtype=np.float32)).to(victim.device)
-        self.points = torch.full((len(frames), 6, 2), torch.nan, device=victim.device)
-        if originals is None:
-            self.chosen = self._nearest()
-        else:
-            self.chosen = self._from_originals(originals)
+        given = np.full((len(frames), 6, 2), np.nan) if points is None else np.asarray(points)
+        self.points = torch.from_numpy(given.astype(np.float32)).to(victim.device)
+        self.chosen = self._nearest()
 
     def _nearest(self) -> Tensor:
         """(B, k) anchors whose centres are nearest to the target's."""
@@ -90,21 +88,6 @@ class BlazeFaceObjective(_WindowObjective):
         centres = anchors * float(self.square[2]) + anchors.new_tensor(self.square[:2] - self.square[2:4] / 2)
         away = torch.cdist((self.targets[:, :2] + self.targets[:, 2:]) / 2, centres)
         return away.topk(_FEW[self.victim.name], dim=1, largest=False).indices
-
-    def _from_originals(self, originals: Sequence[Image]) -> Tensor:
-        """(B, k) anchors that fire best over the target; a frame in which none does takes the nearest. Sets points."""
-        nearest, few = self._nearest(), _FEW[self.victim.name]
-        seen = self.victim.see(originals, self.square)
-        for row, (boxes, points, scores) in enumerate(seen):
-            target = self.targets[row].double().cpu().numpy()
-            faces, own = weighted_suppression(boxes, points, scores, self.victim.model.threshold)
-            overlaps = iou(faces.boxes, target)
-            if len(faces) and overlaps.max() > OVERLAP:
-                self.points[row] = torch.from_numpy(own[int(overlaps.argmax())]).to(self.points)
-                fitting = np.where(iou(boxes, target) > self.FRIEND, scores, 0.0)
-                best = np.argsort(-fitting, kind="stable")[:few]
-                nearest[row] = torch.from_numpy(best).to(nearest)
-        return nearest
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; detectors take no geometry."""

@@ -36,6 +36,7 @@ from victims.mediapipe.topology import (
     landmarks_68,
 )
 from weights import store
+from weights.errors import UsageError
 
 FILE = "face_landmark_with_attention.tflite"
 MESH = "mesh"
@@ -178,11 +179,14 @@ class FaceMesh(Aligner):
         windows: Sequence[Window],
         boxes: Array,
         landmarks: Array,
-        originals: Sequence[Image],
+        meshes: Array | None = None,
     ) -> Objective:
+        """See Aligner. `meshes` (B, 478, 3) are needed: 68 landmarks tell neither irises nor where the client looks."""
         from victims.mediapipe.facemesh_objective import FaceMeshObjective  # which needs this module
 
-        return FaceMeshObjective(self, frames, windows, boxes, landmarks, originals)
+        if meshes is None:
+            raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
+        return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes)
 
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec(), **self._finder.export_specs()}

@@ -1,0 +1,39 @@
+"""How much work goes into a frame: the one place for what decides it, each with the measurement that chose it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+EffortName = Literal["fast", "normal", "best"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Steps of correction after the drawing, and how they are spent."""
+
+    aims: int
+    """How often a frame is drawn again for attributes off to the other side of what is read (attacks/aim.py)."""
+    steps: int
+    """Gradient steps of every frame that is not good enough as it is drawn."""
+    extra: int
+    """Further steps of one whose worst error is over `poor` tolerances."""
+    tries: int
+    """Points at and near the mean of a frame's iterates that are tried at the end, without a gradient."""
+    behind: float
+    """A victim whose error, in tolerances, is under this share of the worst one's does not push."""
+    batch: int
+    """Frames that are worked on at once."""
+    live: bool = False
+    """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
+
+
+EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
+    {
+        "fast": Effort(aims=0, steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "normal": Effort(aims=2, steps=1, extra=3, tries=0, behind=0.25, batch=8),
+        "best": Effort(aims=2, steps=3, extra=3, tries=4, behind=0.4, batch=1, live=True),
+    }
+)

@@ -1,0 +1,1 @@
+"""Training of the drawer; not part of the wheel."""
