@@ -1,9 +1,10 @@
 """Looking around: how covering and the audit look for heads that are turned or cut by the border.
 
-Detectors are trained on upright, whole faces. So covering looks at the picture in all four quarter turns. It also
+Detectors are trained on upright, whole faces. So covering looks at the picture in all eight eighths of a turn. It also
 continues the picture beyond its border by its mirror image, which makes half a face at the border look something like a
-whole one. To save time, the picture is reduced as far as the smallest face that matters allows. Only covering and the
-audit look like this; reading a video uses each detector as its authors published it.
+whole one. To save time, the picture is reduced as far as the smallest face that matters allows, and further for the
+diagonal turns. Only covering and the audit look like this; reading a video uses each detector as its authors published
+it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from victims.base import Detector, Image
+from victims.boxes import iou
 from victims.face import Array, Detections
 from victims.track import CONFIRM_SCORE, merge_detections
 
@@ -27,7 +29,20 @@ NEEDED_PX = 24.0
 """Height or width that the smallest face that matters keeps in the picture looked at: the detectors seek faces from 20
 px on, and find nearly all of those that are a little larger."""
 
-CUT_SCORE = 0.3
+DIAGONAL_SIZE = 2.0
+"""Faces that matter in a diagonal look are larger than others by this factor: a diagonal picture has more corners to
+look at than the picture itself."""
+DIAGONAL_SCORE = 0.8
+"""What is seen in a diagonal look counts from this score on: the other looks see most heads, and more looks give more
+false alarms."""
+
+DOUBTS = 2.0
+"""Detectors see an upright face in other turns too, less surely. A sighting is left out where its doubt (1 less its
+score) is over this many times that of another sighting of the same face."""
+SAME_FACE = 0.4
+"""IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""
+
+CUT_SCORE = 0.4
 CUT_SHARE = 0.1
 """The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
 
@@ -39,16 +54,16 @@ class Around:
     min_face: float
     """The smallest face that matters: px from 1 on, below 1 a share of the picture's shorter side."""
 
-    def scale(self, height: int, width: int) -> float:
-        """By how much a picture (height, width) is made smaller, at most 1."""
+    def scale(self, height: int, width: int, diagonal: bool = False) -> float:
+        """By how much a picture (height, width) is made smaller, at most 1, for upright or for diagonal looks."""
         smallest = self.min_face if self.min_face >= 1 else self.min_face * min(height, width)
-        return min(1.0, NEEDED_PX / smallest)
+        return min(1.0, NEEDED_PX / (smallest * (DIAGONAL_SIZE if diagonal else 1.0)))
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
         """The faces that `finder` sees in each image, in px of the image, with the turns of the heads. Sightings of one
         face in several turns, or in the picture and in its mirror image, are merged. Boxes may reach over the border,
         but their centres are inside."""
-        return [merge_detections(looks) for looks in self._looks(finder, images)]
+        return [merge_detections(_surest(looks)) for looks in self._looks(finder, images)]
 
     def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
         """The faces of each image that must be covered according to `detector`: those with at least its threshold for
@@ -58,7 +73,7 @@ class Around:
         found = []
         for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
             believed = []
-            for seen in looks:
+            for seen in _surest(looks):
                 cut = _overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE
                 kept = cut | (seen.scores >= detector.cover_threshold)
                 scores = np.where(cut, np.maximum(seen.scores, CONFIRM_SCORE), seen.scores)
@@ -67,18 +82,37 @@ class Around:
         return found
 
     def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[Detections]]:
-        """For each image, the faces that are seen in each of the four turns."""
+        """Of each image: what is seen in each of the eight turns."""
         if not images:
             return []
         height, width = images[0].shape[:2]
-        seen = [_Canvas.of(image, self.scale(height, width)) for image in images]
         looks: list[list[Detections]] = [[] for _ in images]
-        for turns in ((0, 2), (1, 3)):  # pictures of one size go together
-            pairs = [(k, turn) for turn in turns for k in range(len(images))]
-            found = finder([seen[k].turned(turn) for k, turn in pairs])
-            for (k, turn), one in zip(pairs, found, strict=True):
-                looks[k].append(seen[k].located(one, turn))
+        for eighths in ((0, 4), (2, 6), (1, 3, 5, 7)):  # pictures of one size go together
+            diagonal = eighths[0] % 2 == 1
+            scale = self.scale(height, width, diagonal)
+            canvases = [_Canvas.of(image, scale, diagonal) for image in images]
+            pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
+            found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
+            for (k, eighth), one in zip(pairs, found, strict=True):
+                if diagonal:
+                    sure = ~(one.scores < DIAGONAL_SCORE)  # what finders without a score (NaN) see stays
+                    one = Detections(one.boxes[sure], one.scores[sure])
+                looks[k].append(canvases[k].located(one, eighth))
         return looks
+
+
+def _surest(looks: Sequence[Detections]) -> list[Detections]:
+    """The looks at one image without the sightings of a face that another look sees more surely, see `DOUBTS`."""
+    boxes = np.concatenate([seen.boxes for seen in looks])
+    scores = np.concatenate([seen.scores for seen in looks])
+    same = iou(boxes[:, None], boxes[None]) > SAME_FACE
+    # what finders without a score (NaN) see stays
+    kept = ~(same & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores[None]))).any(axis=1)
+    ends = np.cumsum([len(seen) for seen in looks])[:-1]
+    return [
+        Detections(seen.boxes[own], seen.scores[own], seen.head_turns[own])
+        for seen, own in zip(looks, np.split(kept, ends), strict=True)
+    ]
 
 
 def _overhang(boxes: Array, height: int, width: int) -> Array:
@@ -88,20 +122,27 @@ def _overhang(boxes: Array, height: int, width: int) -> Array:
     return np.asarray((beyond / sides).max(axis=1, initial=0.0))
 
 
+def _rotation(eighth: int) -> Array:
+    """(2, 2) turns points (x right, y down) clockwise by so many eighths of a turn; exact for quarter turns."""
+    half = np.sqrt(0.5)
+    sines = np.array([0.0, half, 1.0, half, 0.0, -half, -1.0, -half])
+    sine, cosine = sines[eighth % 8], sines[(eighth + 2) % 8]
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
 @dataclass(frozen=True, eq=False)
 class _Canvas:
-    """A picture made smaller, with its mirror image around it."""
+    """A picture made smaller, with its mirror image around it, as it is or diagonally. Its middle is the picture's."""
 
     pixels: Image
-    border: int
-    """px of the mirror image at each side."""
     scale: Array
-    """(2,) px of the canvas to one of the picture, x and y."""
+    """(2,) px of the canvas to one of the picture, along the picture's x and y."""
     size: Array
     """(2,) width and height of the picture, px."""
 
     @classmethod
-    def of(cls, image: Image, scale: float) -> _Canvas:
+    def of(cls, image: Image, scale: float, diagonal: bool) -> _Canvas:
+        """`diagonal`: turned back by an eighth, and just so large that the picture's corners are in it."""
         height, width = image.shape[:2]
         small = image
         if scale < 1.0:
@@ -110,34 +151,39 @@ class _Canvas:
         rows, columns = small.shape[:2]
         border = round(MIRROR * min(rows, columns))
         pixels = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_REFLECT)
+        if diagonal:
+            side = int(np.ceil((rows + columns) * np.sqrt(0.5)))
+            back = _rotation(-1)
+            middle = np.array([columns, rows]) / 2 + border
+            shift = (side - 1) / 2 - back @ (middle - 0.5)  # OpenCV counts from the middle of the first pixel
+            pixels = cv2.warpAffine(pixels, np.column_stack([back, shift]), (side, side), flags=cv2.INTER_LINEAR)
         return cls(
             np.asarray(pixels, dtype=np.uint8),
-            border,
             np.array([columns / width, rows / height]),
             np.array([width, height], dtype=np.float64),
         )
 
-    def turned(self, turn: int) -> Image:
-        """The canvas turned back by `turn` quarters, which makes a head upright that is turned clockwise by as many."""
-        return np.ascontiguousarray(np.rot90(self.pixels, turn))
+    def turned(self, eighth: int) -> Image:
+        """The picture turned back, so that a head that is turned clockwise by so many eighths is upright. Odd ones are
+        a diagonal canvas's, even ones another's."""
+        return np.ascontiguousarray(np.rot90(self.pixels, eighth // 2))
 
-    def located(self, found: Detections, turn: int) -> Detections:
-        """The faces `found` in the canvas turned back by `turn`, in px of the picture. A face in the mirror image is
-        moved to the place that it mirrors, and its turn is mirrored too."""
-        height, width = self.pixels.shape[:2]
+    def located(self, found: Detections, eighth: int) -> Detections:
+        """What is seen in the picture turned back by so many eighths, in px of the picture: a box around the ellipse
+        in the box seen. What is seen in the mirror image is put where it comes from, and its turn with it. The turns
+        of a diagonal head are the two quarters beside it."""
+        rotation = _rotation(eighth)
+        middle = np.array(self.turned(eighth).shape[1::-1]) / 2
         boxes, turns = [], []
-        for box in found.boxes:
-            corners = np.asarray(box, dtype=np.float64).reshape(2, 2)
-            x, y = corners[:, 0], corners[:, 1]
-            corners = np.stack([(x, y), (width - y, x), (width - x, height - y), (y, height - x)][turn], axis=1)
-            corners = (corners - self.border) / self.scale
-            own = turn
+        for box in np.asarray(found.boxes, dtype=np.float64):
+            centre = self.size / 2 + rotation @ ((box[:2] + box[2:]) / 2 - middle) / self.scale
+            reach = np.sqrt(rotation**2 @ ((box[2:] - box[:2]) / 2) ** 2) / self.scale
+            own = eighth
             for axis in (0, 1):
-                centre = corners[:, axis].mean()
-                if not 0.0 <= centre <= self.size[axis]:
-                    corners[:, axis] = (0.0 if centre < 0.0 else 2.0 * self.size[axis]) - corners[:, axis]
+                if not 0.0 <= centre[axis] <= self.size[axis]:
+                    centre[axis] = (0.0 if centre[axis] < 0.0 else 2.0 * self.size[axis]) - centre[axis]
                     # mirrored left to right, a crown at the right is one at the left; top to bottom, up is down
-                    own = (own + 2) % 4 if own % 2 == 1 - axis else own
-            boxes.append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
-            turns.append(np.arange(4) == own)
+                    own = ((0, 4)[axis] - own) % 8
+            boxes.append(np.concatenate([centre - reach, centre + reach]))
+            turns.append(np.isin(np.arange(4), [own // 2, (own + 1) // 2 % 4]))
         return Detections(np.array(boxes).reshape(-1, 4), found.scores, np.array(turns, dtype=bool).reshape(-1, 4))

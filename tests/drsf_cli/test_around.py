@@ -136,7 +136,8 @@ def flags(images: Sequence[Image]) -> list[Detections]:
         for label in range(1, (parts := cv2.connectedComponents((red | green).astype(np.uint8)))[0]):
             ys, xs = np.nonzero(parts[1] == label)
             box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            if red[box[1], xs].any() and green[box[3] - 1, xs].any() and not green[box[1], xs].any():
+            filled = len(ys) > 0.9 * (box[2] - box[0]) * (box[3] - box[1])  # a diagonal one is not
+            if filled and red[box[1], xs].any() and green[box[3] - 1, xs].any() and not green[box[1], xs].any():
                 boxes.append(box)
         found.append(Detections(np.array(boxes, dtype=np.float64).reshape(-1, 4), np.ones(len(boxes))))
     return found
@@ -180,6 +181,65 @@ def test_a_mark_cut_by_the_border_is_completed_by_its_mirror_image(
     assert seen.boxes.tolist() == [list(whole)]
 
 
+@pytest.mark.parametrize(
+    ("look", "centre", "turns"),
+    # 20 px to the right of the look's middle is 14.142 px to the right and as far down in the picture, 45 degrees on
+    [
+        (0, (74.142, 59.142), [0, 1]), (1, (45.858, 59.142), [1, 2]),
+        (2, (45.858, 30.858), [2, 3]), (3, (74.142, 30.858), [0, 3]),
+    ],
+)  # fmt: skip
+def test_a_box_in_a_diagonal_look_comes_back(look: int, centre: tuple[float, float], turns: list[int]) -> None:
+    """A box of 12 x 16 px, whose ellipse reaches sqrt((36 + 64) / 2) = 7.071 px along both axes of a picture of 120 x
+    90 px; a diagonal look at it is ceil(210 / sqrt(2)) = 149 px wide and high."""
+
+    def one(images: Sequence[Image]) -> list[Detections]:
+        found = [Detections(np.zeros((0, 4)), np.zeros(0)) for _ in images]
+        if len(images) == 4:
+            assert {image.shape for image in images} == {(149, 149, 3)}
+            found[look] = Detections(np.array([[88.5, 66.5, 100.5, 82.5]]), np.ones(1))
+        return found
+
+    (seen,) = FULL.find(one, [np.zeros((90, 120, 3), dtype=np.uint8)])
+    reach = 7.071
+    expected = [centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach]
+    np.testing.assert_allclose(seen.boxes, [expected], atol=2e-3)
+    assert np.flatnonzero(seen.head_turns[0]).tolist() == turns
+
+
+def test_all_looks_agree_where_a_disc_is() -> None:
+    """Its union over the eight looks would grow with any look that is displaced."""
+    image = np.zeros((90, 121, 3), dtype=np.uint8)
+    cv2.circle(image, (80, 30), 9, (255, 255, 255), -1, cv2.LINE_AA)
+    ys, xs = np.nonzero(image[..., 0] > 127)
+    looks = []
+
+    def disc(images: Sequence[Image]) -> list[Detections]:
+        found = []
+        for one in images:
+            parts = cv2.connectedComponentsWithStats((one[..., 0] > 127).astype(np.uint8))[2][1:]
+            boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in parts if min(w, h) > 15]
+            found.append(Detections(np.array(boxes, dtype=np.float64).reshape(-1, 4), np.ones(len(boxes))))
+        looks.extend(found)
+        return found
+
+    (seen,) = FULL.find(disc, [image])
+    assert [len(one) for one in looks] == [1] * 8
+    np.testing.assert_allclose(seen.boxes, [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], atol=0.75)
+    assert seen.head_turns.all()
+
+
+def test_diagonal_looks_ask_for_a_higher_score() -> None:
+    def weak(images: Sequence[Image]) -> list[Detections]:
+        boxes = np.array([[60.0, 60.0, 80.0, 80.0], [90.0, 90.0, 110.0, 110.0]])
+        nothing = Detections(np.zeros((0, 4)), np.zeros(0))
+        return [Detections(boxes, np.array([0.81, 0.79])) if len(images) == 4 else nothing for _ in images]
+
+    (seen,) = FULL.find(weak, [np.zeros((120, 120, 3), dtype=np.uint8)])
+    assert len(seen) == 4
+    assert (seen.scores == 0.81).all()
+
+
 def test_the_picture_is_made_smaller_as_far_as_the_smallest_face_allows() -> None:
     assert Around(0.05).scale(2160, 3840) == pytest.approx(NEEDED_PX / 108)
     assert Around(0.05).scale(240, 320) == 1.0
@@ -190,6 +250,7 @@ def test_the_picture_is_made_smaller_as_far_as_the_smallest_face_allows() -> Non
         sizes.extend(image.shape for image in images)
         return flags(images)
 
+    assert Around(60).scale(720, 1280, diagonal=True) == pytest.approx(NEEDED_PX / 120)
     (seen,) = Around(60).find(measured, [marked((200, 300, 320, 500), 0, (720, 1280))])
     border = round(MIRROR * 288)
     assert sizes[0] == (288 + 2 * border, 512 + 2 * border, 3)

@@ -90,7 +90,7 @@ class Misses(Sees):
 def test_a_detector_that_is_not_for_covering_gives_way_to_mtcnn() -> None:
     assert load_companions((), Misses())[0].name == "mtcnn"
     assert [one.name for one in load_companions(("mtcnn",), Misses())] == ["mtcnn"]
-    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE])
+    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE], AROUND)
     assert reported[0].boxes.tolist() == [list(A)]
     scores = dict(zip([tuple(box) for box in covering.boxes], covering.scores, strict=True))
     # both are covered; only what the detector for covering sees may be held to the ends of a clip
