@@ -32,9 +32,9 @@ px on, and find nearly all of those that are a little larger."""
 DIAGONAL_SIZE = 2.0
 """Faces that matter in a diagonal look are larger than others by this factor: a diagonal picture has more corners to
 look at than the picture itself."""
-DIAGONAL_SCORE = 0.8
-"""What is seen in a diagonal look counts from this score on: the other looks see most heads, and more looks give more
-false alarms."""
+TURNED_SCORE = 0.75
+"""What is seen in any look but the upright one counts from this score on: most heads are upright, and seven more looks
+give seven times the false alarms, which would cover whole frames (0.41 to 0.74 on the demo clip)."""
 
 DOUBTS = 2.0
 """Detectors see an upright face in other turns too, less surely. A sighting is left out where its doubt (1 less its
@@ -42,7 +42,7 @@ score) is over this many times that of another sighting of the same face."""
 SAME_FACE = 0.4
 """IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""
 
-CUT_SCORE = 0.4
+CUT_SCORE = 0.3
 CUT_SHARE = 0.1
 """The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
 
@@ -74,7 +74,9 @@ class Around:
         for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
             believed = []
             for seen in _surest(looks):
-                cut = _overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE
+                # turned looks at a border give false alarms that are as sure: these need the detector's own threshold
+                upright = seen.head_turns[:, 0] & (seen.head_turns.sum(axis=1) == 1)
+                cut = upright & (_overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE)
                 kept = cut | (seen.scores >= detector.cover_threshold)
                 scores = np.where(cut, np.maximum(seen.scores, CONFIRM_SCORE), seen.scores)
                 believed.append(Detections(seen.boxes[kept], scores[kept], seen.head_turns[kept]))
@@ -94,8 +96,8 @@ class Around:
             pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
             found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
             for (k, eighth), one in zip(pairs, found, strict=True):
-                if diagonal:
-                    sure = ~(one.scores < DIAGONAL_SCORE)  # what finders without a score (NaN) see stays
+                if eighth:
+                    sure = ~(one.scores < TURNED_SCORE)  # what finders without a score (NaN) see stays
                     one = Detections(one.boxes[sure], one.scores[sure])
                 looks[k].append(canvases[k].located(one, eighth))
         return looks
