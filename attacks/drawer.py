@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from victims.base import Image, Window, load_strict
+from attacks.obscure import CoveredImage
+from victims.base import Window, load_strict
 from victims.face import Array, Face
 from victims.warp import crop_squares
 from weights.loading import load_state_dict
@@ -299,8 +300,8 @@ class Drawer:
         return self
 
     @torch.no_grad()
-    def draw(self, covered: Sequence[Image], attributes: Sequence[Attributes], window: Window) -> Tensor:
-        """Perturbations (N, 3, h, w) of `window` of each obscured frame (H, W, 3) uint8 RGB, one face a frame. They
+    def draw(self, covered: Sequence[CoveredImage], attributes: Sequence[Attributes], window: Window) -> Tensor:
+        """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame. They
         are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`."""
         images = [torch.from_numpy(image).permute(2, 0, 1).to(self.device) for image in covered]
         drawn = EPS * self.network(inputs_of(images, attributes))

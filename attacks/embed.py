@@ -23,6 +23,7 @@ from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
 from attacks.drawer import Attributes, Drawer, lifted, placed, square_of
 from attacks.live import LiveCodec, Sent
+from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from victims.base import Image, Role, Window
 from victims.camera import Camera
@@ -45,8 +46,7 @@ class Target:
     """One frame to embed in."""
 
     index: int
-    covered: Image
-    """(H, W, 3) uint8 RGB, every head obscured."""
+    covered: CoveredImage
     mask: NDArray[np.bool_]
     """(H, W): where the perturbation may be."""
     face: Face
@@ -87,9 +87,9 @@ class Embedded:
     def with_pixels(self, change: NDArray[np.int8]) -> Embedded:
         return replace(self, change=change)
 
-    def apply(self, covered: Image) -> Image:
+    def apply(self, covered: CoveredImage) -> CoveredImage:
         """A new image: the covered frame with the perturbation."""
-        image = covered.copy()
+        image = CoveredImage(covered.copy())
         part = self.window.cut(image)
         part[...] = np.clip(part.astype(np.int16) + self.change, 0, 255).astype(np.uint8)
         return image
@@ -194,7 +194,7 @@ def _live(codec: LiveCodec, targets: Sequence[Target], window: Window, pixels: T
     """A channel: what comes back of windows (B, 3, h, w) if their frames are next."""
     sent = []
     for target, frame in zip(targets, _levels(pixels), strict=True):
-        image = target.covered.copy()
+        image = CoveredImage(target.covered.copy())
         window.cut(image)[...] = frame
         sent.append(Sent(image, target.pts_ticks, (*target.beside, target.focus)))
     rect = window.x, window.y, window.x + window.width, window.y + window.height

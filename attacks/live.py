@@ -28,6 +28,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from attacks.codec import CodecState, EncoderSettings, Rect
+from attacks.obscure import CoveredImage
 from weights.errors import DrsfError
 
 PATIENCE = 600
@@ -38,8 +39,7 @@ PATIENCE = 600
 class Sent:
     """A frame as the writer gets it."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
+    image: CoveredImage
     pts_ticks: int
     focus: Sequence[Rect] = ()
 

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, NewType, assert_never
 
 import cv2
 import numpy as np
@@ -35,6 +35,10 @@ MIN_BLUR = 14
 """Below this sigma, in % of the head, a warning is due. A Gaussian passes frequency f with exp(-2 pi^2 sigma^2 f^2).
 Pixelation by `MAX_BLOCKS` keeps nothing above 4 cycles a head; a blur must push that same frequency, at the full
 amplitude of 128, under the half step of rounding to 8 bits: exp(-32 pi^2 sigma^2) < 1/256, sigma > 0.133."""
+
+CoveredImage = NewType("CoveredImage", np.ndarray[Any, np.dtype[np.uint8]])
+"""(H, W, 3) uint8 RGB of which every head is obscured. What embeds takes no other pixels: `obscure` makes them, and
+adding a perturbation to them (attacks/embed.py) leaves them what they are."""
 
 GREY = 127
 
@@ -182,7 +186,7 @@ def whole_frame(height: int, width: int, obscuring: Obscuring) -> Region:
     return Region((0, 0, width, height), obscuring.cell(float(min(height, width))))
 
 
-def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> Image:
+def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> CoveredImage:
     """A new image (H, W, 3) uint8 with `regions` hidden and every other pixel as it was.
 
     Each region is computed from the untouched image and nothing outside of it; where regions overlap, the coarser
@@ -211,7 +215,7 @@ def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> Im
                 hidden[y1:y2, x1:x2] = GREY
             case _:
                 assert_never(obscuring)
-    return hidden
+    return CoveredImage(hidden)
 
 
 def region_mask(regions: Sequence[Region], height: int, width: int) -> NDArray[np.bool_]:

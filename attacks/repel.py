@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.obscure import CoveredImage
 from attacks.perturb import Stage
-from victims.base import Aligner, Detector, GazeEstimator, Image, Objective, Reading, Victim, Window
+from victims.base import Aligner, Detector, GazeEstimator, Objective, Reading, Victim, Window
 from victims.camera import Camera
 from victims.face import Face
 
@@ -58,7 +59,7 @@ class HiddenFrame(Protocol):
     """What is needed of a frame to embed in; `attacks.embed.Target` is one."""
 
     @property
-    def covered(self) -> Image: ...
+    def covered(self) -> CoveredImage: ...
     @property
     def face(self) -> Face: ...
 

@@ -51,6 +51,7 @@ OnNoFace = Literal["refuse", "solid", "copy"]
 Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
 """What becomes of the sound: none is written, packets are copied unchanged, or it is coded as AAC."""
+Shape = Literal["own", "average"]
 Audit = Literal["file", "full"]
 Whose = Literal["largest", "all"] | tuple[float, float]
 """Whose attributes are embedded: the largest face of each frame, every one, or the one nearest to a point, px."""
@@ -211,16 +212,20 @@ class DeidSettings:
     """By how many degrees clockwise the frames are turned before all else, and written: 0, 90, 180, 270 or `auto`."""
     regions: tuple[str, ...] = limited((), texts("x1,y1,x2,y2[@start-end]", _region), "--region")
     """`x1,y1,x2,y2[@start-end]` to cover as well."""
-    cover_detectors: tuple[str, ...] = limited(
-        (), texts("the name of a detector", _victim("detector")), "--cover-detector"
-    )
+    cover_detectors: tuple[str, ...] = limited((), texts("the name of a detector", _victim("detector")))
     """Detectors that cover beside the one embedded for; none named: those at hand."""
     embed: str = limited("largest", text("largest, all or a point x,y in px", _whose), "--embed")
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
     the face nearest to that point; or `all` that are seen for long enough."""
+    targets: Path | None = limited(None, optional(path), "--targets")
+    """Attributes to be embedded in place of those that are read of the original: a file of the form that `drsf infer`
+    writes. It says whose they are, too: frames and faces without an entry get none."""
+    shape: Shape = limited("own", one_of(*get_args(Shape)), "--shape")
+    """Whose proportions the embedded landmarks have: those of each face, or of the average one, by which nobody is
+    known (drsf_cli/deid/shape.py)."""
     keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit; its report says so."""
-    max_error: float | None = limited(None, optional(number(0, above=True)), "--max-error")
+    max_error: float | None = limited(None, optional(number(0, above=True)))
     """Fail when a frame's recovered error is over this many times its tolerance."""
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
@@ -228,7 +233,7 @@ class DeidSettings:
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
     default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
-    audit: Audit = limited("file", one_of("file", "full"), "--audit")
+    audit: Audit = limited("file", one_of("file", "full"))
     """`file`: of the written file; `full`: of what others can read as well."""
 
     def __post_init__(self) -> None:
@@ -236,6 +241,16 @@ class DeidSettings:
         if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
             with named(self, "attack"):
                 raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
+        if self.targets is not None and self.embed != "largest":
+            with named(self, "embed"):
+                raise UsageError("--targets says itself whose attributes are embedded; leave one of the two out.")
+        if self.shape == "average" and self.victims.aligner is None:
+            with named(self, "shape"):
+                raise UsageError("it is for landmarks, and none are embedded without an aligner; name one with -a.")
+        for name in ("targets", "shape"):
+            if getattr(self, name) not in (None, "own") and self.attack_settings is None:
+                with named(self, name):
+                    raise UsageError("it is for what is embedded, and attack none embeds nothing; leave one out.")
         if self.start is not None and self.end is not None and self.end <= self.start:
             with named(self, "end"):
                 raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")
@@ -302,7 +317,7 @@ class DeidSettings:
 def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
     """Settings as JSON has them."""
     flat = asdict(settings)
-    for name in ("camera", "drawer"):
+    for name in ("camera", "drawer", "targets"):
         flat[name] = None if flat[name] is None else str(flat[name])
     return flat
 
@@ -317,7 +332,7 @@ def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
     if isinstance(given.get("victims"), Mapping):
         roles = {one.name for one in fields(VictimNames)}
         given["victims"] = VictimNames(**{role: name for role, name in given["victims"].items() if role in roles})
-    for name in ("camera", "drawer"):
+    for name in ("camera", "drawer", "targets"):
         if isinstance(given.get(name), str):
             given[name] = Path(given[name])
     return DeidSettings(**given)

@@ -204,6 +204,11 @@ class GazeEstimator(Victim):
         """The same from all that the aligner read; a victim that starts from a mesh takes it from there."""
         return self.estimate(images, [own.landmarks for own in alignments], camera)
 
+    def view(self, landmarks: Array, camera: Camera) -> Array | None:
+        """(3, 3): the rotation from the camera frame to that space for a face (68, 2). None where the landmarks fit no
+        head, or the estimator has no such space."""
+        return None
+
     @abstractmethod
     def objective(
         self, frames: Sequence[Image], windows: Sequence[Window], landmarks: Array, gaze: Array, camera: Camera

@@ -182,6 +182,11 @@ class NormalizedGaze(GazeEstimator):
         """Make the victim return `gaze` (B, 3) with landmarks (B, 68, 2), which must fit a head (else DrsfError)."""
         return _GazeObjective(self, frames, windows, landmarks, gaze, camera)
 
+    def view(self, landmarks: Array, camera: Camera) -> Array | None:
+        """See GazeEstimator."""
+        views = self.views(landmarks, camera)
+        return None if views is None else views.reference
+
     def export_specs(self) -> dict[str, ExportSpec]:
         width, height = self._model.views[0].size
         if self._model.takes_head_pose:

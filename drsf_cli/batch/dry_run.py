@@ -1,8 +1,8 @@
 """`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
 
-The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
-would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (models are
-loaded with it), every other frame what a later one did.
+These frames go through the whole job, into a temporary folder that is removed, so nothing appears where the output
+would. The time for the whole clip is estimated step by step: the first group of frames costs what it cost here (it
+includes loading models), and every other frame costs what a later frame cost.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.deid.targets import read_targets
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -30,26 +31,26 @@ from victims.track import refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost ..."""
+"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost."""
 TRIAL_FRAMES = 4
-"""... and at least this many frames, for a single warm one tells little."""
+"""At least this many frames are tried, because a single warm frame tells little."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run of one input would be."""
+    """The outcome and the time that are expected of one input's run."""
 
     source: Path
     writes: tuple[Path, ...]
     frames: int
-    """Of the input, between --start and --end: counted where each packet is a frame, else estimated."""
+    """Frames of the input between --start and --end: counted if each packet is a frame, else estimated."""
     width: int
     height: int
     fps: float
     tried: int
     """Frames that were measured."""
     seconds: float
-    """That the run is expected to take, without loading the models."""
+    """Expected seconds of the run, without loading the models."""
     settings: DeidSettings
     trial: Mapping[str, Any]
     """The report of the trial."""
@@ -104,7 +105,7 @@ class Stopwatch:
         self._current = None
 
     def forecast(self, elapsed: float, tried: int, frames: int) -> float:
-        """Seconds for `frames`, of which `tried` took `elapsed`."""
+        """Expected seconds for `frames`, if the first `tried` frames took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             # the only step that does not grow with the clip
@@ -120,13 +121,15 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:
         _refuse(path, settings.overwrite, folder_is_made)
+    if settings.targets is not None:
+        read_targets(settings.targets, reader.info)  # that it fits the frames only the run can tell
     times = reader.times()
     refuse_idle(settings.manual_regions, times)
     frames = len(times)
     most = max(TRIAL_FRAMES, TRIAL_GROUPS * settings.frames_at_once)
     first = list(islice(iter(reader), most + 1))
     tried = min(len(first), most)
-    trial = replace(settings, html=False, max_error=None, keep_failed=True, overwrite=True)
+    trial = replace(settings, html=False, targets=None, max_error=None, keep_failed=True, overwrite=True)
     if len(first) > tried:  # halfway to the first frame that is too many
         trial = replace(trial, end=(first[tried - 1].pts + first[tried].pts) / 2)
     else:
@@ -143,8 +146,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
             document = deidentify(source, target, trial, models=models, progress=watch)
         except NoFaceError:
             notes.append(
-                f"No face is seen in the first {tried} frames: the time is without any embedding, and the run stops "
-                "with an error (--on-no-face) if none comes later."
+                f"No face is seen in the first {tried} frames. The time does not include embedding, and the run stops "
+                "with an error (--on-no-face) if no face appears later."
             )
             watch = Stopwatch(progress or Silent())
             began = time.monotonic()

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.embed import Target
-from attacks.obscure import Obscuring, Region, head_mask, obscure, region_mask
+from attacks.obscure import CoveredImage, Obscuring, Region, head_mask, obscure, region_mask
 from drsf_cli.deid.survey import Survey
 from drsf_cli.media.reader import Frame, VideoReader
-from victims.base import Image
 from victims.face import Array
 from weights.errors import AuditError
 
@@ -30,10 +29,17 @@ class SurveyedClip:
     regions: Sequence[tuple[Region, ...]]
     """Of each frame."""
     obscuring: Obscuring
+    wanted: Survey | None = None
+    """The survey with other attributes, which are to be embedded (drsf_cli/deid/targets.py); None: those seen."""
 
     def __len__(self) -> int:
         """Frames."""
         return len(self.survey.times)
+
+    @property
+    def targets(self) -> Survey:
+        """Whose attributes are to be read of the output, frame by frame."""
+        return self.survey if self.wanted is None else self.wanted
 
     def frames(self) -> Iterator[Frame]:
         """The source once more. Raises SourceChangedError unless it is what it was in the survey."""
@@ -50,20 +56,20 @@ class SurveyedClip:
         """What is to be raised where the source is not what it was."""
         return SourceChangedError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
 
-    def covered(self, frame: Frame) -> Image:
-        """The frame (H, W, 3) uint8 RGB with every head obscured."""
+    def covered(self, frame: Frame) -> CoveredImage:
+        """The frame with every head obscured."""
         return obscure(frame.image, self.regions[frame.index], self.obscuring)
 
     def tracks(self, frame: Frame) -> tuple[int, ...]:
         """Whose attributes are to be embedded in this frame."""
-        return self.survey.tracks[frame.index]
+        return self.targets.tracks[frame.index]
 
-    def target(self, frame: Frame, covered: Image, track: int) -> Target | None:
+    def target(self, frame: Frame, covered: CoveredImage, track: int) -> Target | None:
         """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
         its head, nothing where that is not covered. Each pixel belongs to one face."""
-        faces = self.survey.observations[frame.index].faces
+        faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)
-        mask = region_mask(self.regions[frame.index], *frame.image.shape[:2])
+        mask = region_mask(self.regions[frame.index], *covered.shape[:2])
         # what is hidden beside the head, a false alarm perhaps, would only make the window larger
         mask &= head_mask(faces[own].box, *mask.shape)
         if len(faces) > 1:

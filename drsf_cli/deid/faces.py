@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from attacks.codec import Rect
 from attacks.embed import Embedded, Embedder
+from attacks.obscure import CoveredImage
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.media.reader import Frame
-from victims.base import Image
 
 
 class FacesEmbedder:
@@ -24,7 +24,9 @@ class FacesEmbedder:
     def __init__(self, clip: SurveyedClip, embedder: Embedder) -> None:
         self._clip, self._embedder = clip, embedder
 
-    def embed(self, frames: Sequence[Frame], covered: Sequence[Image]) -> tuple[list[Image], dict[FaceKey, Embedded]]:
+    def embed(
+        self, frames: Sequence[Frame], covered: Sequence[CoveredImage]
+    ) -> tuple[list[CoveredImage], dict[FaceKey, Embedded]]:
         """The frames, `covered`, with everything embedded in them, and what that is."""
         images = list(covered)
         done: dict[FaceKey, Embedded] = {}
@@ -58,7 +60,7 @@ class Redrawing:
     def __init__(self, clip: SurveyedClip, store: ChangeStore, embedded: Mapping[FaceKey, Embedded]) -> None:
         self._clip, self._store, self._embedded = clip, store, embedded
 
-    def image(self, frame: Frame) -> Image:
+    def image(self, frame: Frame) -> CoveredImage:
         """The covered frame with everything embedded in it."""
         image = self._clip.covered(frame)
         for track in sorted(self._clip.tracks(frame)):

@@ -22,13 +22,21 @@ from typing import Any
 
 from attacks.codec import Rect
 from attacks.embed import TOLERANCES, Embedded
+from attacks.obscure import CoveredImage
 from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import Redrawing, focus_of
 from drsf_cli.deid.fidelity import Fidelity, faces_section, fidelity, frame_row, summary
-from drsf_cli.deid.sections import cost_section, covering_section, input_section, output_section, repelled_section
+from drsf_cli.deid.sections import (
+    cost_section,
+    covering_section,
+    input_section,
+    output_section,
+    repelled_section,
+    targets_section,
+)
 from drsf_cli.deid.segments import segment_of
 from drsf_cli.deid.work import Work
 from drsf_cli.measure.evaluation import Evaluation
@@ -47,7 +55,6 @@ from drsf_cli.report.page import render_html
 from drsf_cli.report.schema import sample, sample_ids
 from drsf_cli.settings import DeidSettings, settings_to_dict
 from drsf_cli.versions import versions
-from victims.base import Image
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -168,7 +175,7 @@ class Run:
         self.writer.finish()
         return Written(clip, embedded)
 
-    def _write(self, frame: Frame, image: Image, focus: Sequence[Rect]) -> None:
+    def _write(self, frame: Frame, image: CoveredImage, focus: Sequence[Rect]) -> None:
         segment = segment_of(frame, self.settings.segment, self.reader.info.time_base)
         if segment != self._segment:  # as the encoder does that the loop tries (drsf_cli/deid/work.py)
             self.writer.begin_afresh()
@@ -208,7 +215,7 @@ class Run:
                 f"{self.output}: {len(recovered)} frames came back where {len(clip)} were written; "
                 "choose another --codec."
             )
-        return fidelity(clip.survey, recovered)
+        return fidelity(clip.targets, recovered)
 
     def _audit(self, clip: SurveyedClip) -> AuditReport:
         """Check the temporary file itself. Raises AuditError when it fails, unless it is to be kept."""
@@ -270,12 +277,13 @@ class Run:
         shown = sample_ids(rows)
         # without an attack that is the output itself
         weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
-        observations = clip.survey.observations
+        observations = clip.targets.observations
         return {
             "drsf": versions()["drsf"],
             "input": input_section(clip, self.settings.camera),
             "output": output_section(self.output, self.writer.temporary),
             "settings": settings_to_dict(self.settings),
+            "targets": targets_section(self.work.given),
             "victims": self.work.models.describe(),
             "drawer": None if self.settings.attack_settings is None else self.work.drawer.weights,
             "repelled": repelled_section(self.repelled),
@@ -284,7 +292,7 @@ class Run:
             "fidelity": {
                 "recovered": summary(result.frames),
                 "noise_floor": None if floor is None else summary(floor),
-                "obscured_only": summary(fidelity(clip.survey, weak.values()).frames) if weak else None,
+                "obscured_only": summary(fidelity(clip.targets, weak.values()).frames) if weak else None,
                 "other_faces": faces_section(result),
             },
             "tolerances": dict(TOLERANCES),
@@ -312,6 +320,6 @@ class Run:
         over = [index for index, value in worst.items() if value > limit]
         if over:
             raise FidelityError(
-                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over --max-error {limit:g} "
+                f"{self.output}: {len(over)} of {document['input']['frames']} frames are over max_error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --effort or --eps."
             )

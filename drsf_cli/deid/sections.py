@@ -11,6 +11,7 @@ from typing import Any
 from attacks.embed import Embedded
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.targets import Given
 from drsf_cli.media.files import digest, size_of
 from victims.base import Detector, Victim
 
@@ -54,6 +55,18 @@ def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[
         "frames_filled_in": sum(
             bool(own) and not len(found) for own, found in zip(clip.regions, clip.survey.seen, strict=True)
         ),
+    }
+
+
+def targets_section(given: Given | None) -> dict[str, Any] | None:
+    """Of attributes that are given; None where those of the original are embedded."""
+    if given is None:
+        return None
+    return {
+        "path": str(given.path),
+        "sha256": digest(given.path),
+        "frames": sum(bool(one.faces) for one in given.frames.values()),
+        "faces": given.face_count,
     }
 
 

@@ -91,9 +91,9 @@ def survey_video(
                 survey.seen.append(found)
                 survey.times.append(frame.pts)
             (progress or Silent()).advance(len(frames))
-        told_apart = _told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
-        survey.observations[first:] = [observation for observation, _ in told_apart]
-        survey.tracks += [tuple(track + number for number in own) for _, own in told_apart]
+        parted = told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
+        survey.observations[first:] = [observation for observation, _ in parted]
+        survey.tracks += [tuple(track + number for number in own) for _, own in parted]
         track = max((number + 1 for own in survey.tracks[first:] for number in own), default=track)
     return survey
 
@@ -138,7 +138,7 @@ def _chosen(found: Detections, whose: Whose) -> Detections:
     return Detections(found.boxes[best : best + 1], found.scores[best : best + 1])
 
 
-def _told_apart(
+def told_apart(
     observations: Sequence[FrameObservation], times: Sequence[float], sustained: bool
 ) -> list[tuple[FrameObservation, tuple[int, ...]]]:
     """The faces of frames that follow one another, with their tracks. `sustained`: those that are not seen often enough

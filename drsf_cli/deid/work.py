@@ -12,7 +12,7 @@ from attacks.codec import CODECS, DeliveryCodec
 from attacks.drawer import Drawer, load_drawer
 from attacks.embed import Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
-from attacks.obscure import Region
+from attacks.obscure import CoveredImage, Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
 from drsf_cli.deid.changes import FaceKey
@@ -20,6 +20,7 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
+from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
@@ -27,7 +28,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
-from victims.base import Detector, Image, Victim, Window
+from victims.base import Detector, Victim, Window
 from victims.camera import Camera
 from victims.observe import Observer
 
@@ -42,6 +43,8 @@ class Work:
     reader: VideoReader
     models: Models
     camera: Camera | None
+    given: Given | None = None
+    """Attributes to embed in place of those that are read; frames count from the first of the whole clip."""
 
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
@@ -52,7 +55,8 @@ class Work:
         camera = None
         if settings.camera is not None:
             camera = Camera.load(settings.camera, reader.info.width, reader.info.height)
-        return cls(settings, reader, models, camera)
+        given = None if settings.targets is None else read_targets(settings.targets, reader.info)
+        return cls(settings, reader, models, camera, given)
 
     def part(self, part: Part) -> Work:
         """The same for a part of what is read."""
@@ -93,7 +97,7 @@ class Work:
         return survey_video(
             reader,
             self.observer,
-            s.whose,
+            s.whose if self.given is None else "all",
             s.frames_at_once,
             progress,
             self.companions,
@@ -106,9 +110,19 @@ class Work:
         return plan_cover(survey, self.reader, self.settings)
 
     def clip(self, survey: Survey, regions: Sequence[tuple[Region, ...]]) -> SurveyedClip:
-        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring)
+        """Raises InputError where attributes that are given do not fit; `survey` is then of the whole clip."""
+        info = self.reader.info
+        camera = self.camera or Camera.default(info.width, info.height)
+        wanted = survey
+        if self.given is not None:
+            wanted = given_survey(wanted, self.given, regions, self.observer, camera)
+        if self.settings.shape == "average":
+            wanted = averaged_survey(wanted, self.observer, camera)
+        return SurveyedClip(self.reader, survey, regions, self.settings.obscuring, wanted)
 
-    def embed(self, clip: SurveyedClip, progress: Progress) -> Iterator[tuple[Frame, Image, dict[FaceKey, Embedded]]]:
+    def embed(
+        self, clip: SurveyedClip, progress: Progress
+    ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
         """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
         by itself."""
         s, time_base = self.settings, self.reader.info.time_base

@@ -1,14 +1,14 @@
-"""The JSON list the field exchanges: one object a frame.
+"""The JSON format that the field exchanges: a list with one object for each frame.
 
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
      "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "eye_openness": [left, right],
      "mouth_openness": m, "pts": seconds, "faces": [...]}
 
-With `infer --mesh` there is `"mesh": [[x, y, z] x 478]`, too.
+With `infer --mesh` there is also `"mesh": [[x, y, z] x 478]`.
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
-those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are
+those of `victims.face.Face`. A value that no victim measured has no key. `eye_openness` and `mouth_openness` are
 computed from the landmarks (victims/openness.py) when they are written, null where points are not finite; reading
 ignores them.
 
@@ -37,10 +37,10 @@ _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
 _RATIO_DIGITS = 5  # openness
 _UNIT_DIGITS = 8  # unit vectors, radians, probabilities, seconds
-"""Decimals written: far below what any victim resolves, a third of the bytes of full precision."""
+"""Decimals written: far finer than any victim resolves, and a third of the bytes of full precision."""
 
 _UNIT_SLACK = 1e-3
-"""How far two components of a unit vector may reach over length 1 through rounding."""
+"""How far a unit vector's length may be from 1 through rounding."""
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -91,7 +91,7 @@ def _face_to_record(face: Face, place: str, mesh: bool) -> dict[str, Any]:
 
 
 def _openness(landmarks: Array) -> dict[str, Any]:
-    """Of a face with (68, 2) landmarks; null where points are not finite."""
+    """The openness of a face with (68, 2) landmarks; null if points are not finite."""
     left, right, mouth = (
         None if value is None else round(value, _RATIO_DIGITS)
         for value in (*eye_openness(landmarks), mouth_openness(landmarks))
@@ -109,8 +109,11 @@ def _rounded(value: Array | float, digits: int, place: str) -> Any:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def read_observations(path: str | Path) -> list[FrameObservation]:
-    """The frames of a file, in its order. Raises InputError naming the place that is not of the form above."""
+def read_observations(path: str | Path, *, unit_gaze: bool = False) -> list[FrameObservation]:
+    """The frames of a file, in its order. `unit_gaze`: as in `from_records`.
+
+    Raises InputError naming the place that does not have the format above.
+    """
     path = Path(path)
     try:
         text = path.read_text("utf-8-sig")
@@ -129,14 +132,15 @@ def read_observations(path: str | Path) -> list[FrameObservation]:
         raise InputError(
             f"{path}: not JSON that can be read ({error}); give a file that `drsf infer` wrote."
         ) from error
-    return from_records(records, str(path))
+    return from_records(records, str(path), unit_gaze=unit_gaze)
 
 
-def from_records(records: object, source: str = "records") -> list[FrameObservation]:
+def from_records(records: object, source: str = "records", *, unit_gaze: bool = False) -> list[FrameObservation]:
     """Frames from parsed JSON, in the order given; the frame's own face comes first, then its `faces`.
 
-    A frame without `pts` has NaN there; a face without `score` has 1, as the list says it is one. `source` names
-    the file in messages. Raises InputError naming the place that is not of the form.
+    A frame without `pts` gets NaN. A face without `score` gets 1, because the list says that it is a face. `source`
+    names the file in messages. `unit_gaze`: refuse gaze vectors whose length is not 1; otherwise they are scaled.
+    Raises InputError naming the place that does not have the format.
     """
     if not isinstance(records, list):
         _refuse(source, f"holds {_kind(records)} where a list with one object a frame is needed")
@@ -150,7 +154,7 @@ def from_records(records: object, source: str = "records") -> list[FrameObservat
         if index in seen:
             _refuse(place, '"frame_id" is there twice')
         seen.add(index)
-        own = _face_from_record(record, place)
+        own = _face_from_record(record, place, unit_gaze)
         others = record.get("faces") or []
         if not isinstance(others, list):
             _refuse(place, f'"faces" is {_kind(others)} where a list is needed')
@@ -161,7 +165,7 @@ def from_records(records: object, source: str = "records") -> list[FrameObservat
             inner = f'{place}: "faces" {number}'
             if not isinstance(other, dict):
                 _refuse(inner, f"is {_kind(other)} where an object is needed")
-            face = _face_from_record(other, inner)
+            face = _face_from_record(other, inner, unit_gaze)
             if face is None:
                 _refuse(inner, '"bboxes" is empty')
             faces.append(face)
@@ -188,7 +192,7 @@ def _frame_id(record: Mapping[str, Any], place: str) -> int:
     return value
 
 
-def _face_from_record(record: Mapping[str, Any], place: str) -> Face | None:
+def _face_from_record(record: Mapping[str, Any], place: str, unit_gaze: bool) -> Face | None:
     if "bboxes" not in record:
         _refuse(place, '"bboxes" is missing; a frame without a face has an empty list there')
     box = _array(record, "bboxes", (4,), place)
@@ -196,7 +200,7 @@ def _face_from_record(record: Mapping[str, Any], place: str) -> Face | None:
     euler_angles = _array(record, "euler_angles", (3,), place)
     gaze_angle = _array(record, "gaze_angle", (2,), place)
     score = _array(record, "score", (), place)
-    gaze = _gaze_vector(record, place)
+    gaze = _gaze_vector(record, place, unit_gaze)
     if box is None:
         measured = {"landmarks": landmarks, "euler_angles": euler_angles, "gaze_vector": gaze, "gaze_angle": gaze_angle}
         for key, value in measured.items():
@@ -208,7 +212,7 @@ def _face_from_record(record: Mapping[str, Any], place: str) -> Face | None:
     return Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle)
 
 
-def _gaze_vector(record: Mapping[str, Any], place: str) -> Array | None:
+def _gaze_vector(record: Mapping[str, Any], place: str, unit: bool) -> Array | None:
     """Unit length; two components are x and y of a unit vector that points towards the camera."""
     value = record.get("gaze_vector")
     components = 2 if isinstance(value, list) and len(value) == 2 else 3
@@ -223,6 +227,8 @@ def _gaze_vector(record: Mapping[str, Any], place: str) -> Array | None:
         length = float(np.linalg.norm(vector))
     if length == 0:
         _refuse(place, '"gaze_vector" has no direction')
+    if unit and abs(length - 1) > _UNIT_SLACK:
+        _refuse(place, f'"gaze_vector" has length {length:.4g} where a unit vector is needed')
     return vector / length
 
 

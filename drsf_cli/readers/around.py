@@ -1,9 +1,9 @@
 """Looking around: how covering and the audit look for heads that are turned or cut by the border.
 
-Detectors are trained on upright, whole faces. So the picture is looked at in all four quarter turns, and continued
-beyond its border by its mirror image, in which half a face at the border becomes something like a whole one. To pay
-for that, the picture is made smaller, as far as the smallest face that matters allows. Reading a video stays as each
-detector's authors publish it; only what must be covered is looked for like this.
+Detectors are trained on upright, whole faces. So covering looks at the picture in all four quarter turns. It also
+continues the picture beyond its border by its mirror image, which makes half a face at the border look something like a
+whole one. To save time, the picture is reduced as far as the smallest face that matters allows. Only covering and the
+audit look like this; reading a video uses each detector as its authors published it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Finder = Callable[[Sequence[Image]], list[Detections]]
 """Finds the faces of images of one size."""
 
 MIRROR = 0.2
-"""How much of the mirror image is seen at each side, as a share of the picture's shorter side."""
+"""Width of the mirrored border at each side, as a share of the picture's shorter side."""
 NEEDED_PX = 24.0
 """Height or width that the smallest face that matters keeps in the picture looked at: the detectors seek faces from 20
 px on, and find nearly all of those that are a little larger."""
 
 CUT_SCORE = 0.3
 CUT_SHARE = 0.1
-"""A sighting is one of a face that the border cuts where its box reaches over it by this share of its side."""
+"""The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Around:
         return min(1.0, NEEDED_PX / smallest)
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
-        """What `finder` sees of each image, in px of the image, with the turns of the heads. Sightings of one face in
-        several turns, or in the picture and in its mirror image, are one. Boxes may reach over the border, and have
-        their centre inside."""
+        """The faces that `finder` sees in each image, in px of the image, with the turns of the heads. Sightings of one
+        face in several turns, or in the picture and in its mirror image, are merged. Boxes may reach over the border,
+        but their centres are inside."""
         return [merge_detections(looks) for looks in self._looks(finder, images)]
 
     def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
-        """What must be covered of each image in the eyes of `detector`: what it sees from its threshold for covering
-        on, and from `CUT_SCORE` on where a box reaches over the border. Half of that is a mirror image, of which a
-        detector is less sure than of a face; so its score is at least `CONFIRM_SCORE`."""
+        """The faces of each image that must be covered according to `detector`: those with at least its threshold for
+        covering, and those with at least `CUT_SCORE` whose box reaches over the border. Half of such a box is a mirror
+        image, of which a detector is less sure, so its score is raised to `CONFIRM_SCORE`."""
         limit = min(CUT_SCORE, detector.cover_threshold)
         found = []
         for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
@@ -67,7 +67,7 @@ class Around:
         return found
 
     def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[Detections]]:
-        """Of each image: what is seen in each of the four turns."""
+        """For each image, the faces that are seen in each of the four turns."""
         if not images:
             return []
         height, width = images[0].shape[:2]
@@ -118,12 +118,12 @@ class _Canvas:
         )
 
     def turned(self, turn: int) -> Image:
-        """The canvas turned back, so that a head that is turned clockwise by `turn` quarters is upright."""
+        """The canvas turned back by `turn` quarters, which makes a head upright that is turned clockwise by as many."""
         return np.ascontiguousarray(np.rot90(self.pixels, turn))
 
     def located(self, found: Detections, turn: int) -> Detections:
-        """What is seen in the canvas turned back by `turn`, in px of the picture. What is seen in the mirror image is
-        put where it comes from, and its turn with it."""
+        """The faces `found` in the canvas turned back by `turn`, in px of the picture. A face in the mirror image is
+        moved to the place that it mirrors, and its turn is mirrored too."""
         height, width = self.pixels.shape[:2]
         boxes, turns = [], []
         for box in found.boxes:

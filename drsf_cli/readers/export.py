@@ -58,7 +58,7 @@ def export_victims(
 
 
 class Reading:
-    """Feeds a victim with what it would really be fed on some frames; the compact victims say where the face is."""
+    """Gives a victim the input that it would get on real frames; the compact victims say where the face is."""
 
     def __init__(self, images: Sequence[Image]) -> None:
         self.images = images

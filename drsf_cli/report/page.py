@@ -115,12 +115,15 @@ def _panels(
         regions = regions_of(entry, "report", "samples")
         covered = region_mask(regions, *written.shape[:2])
         hidden = np.where(covered[..., None], obscure(original, regions, parse_obscuring(mask)), written)
+    changed = settings.get("targets") is not None or settings.get("shape", "own") != "own"
     panels: list[tuple[str, Image, FrameObservation | None]] = []
     if include_original and original is not None:
-        panels.append(("Original, read by the victims", original, target))
+        title = "Original, with what is to be read" if changed else "Original, read by the victims"
+        panels.append((title, original, target))
     elif target is not None:
         where = written if hidden is None else hidden
-        panels.append(("What the original reads, drawn on the obscured frame", where, target))
+        title = "What is to be read" if changed else "What the original reads"
+        panels.append((f"{title}, drawn on the obscured frame", where, target))
     if hidden is not None and (weak is not None or include_original):
         panels.append(("Obscured only" + _read(weak), hidden, weak))
     panels.append(("Output: obscured and perturbed" + _read(recovered), written, recovered))

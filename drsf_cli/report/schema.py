@@ -3,7 +3,8 @@
     {"drsf": version,
      "input": {"path", "sha256", "frames", "width", "height", "fps", "notes", "rotate"},
      "output": {"path", "sha256", "bytes"},
-     "settings": {...}, "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
+     "settings": {...}, "targets": {"path", "sha256", "frames", "faces"} or null,
+     "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
      "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
                   "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
      "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
@@ -17,16 +18,18 @@
     "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
     signals: {"yaw_deg", "pitch_deg", "eye_openness", "mouth_openness"}, as docs/signals.md has them; older reports have
     none. They are of the face that the frame's errors are of.
-    "obscured_only" is of the frames in `samples` alone. "recovered" and "frames" are of the largest face of each frame
-    that was embedded for, "other_faces" of the further ones; its "tracks", of all faces, have "track", "first_frame"
-    and "last_frame" as well.
+    Errors are against what was to be embedded: what is read of the original or, where "targets" is not null, the file
+    that was given; with the shape that the settings say. "obscured_only" is of the frames in `samples` alone.
+    "recovered" and "frames" are of the largest face of each frame that was embedded for, "other_faces" of the further
+    ones; its "tracks", of all faces, have "track", "first_frame" and "last_frame" as well.
 
 The input's `notes` are what was taken for granted when it was read, a sentence each (optional).
 "rotate" (of "input"): degrees clockwise by which frames were turned at `--rotate`'s word; "width" and "height", and all
 places, are of the turned frame.
 
 `samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
-rectangles that were obscured; `sample_ids` chooses them and `sample` makes an entry.
+rectangles that were obscured; "original" is what was to be embedded. `sample_ids` chooses them and `sample` makes an
+entry.
 """
 
 from __future__ import annotations

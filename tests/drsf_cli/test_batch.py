@@ -19,7 +19,6 @@ from drsf_cli.app import main
 from drsf_cli.batch.resume import clear_leftovers, finished
 from drsf_cli.media.demo_clip import make_demo_clip
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
-from victims.retinaface_networks import mobilenet_network
 from weights.catalog import catalog
 from weights.errors import DrsfError
 from weights.store import default_store
@@ -159,13 +158,12 @@ def save_noisy(state, path, seed):
     ("flag", "name", "more"),
     [
         ("-z", "gaze-compact", ["-g", "none"]),
-        ("--cover-detector", "retinaface", ["-g", "none"]),
         ("--repel", "gaze-compact", ["--effort", "fast"]),
     ],
 )
 def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, clips, tmp_path, capsys):
     """Trained on under the same name, between the two runs."""
-    state = mobilenet_network().state_dict() if name == "retinaface" else load_file(GAZE)
+    state = load_file(GAZE)
     own = tmp_path / "own.safetensors"
     save_noisy(state, own, 1)
     flags = [flag, f"{name}@{own}", *more, "--allow-unknown-weights", "--quiet"]

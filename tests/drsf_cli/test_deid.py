@@ -18,7 +18,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings, VictimNames
 from export.session import cuda_problem
 from tests.clips import make_clip
-from weights.errors import UsageError
+from weights.errors import FidelityError, UsageError
 
 SIZE = (320, 240)
 """Small, so that the attack is quick; the face is still 60 px wide."""
@@ -430,10 +430,10 @@ def test_a_file_that_shows_a_head_fails_its_audit(clip, tmp_path, capsys, monkey
     assert len(list(VideoReader(output))) == 3
 
 
-def test_errors_over_the_limit_remove_the_output(clip, tmp_path, capsys):
-    arguments = ["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--attack", "none", "--end", "0.1", "-q"]
-    assert main([*arguments, "--max-error", "20"]) == 8
-    assert "3 of 3 frames are over --max-error 20" in capsys.readouterr().err
+def test_errors_over_the_limit_remove_the_output(clip, tmp_path):
+    settings = DeidSettings(attack="none", end=0.1, max_error=20)
+    with pytest.raises(FidelityError, match="3 of 3 frames are over max_error 20"):
+        deidentify(clip, tmp_path / "out.mp4", settings)
     assert list(tmp_path.iterdir()) == []
 
 

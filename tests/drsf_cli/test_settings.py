@@ -57,6 +57,8 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
     "regions": ("x1", [("0,0,0,9",), ("a",), ("",), (3,), (NAN,), ["0,0,9,9"], "0,0,9,9", None, NAN]),
     "cover_detectors": ("detector", [("yolo",), ("fan",), ("",), (None,), ["mtcnn"], "mtcnn", None, NAN]),
     "embed": ("largest, all or a point", ["", "biggest", "1", "1,2,3", "nan,2", "1,inf", None, (1, 2), NAN]),
+    "targets": ("a path", ["reading.json", 3, NAN, True]),
+    "shape": ("own or average", ["", "Own", "mean", None, 1, NAN]),
     "keep_failed": SWITCH,
     "max_error": ("a finite number above 0", [0, -1, NAN, INF, "3", True]),
     "overwrite": SWITCH,
@@ -129,6 +131,11 @@ TYPED = {
     "mask": ["Pixelate", "pixelate_0", "blur_101", "none", "5", "nan"],
     "eps": ["0", "-1/255", "2", "nan", "inf", "1/0", "1e400"],
     "effort": ["Fast", "slow", "none"],
+    "audio": ["Copy", "mp3"],
+    "fps": ["0", "-1", "nan"],
+    "min_face": ["0", "-1", "nan"],
+    "rotate": ["45", "AUTO"],
+    "shape": ["Own", "mean"],
     "batch_size": ["0", "2.5", "nan"],
     "codec": ["H264", "h265"],
     "crf": ["-1", "52", "23.5", "nan", "good"],
@@ -138,10 +145,7 @@ TYPED = {
     "threads": ["0", "1.5", "nan"],
     "on_no_face": ["Refuse", "COPY", "hide", "None", "nan"],
     "regions": ["0,0,0,9", "a", "0,0,9,nan"],
-    "cover_detectors": ["yolo", "fan"],
     "embed": ["biggest", "1", "1,2,3", "nan,2", "1,inf"],
-    "max_error": ["0", "-1", "nan", "inf"],
-    "audit": ["Full", "none", "True"],
 }
 """What a command line, a TOML file and a cell of CSV may say of fields that have a flag and are no switch."""
 

@@ -261,8 +261,8 @@ def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         make(tmp_path, record()).resolve(["net.pth"])
     assert str(caught.value) == (
-        "The weights of alpha (net.pth) are not here: run `drsf weights pull alpha`, or on a machine without network "
-        "`drsf weights import FILE`."
+        "The weights of alpha (net.pth) are not installed: run `drsf weights pull alpha`, or on a machine without "
+        "network `drsf weights import FILE`."
     )
     assert caught.value.exit_code == 5
 
