@@ -222,7 +222,7 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
         table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
     for row in rows:
         table.add_row(
-            str(row.path),
+            "" if row.path is None else row.path.name,
             f"{row.bytes / 1e6:.2f}",
             f"{row.max_difference:.1e}",
             f"{row.relative:.1e}",

@@ -43,6 +43,10 @@ def export_victims(
     left_out: list[str] = []
     for role, name in named:
         try:
+            registry.resolve(name, role)
+        except UsageError as error:
+            raise UsageError(f"{FLAGS[role]}: {error}") from error
+        try:
             victims.append(registry.load(name, role, allow_unknown))
         except WeightsError as error:
             if not everything:
@@ -55,6 +59,9 @@ def export_victims(
         rows += export_victim(victim, folder, opset, fp16, recorded_inputs(victim, Reading(images)))
         progress.advance()
     return rows, left_out
+
+
+FLAGS: Mapping[Role, str] = {"detector": "-d", "aligner": "-a", "gaze": "-z"}
 
 
 class Reading:
