@@ -252,6 +252,19 @@ def placed(drawn: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -
     return torch.cat(results)
 
 
+def lifted(deltas: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -> Tensor:
+    """The inverse of `placed`: perturbations (N, 3, h, w) of windows as they lie in their squares, (N, 3, 192, 192)."""
+    results = []
+    for delta, square, window in zip(deltas, squares, windows, strict=True):
+        steps = (torch.arange(DRAWN, dtype=torch.float64, device=deltas.device) + 0.5) / DRAWN
+        side = float(square[2] - square[0])
+        xs = (square[0] + steps * side - window.x) * 2 / window.width - 1
+        ys = (square[1] + steps * side - window.y) * 2 / window.height - 1
+        grid = torch.stack(torch.broadcast_tensors(xs, ys[:, None]), dim=-1)[None].to(deltas.dtype)
+        results.append(functional.grid_sample(delta[None], grid, mode="bilinear", align_corners=False))
+    return torch.cat(results)
+
+
 DRAWERS: Mapping[str, str] = MappingProxyType(
     {
         "mtcnn": "drawer_mtcnn.safetensors",

@@ -1,15 +1,16 @@
-"""Embedding: each frame of a clip by itself, from its drawing.
+"""Embedding: each frame of a clip from its drawing.
 
 The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes; the loop in attacks/perturb.py
-corrects it as far as the effort goes. Nothing is carried from frame to frame, so frames are worked on in batches,
-together in one window that holds their heads. Whatever is embedded comes from what is obscured and from the face's
-attributes: no type here holds a pixel of the original.
+corrects it as far as the effort goes. What its steps added to the drawings of the last frames is where the next ones
+start, in the square around the face, so that one step a frame adds up along a clip; without steps frames know nothing
+of each other. Frames of a batch are worked on together in one window that holds their heads. Whatever is embedded
+comes from what is obscured and from the face's attributes: no type here holds a pixel of the original.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from attacks.aim import aimed
 from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
-from attacks.drawer import Attributes, Drawer
+from attacks.drawer import Attributes, Drawer, lifted, placed, square_of
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
@@ -33,6 +34,8 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
+KEPT = 0.97
+"""Share of a correction that the next frames start with: what no step renews fades."""
 TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 0.8}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
@@ -105,12 +108,15 @@ class Embedder:
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
 
+    _corrections: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    """Track -> (1, 3, 192, 192) in the square (attacks/drawer.py): what the last frames' steps added to the drawing."""
+
     @property
     def device(self) -> torch.device:
         return self.chain.detector.device
 
-    def embed(self, targets: Sequence[Target]) -> list[Embedded]:
-        """Embed in frames, which follow one another in the clip."""
+    def embed(self, targets: Sequence[Target], track: int = 0) -> list[Embedded]:
+        """Embed in frames, which follow one another in the clip, for one face, that of number `track`."""
         if not targets:
             return []
         window = common_window([target.mask for target in targets])
@@ -126,6 +132,12 @@ class Embedder:
         if self.settings.steps == self.settings.aims == 0:
             return _results(targets, window, budget, untried(budget, drawn))
         aims = dict(enumerate(attributes))
+        squares, windows = [square_of(one.box) for one in attributes], [window] * len(targets)
+        correction = self._corrections.get(track)
+        start, settings = drawn, self.settings
+        if correction is not None:
+            start = drawn + placed(correction.expand(len(targets), -1, -1, -1), squares, windows)
+            settings = replace(settings, aims=0)
 
         def redraw(items: list[int], read: Mapping[str, Tensor]) -> Tensor:
             for row, item in enumerate(items):
@@ -134,7 +146,9 @@ class Embedder:
             return self.drawer.draw(covered, [aims[item] for item in items], window).to(self.device)
 
         stages, channel = self.stages(targets, window), self._channel(targets, window)
-        outcome = perturb(budget, drawn, stages, self.settings, channel, redraw)
+        outcome = perturb(budget, start, stages, settings, channel, redraw)
+        added = lifted(outcome.delta - drawn, squares, windows)
+        self._corrections[track] = KEPT * added.mean(dim=0, keepdim=True)
         return _results(targets, window, budget, outcome)
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:

@@ -1,9 +1,9 @@
 """ONNX files of the victims, and the sessions that run them.
 
-Official builds of ONNX Runtime, from 1.29 on, tell their makers which models run: names, producers, hashes of graphs
-and weights, times. Neither a private network's weights nor that somebody works on a video is to leave the machine, so
-that is switched off, before ONNX Runtime is imported by anything: later is too late for its first message (its
-Privacy.md).
+From 1.29 on, official builds of ONNX Runtime send their makers telemetry about the models that run: names, producers,
+hashes of graphs and weights, times. drsf sends no telemetry: neither a private network's weights nor the fact that
+somebody processes a video may leave the machine. So this module switches the telemetry off. It must do so before
+anything imports ONNX Runtime, because later is too late for the first message (see its Privacy.md).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What networks run on, as it is named on the command line."""
+"""The devices that networks run on, with the names of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Victim networks as ONNX files, each checked beside the torch network it came from.
+"""Victim networks as ONNX files, each compared with the torch network it came from.
 
 The TorchScript exporter is used (`dynamo=False`): with torch 2.15 it exports every victim with dynamic batch, height
 and width, needs no onnxscript, and folds batch normalisation into convolutions.
@@ -48,12 +48,12 @@ class ExportedNetwork:
     inputs: int
     """Input sets that torch and ONNX Runtime were compared on."""
     max_difference: float
-    """Largest absolute difference, of the output whose relative one is largest."""
+    """Largest absolute difference of the output whose relative difference is largest."""
     range: float
     """Largest minus least value of that output."""
     relative: float
     limit: float
-    """What `relative` had to stay within."""
+    """The limit for `relative`."""
     fp16: bool
 
 
@@ -64,11 +64,12 @@ def export_victim(
     fp16: bool = False,
     samples: Mapping[str, Sequence[Inputs]] | None = None,
 ) -> list[ExportedNetwork]:
-    """Write one file a network, `VICTIM_NETWORK.onnx` (`..._fp16.onnx`), into `folder`.
+    """Write one file for each network, `VICTIM_NETWORK.onnx` (`..._fp16.onnx`), into `folder`.
 
-    `samples` are inputs per network on which parity is measured besides the artificial ones; see `recorded_inputs`.
-    Files keep float32 inputs and outputs with `fp16` too. Raises DrsfError naming the network where it cannot be
-    exported or differs too much (nothing is written then), OutputError where the folder cannot be written.
+    `samples` are inputs for each network on which parity is measured, besides the artificial ones; see
+    `recorded_inputs`. With `fp16`, files still have float32 inputs and outputs. Raises DrsfError naming the network if
+    it cannot be exported or differs too much (nothing is written then), and OutputError if the folder cannot be
+    written.
     """
     folder = Path(folder)
     exported = {
@@ -126,9 +127,9 @@ def export_network(
 def parity(
     reference: Network, candidate: Network, inputs: Sequence[Inputs], output_names: Sequence[str], title: str
 ) -> tuple[float, float]:
-    """Largest absolute difference over all inputs, and the output's range, of the output where their ratio is worst.
+    """Largest absolute difference over all inputs and range of values, of the output for which their ratio is largest.
 
-    Raises DrsfError where the two return other numbers or shapes of outputs.
+    Raises DrsfError if the two networks return different numbers or shapes of outputs.
     """
     count = len(output_names)
     differences = [0.0] * count
@@ -156,16 +157,16 @@ def parity(
 
 
 def relative_difference(difference: float, width: float) -> float:
-    """Over the width of the range; infinite for NaN and for any difference in an output that is constant."""
+    """The difference divided by the range's width; infinite for NaN, and for any difference of a constant output."""
     if difference == 0:
         return 0.0
     return math.inf if math.isnan(difference) or width == 0 else difference / width
 
 
 def recorded_inputs(victim: Victim, read: Callable[[Victim], object], at_most: int = 4) -> dict[str, list[Inputs]]:
-    """What each network of the victim is really fed while `read` uses a copy of it: real crops for parity.
+    """The inputs that each network of the victim gets while `read` uses a copy of the victim: real crops for parity.
 
-    The first `at_most` calls are kept, of each the first two items of the batch.
+    The first `at_most` calls are kept, with the first two items of each batch.
     """
     kept: dict[str, list[Inputs]] = {name: [] for name in victim.networks}
 
@@ -205,10 +206,10 @@ def _to_onnx(module: nn.Module, spec: ExportSpec, opset: int, title: str) -> onn
 
 
 def _to_half(model: onnx.ModelProto, full_precision: Sequence[str]) -> onnx.ModelProto:
-    """Weights and arithmetic in half precision, inputs and outputs still float32.
+    """Weights and arithmetic in half precision; inputs and outputs stay float32.
 
-    Two things stay float32. Depthwise convolutions: each has nine weights a channel, whose rounding is the same error
-    at every pixel. And the modules of ExportSpec.full_precision.
+    Two things stay float32: the modules of ExportSpec.full_precision, and depthwise convolutions. Those have nine
+    weights a channel, and rounding a weight makes the same error at every pixel.
     """
     kept = [
         node.name
@@ -224,7 +225,8 @@ def _to_half(model: onnx.ModelProto, full_precision: Sequence[str]) -> onnx.Mode
 
 
 def _without_detours(graph: onnx.GraphProto) -> None:
-    """The converter rounds to half and back between float32 nodes too, and casts a tensor anew for each of them."""
+    """Remove needless casts: the converter also rounds to half and back between float32 nodes, and casts a tensor anew
+    for each of them."""
     nodes = list({node.output[0]: copy.deepcopy(node) for node in graph.node}.values())
     makers = {node.output[0]: node for node in nodes}
     direct: dict[str, str] = {}
@@ -286,6 +288,6 @@ def _artificial_inputs(spec: ExportSpec) -> list[Inputs]:
 
 
 def _line(error: BaseException) -> str:
-    """First line of a foreign message."""
+    """First line of another library's message."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__

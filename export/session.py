@@ -1,7 +1,7 @@
 """Victim networks run by ONNX Runtime, called like the torch modules they were exported from.
 
-`authorised(victim)` is how a reader gets one: each network is exported on first use, checked beside torch, and kept
-in the user's cache under a hash of everything the graph depends on.
+A reader gets one from `authorised(victim)`: each network is exported on first use, compared with torch, and kept in the
+user's cache under a hash of everything that the graph depends on.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class OnnxNetwork:
     fails; "cuda" raises DeviceError with what ONNX Runtime says. Threads default to the usable cores. Calls from
     several threads at once are safe.
 
-    Raises InputError where `source` is no ONNX graph that can be run.
+    Raises InputError if `source` is not an ONNX graph that can be run.
     """
 
     def __init__(self, source: str | Path | bytes, device: Device = "auto", threads: int | None = None) -> None:
@@ -75,7 +75,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised, there is no need to print them as well
         options.intra_op_num_threads = threads or usable_cpus()
-        # Inputs change size from call to call; a plan made for one size is no use for the next, and is kept.
+        # Inputs change size from call to call. A memory plan for one size does not fit the next, and would be kept.
         options.enable_mem_pattern = False
         # Idle threads that spin take the cores from the other networks, which run in turns with this one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,7 +88,8 @@ class OnnxNetwork:
             )
         except _ORT_ERRORS as error:
             raise InputError(
-                f"{self.name}: is no ONNX graph that ONNX Runtime can run ({_first_line(str(error))}); export it anew."
+                f"{self.name}: is not an ONNX graph that ONNX Runtime can run ({_first_line(str(error))}); "
+                "export it anew."
             ) from error
         self.input_names = tuple(node.name for node in self._session.get_inputs())
         self.output_names = tuple(node.name for node in self._session.get_outputs())
@@ -97,18 +98,18 @@ class OnnxNetwork:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What really runs it, in order of precedence."""
+        """The providers that really run it, in order of precedence."""
         return tuple(self._session.get_providers())
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says about itself."""
+        """The file's metadata."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Outputs in the graph's order, of an empty batch too.
+        """Outputs in the graph's order; an empty batch is allowed.
 
-        Raises ValueError for another number of inputs than the graph has.
+        Raises ValueError if the number of inputs is not the graph's.
         """
         empty = any(value.shape[0] == 0 for value in inputs)
         if empty:  # reshapes with an inferred size cannot be run on nothing
@@ -141,10 +142,10 @@ def use_cuda(device: Device) -> bool:
 
 @functools.cache
 def cuda_problem() -> str | None:
-    """Why ONNX Runtime cannot run on CUDA here, in its own words; None where it can.
+    """Why ONNX Runtime cannot run on CUDA here, in its own words; None if it can.
 
-    That a build *has* the provider says nothing: without a driver or a library a session falls back to the CPU
-    with a line on stderr. So one addition is really run, and what is printed meanwhile is read.
+    It is not enough that a build *has* the provider: without a driver or a library, a session falls back to the CPU
+    with a line on stderr. So one addition is really run, and what is printed during it is read.
     """
     if _CUDA not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDAExecutionProvider"
@@ -191,7 +192,8 @@ def _addition() -> bytes:
 
 @contextlib.contextmanager
 def _stderr_to_file() -> Iterator[Callable[[], str]]:
-    """Native code writes to the descriptor, past sys.stderr. Yields what reads back what was written."""
+    """Redirect the descriptor of stderr, because native code bypasses sys.stderr. Yields a function that returns what
+    was written."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as file:
@@ -226,7 +228,7 @@ def _first_line(text: str) -> str:
 
 
 def drsf_version() -> str:
-    """Of the installed package; 0 where it runs from a folder that was never installed."""
+    """The version of the installed package; 0 if drsf runs from a folder that was never installed."""
     try:
         return metadata.version("drsf")
     except metadata.PackageNotFoundError:
@@ -240,14 +242,14 @@ def cache_folder() -> Path:
 
 
 class OnnxCache:
-    """Exported graphs by what they depend on. A folder that cannot be read or written costs time, never a failure."""
+    """Keeps exported graphs under what they depend on. A folder that cannot be read or written only costs time."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = cache_folder() if folder is None else folder
 
     def load(self, victim: Victim, name: str, device: Device = "auto", threads: int | None = None) -> OnnxNetwork:
-        """Network `name` of the victim, from the cache or exported now. Raises DrsfError where it cannot be exported
-        faithfully, DeviceError as OnnxNetwork does."""
+        """Network `name` of the victim, from the cache or exported now. Raises DrsfError if it cannot be exported
+        faithfully, and DeviceError as OnnxNetwork does."""
         module = victim.networks[name]
         if not isinstance(module, nn.Module):
             raise ValueError(f"{victim.name}: network {name!r} is no torch module, there is nothing to export")
@@ -267,7 +269,7 @@ class OnnxCache:
         return network
 
     def _read(self, path: Path, key: str, device: Device, threads: int | None) -> OnnxNetwork | None:
-        """None where there is no such file, or it is damaged or another graph."""
+        """The cached network. None if there is no such file, or if it is damaged or holds another graph."""
         try:
             network = OnnxNetwork(path.read_bytes(), device, threads)
         except (OSError, InputError):
@@ -277,13 +279,13 @@ class OnnxCache:
 
 def authorised(victim: V, device: Device = "auto", cache: OnnxCache | None = None, threads: int | None = None) -> V:
     """The victim reading through ONNX Runtime. Raises as OnnxCache.load does."""
-    use_cuda(device)  # says what is wrong before anything is exported
+    use_cuda(device)  # raises before anything is exported
     cache = cache or OnnxCache()
     return victim.with_networks({name: cache.load(victim, name, device, threads) for name in victim.networks})
 
 
 def _graph_key(victim: Victim, name: str, module: nn.Module, spec: ExportSpec) -> str:
-    """sha256 over all that decides the graph: weights as loaded, the code of the network, inputs, versions."""
+    """sha256 over everything that decides the graph: the loaded weights, the network's code, inputs, versions."""
     digest = hashlib.sha256()
     for part in (drsf_version(), torch.__version__, OPSET, victim.name, name, spec.preprocessing, spec.input_names):
         digest.update(repr(part).encode())
@@ -298,7 +300,7 @@ def _graph_key(victim: Victim, name: str, module: nn.Module, spec: ExportSpec) -
 
 
 def _source_file(kind: type) -> str | None:
-    """Of a class that is not torch's own."""
+    """The source file of a class that is not torch's own."""
     if kind.__module__.split(".")[0] == "torch":
         return None
     try:

@@ -55,9 +55,9 @@ class WeightFile:
     name: str
     victim: str
     network: str
-    """Files of one victim and one network are alternatives."""
+    """Files of the same victim and network are alternatives."""
     urls: tuple[str, ...]
-    """Places that serve these bytes, tried in this order."""
+    """URLs that serve this file, tried in this order."""
     size: int | None
     """Bytes, where known."""
     sha256: str

@@ -1,4 +1,4 @@
-"""Weight files from URLs: continued where they broke off, and checked."""
+"""Downloads weight files from URLs, continues broken downloads, and checks the files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TIMEOUT = 30.0  # s without a byte
 
 
 class FetchError(Exception):
-    """Why one place did not give the file, in a few words."""
+    """Why a source did not deliver the file, in a few words."""
 
 
 def fetch(record: WeightFile, url: str, part: Path, progress: Progress | None) -> None:
-    """Fill `part` from `url`, going on from what is there, and check its sha256. Raises FetchError."""
+    """Download `url` to `part`, continuing what `part` already holds, and check its sha256. Raises FetchError."""
     resumed = _download(record, url, part, progress)
     if fresh_sha256(part) == record.sha256:
         return
     part.unlink()
-    if resumed:  # the beginning may have come from elsewhere
+    if resumed:  # the beginning may have come from another source
         _download(record, url, part, progress)
         if fresh_sha256(part) == record.sha256:
             return
@@ -36,7 +36,7 @@ def fetch(record: WeightFile, url: str, part: Path, progress: Progress | None) -
 
 
 def _download(record: WeightFile, url: str, part: Path, progress: Progress | None) -> bool:
-    """Append what is missing in `part`, or write it anew where the server cannot go on. True if it went on."""
+    """Append what is missing in `part`, or write it anew if the server cannot continue. True if it continued."""
     have = part.stat().st_size if part.exists() else 0
     if record.size is not None and have >= record.size:
         part.unlink()  # whole but not yet renamed cannot be told from damaged here: fetch it again

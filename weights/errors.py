@@ -1,8 +1,8 @@
 """The errors a user can meet.
 
-    DrsfError                 1  anything a user can mend; one sentence
+    DrsfError                 1  anything that a user can fix; one sentence
     ├── UsageError            2  a flag or a value that cannot be used
-    ├── InputError            3  a file that cannot be read, or is not what it should be
+    ├── InputError            3  a file that cannot be read, or has the wrong content
     ├── OutputError           4  a place that cannot be written
     ├── WeightsError          5  weights that are missing, unknown or damaged
     ├── NoFaceError           6  no face in the whole input

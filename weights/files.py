@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the sha256 of files."""
+"""Writing files completely or not at all, and the sha256 of files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHUNK = 1 << 18
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a whole file or none: a temporary file beside it, flushed to disk, then renamed over `path`.
+    """Write a file completely or not at all: write a temporary file beside it, flush it, and rename it to `path`.
 
-    Text is written as UTF-8, and the bytes of a file's name that are no UTF-8 as they are. Raises OutputError where the
-    place cannot be written; nothing is left behind then.
+    Text is written as UTF-8. Bytes of a file's name that are not UTF-8 are written unchanged. Raises OutputError if the
+    file cannot be written; no temporary file is left then.
     """
     path = Path(path)
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
@@ -39,7 +39,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def flush_to_disk(stream: IO[bytes]) -> None:
-    """Have what was written on the disk before going on."""
+    """Flush a written file to the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 

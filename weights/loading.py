@@ -21,8 +21,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file by name, on the CPU, without running anything that is in the file.
 
     Reads safetensors, torch checkpoints (zip and legacy; weights_only) and TorchScript archives (their tensors alone).
-    A wrapper {'model': ...} or {'state_dict': ...} is taken off, and so is a prefix `module.` of every key.
-    Raises WeightsError for a file that is none of these, is damaged, or holds anything else than tensors.
+    A wrapper {'model': ...} or {'state_dict': ...} is removed, and so is a prefix `module.` of every key. Raises
+    WeightsError for a file that is none of these, is damaged, or holds anything but tensors.
     """
     try:
         if _is_safetensors(path):

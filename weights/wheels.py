@@ -1,8 +1,8 @@
-"""Weight files that lie inside published packages: fetched by pip, unpacked, nothing of them run.
+"""Weight files inside published packages: pip fetches the package, the files are unpacked, and nothing of it is run.
 
-pip is the client of the package index, so that the user's own settings of index, proxy and certificates hold. It gets a
-wheel alone (no dependency, no source archive, nothing installed or built), and of the wheel only the files that the
-catalogue names are read.
+pip is the client of the package index, so the user's own pip settings (index, proxy, certificates) apply. It fetches
+the wheel alone: no dependency, no source archive, and nothing is installed or built. Only the files of the wheel that
+the catalogue names are read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fetch_wheel(wheel: Wheel, scratch: Path, progress: Progress | None) -> Path:
     if fresh_sha256(path) != wheel.sha256:
         raise FetchError("what the index serves has another sha256")
     if progress is not None:
-        progress(wheel.file, wheel.size, wheel.size)  # of a small wheel pip tells none
+        progress(wheel.file, wheel.size, wheel.size)  # pip reports no progress for a small wheel
     return path
 
 
@@ -63,7 +63,7 @@ def _target(wheel: Wheel) -> list[str]:
 
 
 def _run(command: list[str], scratch: Path, wheel: Wheel, progress: Progress | None) -> tuple[int, str]:
-    """Exit code and standard error of pip, whose progress is passed on."""
+    """Run pip and pass its progress on. Returns its exit code and standard error."""
     environment = os.environ | {"TMPDIR": str(scratch)}
     with (
         (scratch / "stderr").open("w+", encoding="utf-8", errors="replace") as complaint,
@@ -87,7 +87,7 @@ def _run(command: list[str], scratch: Path, wheel: Wheel, progress: Progress | N
 
 
 def _reason(complaint: str, log: Path) -> str:
-    """Why pip failed, in a few words. What kept it from the index is only in its log."""
+    """Why pip failed, in a few words. If it could not reach the index, the reason is only in its log."""
     if "No module named pip" in complaint:
         return "pip is not installed in drsf's environment"
     told = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
@@ -121,8 +121,8 @@ def read_members(path: Path, wanted: Iterable[tuple[WheelMember, str]]) -> list[
 
 
 def installed_path(member: WheelMember) -> Path | None:
-    """Where this file is in the Python environment, if a package that has it is installed. The package is not
-    imported, and the file's hash is not looked at."""
+    """Where this file is in the Python environment, if a package that contains it is installed. The package is not
+    imported, and the file's hash is not checked."""
     package, *rest = PurePosixPath(member.path).parts
     spec = importlib.util.find_spec(package)  # of a top-level name: finds without importing
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:

@@ -1,8 +1,8 @@
 """`drsf deid --dry-run`: what a run would do and how long it would take, measured on the first few frames.
 
-The few frames go through the whole job, into a temporary folder that is removed: nothing appears where the output
-would. From the time of each step the whole clip's is reckoned: the first group of frames costs what it cost (models are
-loaded with it), every other frame what a later one did.
+These frames go through the whole job, into a temporary folder that is removed, so nothing appears where the output
+would. The time for the whole clip is estimated step by step: the first group of frames costs what it cost here (it
+includes loading models), and every other frame costs what a later frame cost.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from victims.track import refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2
-"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost ..."""
+"""Groups of `batch_size` frames that are tried: the first one loads models, the next shows what the others cost."""
 TRIAL_FRAMES = 4
-"""... and at least this many frames, for a single warm one tells little."""
+"""At least this many frames are tried, because a single warm frame tells little."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run of one input would be."""
+    """The outcome and the time that are expected of one input's run."""
 
     source: Path
     writes: tuple[Path, ...]
     frames: int
-    """Of the input, between --start and --end: counted where each packet is a frame, else estimated."""
+    """Frames of the input between --start and --end: counted if each packet is a frame, else estimated."""
     width: int
     height: int
     fps: float
     tried: int
     """Frames that were measured."""
     seconds: float
-    """That the run is expected to take, without loading the models."""
+    """Expected seconds of the run, without loading the models."""
     settings: DeidSettings
     trial: Mapping[str, Any]
     """The report of the trial."""
@@ -105,7 +105,7 @@ class Stopwatch:
         self._current = None
 
     def forecast(self, elapsed: float, tried: int, frames: int) -> float:
-        """Seconds for `frames`, of which `tried` took `elapsed`."""
+        """Expected seconds for `frames`, if the first `tried` frames took `elapsed`."""
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
         for title, step in self.steps.items():
             # the only step that does not grow with the clip
@@ -146,8 +146,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
             document = deidentify(source, target, trial, models=models, progress=watch)
         except NoFaceError:
             notes.append(
-                f"No face is seen in the first {tried} frames: the time is without any embedding, and the run stops "
-                "with an error (--on-no-face) if none comes later."
+                f"No face is seen in the first {tried} frames. The time does not include embedding, and the run stops "
+                "with an error (--on-no-face) if no face appears later."
             )
             watch = Stopwatch(progress or Silent())
             began = time.monotonic()

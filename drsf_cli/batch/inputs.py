@@ -1,10 +1,11 @@
 """Which inputs a run has: files, globs and folders that are searched.
 
-One rule for folders, at every depth: each video is an input; the pictures of a folder are one image sequence, unless
-videos lie beside them, in which case each picture is an input. So a folder that holds nothing but pictures is one
-sequence, and any other is searched. Hidden files and folders are passed over, and files whose names are of neither
-kind; one of those can be named, by itself or with a glob. So are folders in which a file server or a desktop keeps
-thumbnails and what was thrown away: people withdrew it. `PassedOver` counts them.
+One rule holds for folders at every depth: each video is an input, and the pictures of a folder form one image sequence.
+If videos lie beside the pictures, each picture is an input by itself. So a folder that holds nothing but pictures is
+one sequence, and every other folder is searched. The search skips hidden files and folders, and files whose suffix is
+neither a video's nor a picture's; such a file can be named, by itself or with a glob. It also skips folders in which a
+file server or a desktop keeps thumbnails and deleted files, because people withdrew these. `PassedOver` counts what was
+skipped.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ VIDEO_SUFFIXES = (
     ".hevc", ".insv", ".lrv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
     ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
-"""Names by which a search knows a video; what is in the file is looked at only when it is read. `.360` (GoPro) is none
-of them: its picture lies in two streams, of which one would be read."""
+"""Suffixes by which a search recognises a video; the content is looked at only when the file is read. `.360` (GoPro) is
+not among them: its picture is split between two streams, of which only one would be read."""
 
 _BINS = (
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler", "lost+found",
     "system volume information", "__macosx", ".trash", ".trash-*", ".trashes", ".@__thumb",
 )  # fmt: skip
-"""Folders of thumbnails, of what was thrown away and of old states, in lower case."""
+"""Folders of thumbnails, deleted files and snapshots, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,17 @@ class Input:
     place: Path
     """Relative path that its output mirrors."""
     searched: bool = False
-    """Found in a folder, not named."""
+    """Whether it was found in a folder, not named."""
 
 
 @dataclass
 class PassedOver:
-    """What a search found and did not take."""
+    """What a search found and skipped."""
 
     suffixes: Counter[str] = field(default_factory=Counter)
-    """Of files whose names are of no video and no picture."""
+    """Suffixes of the files that are neither videos nor pictures by their names."""
     bins: list[Path] = field(default_factory=list)
-    """Folders of thumbnails and of what was thrown away."""
+    """Folders of thumbnails and deleted files."""
 
     def sentences(self) -> list[str]:
         """One for each kind that was found."""
@@ -62,10 +63,10 @@ class PassedOver:
         if self.suffixes:
             often = sorted(self.suffixes.items(), key=lambda one: (-one[1], one[0]))
             counted = ", ".join(f"{count} {name or 'without a suffix'}" for name, count in often)
-            said.append(f"files whose names are of no video and no picture: {counted}; name them to have them read.")
+            said.append(f"files that are neither videos nor pictures by name: {counted}; name them to have them read.")
         if self.bins:
             said.append(
-                "folders of thumbnails and of what was thrown away: "
+                "folders of thumbnails and deleted files: "
                 f"{', '.join(map(str, self.bins[:3]))}{f' and {len(self.bins) - 3} more' if self.bins[3:] else ''}."
             )
         return said
@@ -73,13 +74,13 @@ class PassedOver:
 
 def expand(inputs: Sequence[Path], leave_out: Path | None = None, passed_over: PassedOver | None = None) -> list[Input]:
     """Every input that files, globs (`**` goes down any number of folders) and folders stand for, in natural order,
-    each once. `leave_out` is a folder that is never searched: that of the outputs. `passed_over` is told what is not
-    taken.
+    each once. `leave_out` is a folder that is never searched: that of the outputs. `passed_over` collects what is
+    skipped.
 
-    A file's place is its name, that of a match of a glob its path below the part without wildcards, that of a file in
-    a searched folder its path there, below the folder's own name where there are several inputs. Raises InputError
-    for a glob that matches nothing and a folder in which nothing is found; a file that is not there is an input like
-    any other, and fails when it is read.
+    The place of a named file is its name. The place of a glob's match is its path below the part without wildcards. The
+    place of a file in a searched folder is its path in that folder, below the folder's own name if there are several
+    inputs. Raises InputError for a glob that matches nothing and for a folder in which nothing is found. A named file
+    that does not exist is still an input, and fails when it is read.
     """
     found: list[Input] = []
     over = passed_over or PassedOver()
@@ -142,8 +143,8 @@ def _search(folder: Path, below: Path, leave_out: Path | None, over: PassedOver)
 
 
 def _walk(folder: Path, leave_out: Path | None, over: PassedOver) -> Iterator[Path]:
-    """Videos, single pictures and folders of pictures below `folder`, which may be one of the last itself. Links are
-    followed, into each folder once."""
+    """Videos, single pictures and folders of pictures below `folder`, which may itself be a folder of pictures. Links
+    are followed, into each folder once."""
     been: set[tuple[int, int]] = set()
     barred = leave_out.resolve() if leave_out is not None else None
     for root, folders, files in os.walk(folder, followlinks=True):

@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Wish:
-    """An input with the settings that are meant for it, and, where one was asked for, the output's name."""
+    """An input with its settings and, if one was asked for, the output's name."""
 
     input: Input
     settings: DeidSettings
@@ -54,11 +54,12 @@ def default_name(source: Path, codec: str) -> str:
 
 
 def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, into_folder: bool = False) -> list[Job]:
-    """One job for each input. `output` is a folder below which the inputs' places are mirrored; unless there are
-    `several` or it is meant as a folder (`into_folder`) it may be a file. Without it outputs lie beside their inputs.
+    """One job for each input. `output` is a folder below which the inputs' places are mirrored. It may be a file unless
+    there are `several` inputs or it is meant as a folder (`into_folder`). Without `output`, outputs lie beside their
+    inputs.
 
-    No folder is made. Raises UsageError where two jobs would write the same name, and where a searched folder has no
-    folder to go to.
+    No folder is made. Raises UsageError if two jobs would write the same name, and if a searched folder has no output
+    folder.
     """
     if output is None and any(one.input.searched or one.output is not None for one in wishes):
         raise UsageError("-o DIR is needed where folders are searched or a manifest is read; name a folder.")

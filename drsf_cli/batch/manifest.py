@@ -1,9 +1,9 @@
-"""A list of inputs with options of their own.
+"""Manifests: lists of inputs, each with its own options.
 
-CSV with a header, or JSON Lines. `input` is a file, glob or folder, relative to the manifest; `output`, if given, a
-name relative to the folder of the outputs. Every other column is a long option of `drsf deid` without its dashes, such
-as `mask` or `max-iter`; an empty cell, a null or a missing key is what the command line says. Options that may be
-given several times take a list in JSON, and values separated by `;` in CSV.
+A manifest is CSV with a header, or JSON Lines. `input` is a file, glob or folder, relative to the manifest. `output`,
+if given, is a name relative to the folder of the outputs. Every other column is a long option of `drsf deid` without
+its dashes, such as `mask`; for an empty cell, a null or a missing key, the command line's value holds. Options that may
+be given several times take a list in JSON, and values separated by `;` in CSV.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """`value` as the type of its field where it is a text that says one, else as it is: the settings then say what is
-    wrong with it."""
+    """`value` converted to its field's type if it is a text that can be converted, else unchanged: the settings then
+    say what is wrong with it."""
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:

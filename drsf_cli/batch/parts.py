@@ -1,7 +1,7 @@
-"""A clip done in parts: surveyed and embedded part by part, in whatever order and wherever; the rest is done at once.
+"""A clip processed in parts: surveyed and embedded part by part, in any order and on any machine, then finished as one.
 
-Covering is planned over the whole clip from the parts' surveys, so that no part needs to know what lies beside it: a
-head stays covered across a cut, and its blocks keep their size. What comes out is what `deidentify` gives.
+Covering is planned over the whole clip from the surveys of the parts, so no part needs to know its neighbours: a head
+stays covered across a cut, and its blocks keep their size. The output is the same as that of `deidentify`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Regions = Sequence[tuple[Region, ...]]
 
 @dataclass(frozen=True)
 class EmbeddedPart:
-    """What is to be embedded in a part, whose frames are counted from 0."""
+    """The perturbations of a part, whose frames are counted from 0."""
 
     faces: dict[FaceKey, Embedded]
-    """Without their pixels ..."""
+    """The changes, without their pixels."""
     path: Path
     places: Places
-    """... which are in this file of a ChangeStore."""
+    """Where the pixels are in the ChangeStore file at `path`."""
 
 
 def plan_parts(work: Work, surveys: Sequence[Survey]) -> list[Regions]:
-    """What each part's frames must hide, planned over all of them. Raises NoFaceError."""
+    """What the frames of each part must hide, planned over all parts. Raises NoFaceError."""
     regions = work.cover(Survey.joined(surveys))
     ends = list(itertools.accumulate(len(survey.times) for survey in surveys))
     return [regions[begin:end] for begin, end in itertools.pairwise([0, *ends])]
@@ -72,8 +72,8 @@ def complete(
     seconds: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write, read back, improve, audit and publish what was embedded in parts, which took `seconds`. Returns the
-    report. Raises SourceChangedError where the parts do not make up the clip as it is read whole."""
+    """Write, read back, improve, audit and publish a clip that was embedded in parts, which took `seconds`. Returns the
+    report. Raises SourceChangedError if the parts do not add up to the clip as it is read as a whole."""
     began = time.monotonic() - seconds
     with opened(work, job.output, job.report, progress) as run:
         changes: dict[FaceKey, Embedded] = {}

@@ -1,10 +1,10 @@
 """Many inputs on the workers of a Ray cluster (extra `drsf[ray]`).
 
-Each worker (drsf_cli/batch/ray_worker.py) is an actor that keeps the models loaded and does one thing at a time: a
-whole job, as one process would, or a step of one that is longer than a segment. What is lost with a worker is given
-to another, once. All nodes must see the inputs and the outputs under the same paths.
+Each worker (drsf_cli/batch/ray_worker.py) is an actor that keeps the models loaded and does one task at a time: a whole
+job, or a step of a job that is longer than a segment. The task of a worker that is lost is given to another, once. All
+nodes must see the inputs and the outputs under the same paths.
 
-Of a long job the driver holds references only; perturbations go through hidden files beside the output.
+The driver holds only references to the results of a long job; perturbations go through hidden files beside the output.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from export.waiting import PASSIVE_WAITING
 from weights.errors import DrsfError, UsageError
 
 POLL_S = 0.25
-"""How often the driver looks how far the workers are."""
+"""How often the driver asks for the workers' progress."""
 START_S = 300.0
 """How long the driver waits for a worker while there is none."""
 _STORE_BYTES = 100 * 1024**2  # only results pass through the object store
 
 
 class RayEngine:
-    """Runs jobs on a Ray cluster: the one at `address`, or one that is started on this machine and ended again.
+    """Runs jobs on a Ray cluster: the one at `address`, or a temporary one on this machine.
 
-    `workers`: how many; by default as many as have room, each on the cores that its jobs' `threads` asks for, by
-    default as many as torch takes in this process. On a cluster with GPUs each worker gets one, unless the jobs are
-    to run on the CPU.
+    `workers`: the number of workers; by default as many as there is room for. Each worker gets as many cores as its
+    jobs' `threads`, by default as many as torch uses in this process. On a cluster with GPUs each worker gets one GPU,
+    unless the jobs are to run on the CPU.
 
-    Raises UsageError where Ray is not installed, the cluster is not reached, or the workers have no room; DrsfError
-    where no worker can start.
+    Raises UsageError if Ray is not installed, the cluster cannot be reached, or there is no room for the workers;
+    DrsfError if no worker can start.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise UsageError(f"--engine ray:{workers} has too few workers; it takes 1 or more.")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # drsf sends no telemetry
         try:
             import ray  # noqa: F401
         except ImportError as error:
@@ -96,7 +96,7 @@ class RayEngine:
 
 
 class _Pool:
-    """The workers, and what each is at."""
+    """The workers, and the task of each."""
 
     def __init__(self, jobs: Sequence[Job], workers: int | None) -> None:
         import ray
@@ -111,8 +111,8 @@ class _Pool:
             raise UsageError(f"no node of the Ray cluster has {self._threads} cores; give fewer --threads.")
         if workers is not None and workers > room:
             raise UsageError(
-                f"--engine ray:{workers} has no room on the cluster, which takes {room} of {self._threads} threads; "
-                "give fewer, or fewer --threads."
+                f"--engine ray:{workers}: so many workers have no room on the cluster, which has room for {room} with "
+                f"{self._threads} threads each; give fewer workers, or fewer --threads."
             )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -199,13 +199,13 @@ class _Pool:
 
         try:
             steps = ray.get(self._board.take.remote(), timeout=5 * POLL_S)
-        except ray.exceptions.RayError:  # how far they are is not worth stopping for
+        except ray.exceptions.RayError:  # progress is not worth stopping for
             return
         for worker, step in steps.items():
             watch.step(worker, *step)
 
     def close(self) -> None:
-        """End the workers; what they were at is cleared away once they are gone."""
+        """End the workers, and then remove what their unfinished tasks left."""
         import ray
 
         for worker in [*self._idle, *self._starting.values(), *(worker for worker, _ in self._busy.values())]:
@@ -223,7 +223,7 @@ class _Pool:
 
 
 def _room(threads: int, device: str) -> tuple[bool, int]:
-    """Whether workers get a GPU each, and how many find a place."""
+    """Whether each worker gets a GPU, and how many workers there is room for."""
     import ray
 
     held = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -1,4 +1,4 @@
-"""What the workers of a Ray cluster are given one after another, and what becomes of a job when one is lost."""
+"""The tasks that the workers of a Ray cluster get, and what happens to a job when a worker is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTEMPTS = 2
 
 @dataclass(eq=False)
 class LongJob:
-    """A job that is done in parts: what there is of it, as references to what the workers hold."""
+    """A job that is done in parts: its results so far, as references to objects that the workers hold."""
 
     job: Job
     parts: list[Part]
@@ -29,24 +29,24 @@ class LongJob:
     regions: list[Any] = field(default_factory=list)
     embedded: dict[int, Any] = field(default_factory=dict)
     paths: list[Path] = field(default_factory=list)
-    """Every file that an attempt may have made."""
+    """Every file that an attempt may have written."""
     seconds: float = 0.0
     attempts: int = 1
     """Most of any step."""
     running: int = 0
     instead: Task | Result | None = None
-    """What comes once nothing is running, where it cannot be done in parts or is given up."""
+    """If the job cannot be done in parts or is given up: what follows once none of its steps is running."""
 
     def clear(self) -> None:
-        """Remove what lies between the steps."""
+        """Remove the files that pass results from step to step."""
         for path in self.paths:
             path.unlink(missing_ok=True)
 
 
 @dataclass
 class Task:
-    """One step of a job for one worker: all of it, or of a long one the survey or the embedding of a part, the
-    planning or the rest."""
+    """One step of a job for one worker: the whole job or, for a long job, the survey or the embedding of a part, the
+    planning, or the finish."""
 
     job: Job
     attempt: int = 1
@@ -55,10 +55,10 @@ class Task:
     part: int = 0
     may_split: bool = True
     made: tuple[Any, ...] = ()
-    """References to what comes out, beside the one to how it went."""
+    """References to the results, besides the one that tells how the step went."""
 
     def begin(self, worker: Any, resume: bool) -> Any:
-        """Returns the reference to how it went."""
+        """Start the step. Returns the reference that tells how it went."""
         # whoever had it before may have left something, or have been lost only after it was done
         again = resume or self.attempt > 1
         long = self.long
@@ -84,7 +84,7 @@ class Task:
         return status
 
     def ended(self, value: Any) -> list[Task] | Result:
-        """What comes next, or what became of the job."""
+        """The tasks that come next, or the job's result."""
         long = self.long
         if long is None:
             if isinstance(value, Result):
@@ -110,7 +110,7 @@ class Task:
         return [Task(self.job, 1, "complete", long)] if len(long.embedded) == len(long.parts) else []
 
     def lost(self, error: Exception, data_lost: bool) -> list[Task] | Result:
-        """What comes next after its worker was lost, or what it needs (`data_lost`)."""
+        """The tasks that come next after the worker was lost, or after data that it needs was lost (`data_lost`)."""
         long = self.long
         if long is not None:
             long.running -= 1
@@ -145,6 +145,6 @@ def _lost(task: Task, error: Exception) -> Result:
 
 
 def first_line(error: Exception) -> str:
-    """Of what it says, as part of a sentence."""
+    """The first line of the error's message, in a form that fits inside a sentence."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")

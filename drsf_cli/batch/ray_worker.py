@@ -1,4 +1,4 @@
-"""What runs on the nodes of a Ray cluster: the workers, and the board on which they say how far they are."""
+"""The actors on the nodes of a Ray cluster: the workers, and the board that collects their progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
 
 TELL_S = 0.25
-"""How often a worker tells how far it is."""
+"""How often a worker reports its progress."""
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
         self._shelf = ModelShelf()
 
     def start(self, settings: DeidSettings | None) -> DrsfError | None:
-        """Get ready, with the models of `settings` loaded. Returns what is in the way."""
+        """Load the models of `settings`. Returns an error if the worker cannot work."""
         try:
             os.chdir(self._folder)
         except OSError as error:
@@ -58,7 +58,7 @@ class Worker:
         return None
 
     def process(self, job: Job, resume: bool, may_split: bool) -> Result | list[Part]:
-        """Do a job; or say which parts it falls into, where there are several and it may be split."""
+        """Do a job. If it may be split and is longer than one part, return its parts instead."""
         # given attributes count the frames of the whole clip
         parts = self._parts(job, resume) if may_split and job.settings.targets is None else []
         if len(parts) > 1:
@@ -66,12 +66,12 @@ class Worker:
         return process(job, self._shelf, resume, self._posting(job), self.name)
 
     def survey(self, job: Job, part: Part, which: str) -> tuple[float | None, Survey | None]:
-        """As all methods for parts: the seconds that it took, or None where it cannot be done in parts; and what came
-        out."""
+        """Survey a part. Like all methods for parts, this returns the seconds that it took, or None if the job cannot
+        be done in parts, and the result."""
         return _timed(lambda: self._work(job).part(part).survey(self._posting(job, which)))
 
     def plan(self, job: Job, *surveys: Survey) -> tuple[Any, ...]:
-        """The seconds, and each part's regions."""
+        """Plan the covering. Returns the seconds, and the regions of each part."""
         seconds, regions = _timed(lambda: plan_parts(self._work(job), surveys))
         return seconds, *(regions or [None] * len(surveys))
 
@@ -81,21 +81,21 @@ class Worker:
         return _timed(lambda: embed_part(self._work(job), part, survey, regions, path, self._posting(job, which)))
 
     def complete(self, job: Job, resume: bool, seconds: float, paths: Sequence[Path], *parts: Any) -> Result:
-        """`parts`: all surveys, then all regions, then all that is embedded. `paths`: files of the parts."""
+        """Finish the job. `parts`: all surveys, then all regions, then all embedded parts. `paths`: files of parts."""
         count = len(parts) // 3
 
         def work() -> dict[str, Any]:
             ready, posting = self._work(job), self._posting(job)
             try:
                 return complete(job, ready, parts[:count], parts[count:-count], parts[-count:], seconds, posting)
-            except SourceChangedError:  # a file that reads otherwise from the middle: as if it had not been split
+            except SourceChangedError:  # the file gives other frames when read from the middle: process it as a whole
                 given: dict[str, Any] = {"models": ready.models, "report": job.report, "progress": posting}
                 return deidentify(job.source, job.output, job.settings, **given)
 
         return attempted(job, resume, work, self.name, paths)
 
     def _parts(self, job: Job, resume: bool) -> list[Part]:
-        """None where anything is in the way: that is for whoever does the job to say."""
+        """The job's parts. Empty if there is any problem: doing the whole job then reports it."""
         s = job.settings
         try:
             parts = parts_of(open_source(job.source, s), s.segment)
@@ -118,13 +118,13 @@ def _timed(work: Callable[[], Any]) -> tuple[float | None, Any]:
     began = time.monotonic()
     try:
         result = work()
-    except Exception:  # noqa: BLE001  # what it is shows when the job is done as a whole
+    except Exception:  # noqa: BLE001  # the error shows again when the job is done as a whole
         return None, None
     return time.monotonic() - began, result
 
 
 class _Posting:
-    """A job's progress, told to the board, but not more often than it is read."""
+    """Reports a job's progress to the board, but not more often than the board is read."""
 
     def __init__(self, board: Any, worker: str, name: str, which: str = "") -> None:
         self._board, self._worker, self._name, self._which = board, worker, name, which
@@ -145,7 +145,7 @@ class _Posting:
 
 
 class Board:
-    """Where workers say how far they are. Runs on the driver's node."""
+    """Collects the workers' progress. Runs on the driver's node."""
 
     def __init__(self) -> None:
         self._steps: dict[str, tuple[str, str, int, int | None]] = {}
@@ -154,6 +154,6 @@ class Board:
         self._steps[worker] = (name, title, done, total)
 
     def take(self) -> dict[str, tuple[str, str, int, int | None]]:
-        """What is new since the last time."""
+        """The progress that is new since the last call."""
         steps, self._steps = self._steps, {}
         return steps

@@ -1,4 +1,4 @@
-"""What an earlier run left: finished work, which is not done again, and leftovers of work that was cut off."""
+"""What an earlier run left: finished jobs, which are skipped, and leftovers of interrupted ones, which are removed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from victims.base import Role
 from weights.files import write_atomically
 
 _NOT_DECIDING = ("overwrite", "threads")
-"""Settings that say nothing, or only in the last bits, of what is written."""
+"""Settings that change nothing in the output, or only the last bits."""
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """The report of a job that is finished: its output is there, and a report that names this version of drsf, these
-    settings and the sha256 of the weights, of the camera's calibration, of given targets, of the input and of the
-    output as they are now. None if any of that is missing or differs; a name alone never counts."""
+    """The report of a finished job. A job is finished if its output exists and has a report that names this version of
+    drsf, these settings, and the sha256 of the weights, of the camera's calibration, of given targets, of the input and
+    of the output as they are now. None if anything is missing or differs; a matching name alone is never enough."""
     document = _read(job.report)
     if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
         return None
@@ -44,15 +44,15 @@ def finished(job: Job) -> dict[str, Any] | None:
 
 
 def restore_page(job: Job, document: Mapping[str, Any]) -> None:
-    """Make the page of a finished job that was killed before it came: it is the last of the files."""
+    """Make the page of a finished job if it is missing. The page is written last, so a run may be killed before it."""
     page = page_path(job.output)
     if job.settings.html and not page.exists():
         write_atomically(page, render_html([(job.report, document)]).encode(errors="backslashreplace"))
 
 
 def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:
-    """Remove what a process that was killed at this job left: hidden temporary files other than `keep`, and a report
-    whose output never came. Nobody else may be at the same job."""
+    """Remove what a process that was killed during this job left: hidden temporary files other than `keep`, and a
+    report without an output. No other process may work on the same job."""
     for final in job.files:
         for path in leftovers(final):
             if path in keep:
@@ -83,16 +83,16 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same_weights(document: Mapping[str, Any], settings: DeidSettings) -> bool:
-    """Whether files of the user's own are what they were; the others are known by the version of drsf."""
+    """Whether the user's own weight files are unchanged; all others are fixed by the version of drsf."""
     return all(digest(file) in known for file, known in _own_files(document, settings))
 
 
 def _own_files(document: Mapping[str, Any], settings: DeidSettings) -> Iterator[tuple[Path, Collection[str]]]:
-    """Each file typed as NAME@FILE that the run read, and the sha256 that its report has for it."""
+    """Each NAME@FILE that the run read, and the sha256 that its report has for the file."""
     victims, typed = document["victims"], settings.victims
     roles: dict[Role, str | None] = {"detector": typed.detector, "aligner": typed.aligner, "gaze": typed.gaze}
     used = [(text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims]
-    if settings.attack_settings is not None:  # else nothing is repelled
+    if settings.attack_settings is not None:  # otherwise nothing is repelled
         used += [(text, [document["repelled"].get(text)]) for text in split_names(settings.repel)]
     used += [(text, document["covering"]["detectors"]) for text in settings.cover_detectors]
     for text, models in used:

@@ -1,6 +1,6 @@
-"""Many inputs: one after another, whatever becomes of each; what was done is summed up.
+"""Running many inputs: a failure of one does not stop the others, and a summary lists all results.
 
-`process` does one job and is the same wherever it runs. An engine decides where: `Local` in this process, and
+`process` does one job and is the same wherever it runs. An engine decides where it runs: `Local` in this process, and
 drsf_cli/batch/ray_engine.py on the workers of a Ray cluster.
 """
 
@@ -39,7 +39,7 @@ _FIGURES = {"iou": "iou", "nme": "nme_percent", "gaze_deg": "gaze_deg"}
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one job."""
+    """The result of one job."""
 
     job: Job
     state: State
@@ -47,18 +47,18 @@ class Result:
     worker: str = ""
     """Where it ran; empty in this process."""
     attempts: int = 1
-    """How often it was begun in this run: more than once where a worker was lost."""
+    """How often it was started in this run: more than once if a worker was lost."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Frames, missed frames and mean errors."""
     error: str | None = None
     exit_code: int = 0
     """What the command would have exited with for this input alone."""
     trace: str | None = None
-    """Of an error that is no DrsfError."""
+    """The traceback of an error that is not a DrsfError."""
 
 
 class Watch(Protocol):
-    """Told what happens, by whichever worker ('' in this process)."""
+    """Receives progress from every worker ('' is this process)."""
 
     def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
         """A worker is `done` parts into step `title` of the input `name`."""
@@ -68,13 +68,14 @@ class Watch(Protocol):
 
 
 class Engine(Protocol):
-    """Runs jobs and yields what became of them, in the order in which they end."""
+    """Runs jobs and yields their results, in the order in which they end."""
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]: ...
 
 
 class ModelShelf:
-    """Victims by what decides them; the last two sets are kept, so that inputs may take turns."""
+    """Keeps loaded victims by the settings that select them. The last two sets are kept, so that inputs with different
+    victims can alternate."""
 
     KEPT = 2
 
@@ -108,8 +109,8 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
 def attempted(
     job: Job, resume: bool, work: Callable[[], dict[str, Any]], worker: str = "", keep: Collection[Path] = ()
 ) -> Result:
-    """Have `work` do a job and return its report. Whatever goes wrong becomes a result, so that it stops nothing else;
-    only KeyboardInterrupt and its like pass. `keep`: files that are no leftovers."""
+    """The result of a job that `work` does; `work` returns the report. Every exception becomes a failed result, so that
+    it does not stop other jobs; only KeyboardInterrupt and the like pass. `keep`: files that are not leftovers."""
     began = time.monotonic()
 
     def failed(message: str, code: int, trace: str | None = None) -> Result:
@@ -127,7 +128,7 @@ def attempted(
         document = work()
     except DrsfError as error:
         return failed(str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001  # a fault of the program in one file must not cost the night's others
+    except Exception as error:  # noqa: BLE001  # a bug that one file triggers must not stop the other files of a long run
         return failed(
             f"{job.source}: {type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).",
             DrsfError.exit_code,
@@ -150,7 +151,7 @@ class Local:
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
         shelf = ModelShelf()
         if len({shelf.key(job.settings) for job in jobs}) == 1:
-            shelf.get(jobs[0].settings)  # without them no input can be done: that is said once, and at once
+            shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately
         for job in jobs:
             yield process(job, shelf, resume, _Told(watch, job))
 
@@ -176,7 +177,7 @@ class _Told:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a command line asks for."""
+    """The jobs that a command line asks for."""
 
     jobs: list[Job]
     several: bool
@@ -184,7 +185,7 @@ class Batch:
     summary: Path | None = None
     """Where the summary goes; None where outputs lie beside their inputs, which may be anywhere."""
     passed_over: tuple[str, ...] = ()
-    """What the search did not take, a sentence each."""
+    """What the search skipped, one sentence for each kind."""
 
 
 def plan_batch(
@@ -227,16 +228,16 @@ def run_batch(
     shard: Shard | None = None,
     summary: Path | None = None,
 ) -> list[Result]:
-    """Do all jobs (with `resume` those that are not finished), and write the summary anew whenever one has ended.
+    """Do all jobs (with `resume`, those that are not finished), and rewrite the summary whenever one has ended.
 
-    Returns the results, failures last, otherwise in the order of the jobs. Raises OutputError where the summary cannot
-    be written, and what the engine raises before it has begun.
+    Returns the results, failures last, otherwise in the order of the jobs. Raises OutputError if the summary cannot be
+    written, and whatever the engine raises before it has started.
     """
     results: list[Result] = []
     if summary is not None:
         make_folder(summary.parent)
         if resume:
-            for path in leftovers(summary):  # of a run that was killed while it wrote this one
+            for path in leftovers(summary):  # left by a run that was killed while it wrote the summary
                 path.unlink(missing_ok=True)
         _write_summary(summary, jobs, results, shard)
     for result in engine.run(jobs, resume, watch):
@@ -289,7 +290,7 @@ def summary_to_dict(jobs: Sequence[Job], results: Sequence[Result], shard: Shard
 
 
 def figures(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a summary says of one report."""
+    """The figures of one report that the summary shows."""
     recovered = document["fidelity"]["recovered"]
     means = {name: recovered[key]["mean"] if key in recovered else None for key, name in _FIGURES.items()}
     return {

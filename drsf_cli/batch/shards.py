@@ -1,4 +1,4 @@
-"""A share of a batch, for machines that do not know of each other."""
+"""Shares of a batch, for machines that work independently of each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Shard:
     count: int
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """Every `count`-th item, so that neighbours, which are often of one length, go to different shares."""
+        """Every `count`-th item. Neighbours often have the same length, so this spreads them over the shares."""
         return list(items[self.number - 1 :: self.count])
 
 

@@ -44,7 +44,7 @@ def audit(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all at hand.",
+            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all installed.",
             rich_help_panel=READER_PANEL,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def audit(
         Path | None,
         typer.Option(
             "--recogniser",
-            help="ONNX face recogniser, or dlib's .dat; else one at hand.",
+            help="ONNX face recogniser or dlib's .dat; default: an installed one.",
             rich_help_panel=READER_PANEL,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def audit(
     ] = None,
     far: Annotated[float, typer.Option("--far", help="False accept rate.", rich_help_panel=READER_PANEL)] = 0.01,
     every: Annotated[
-        int | None, typer.Option("--every", help="Look at every so many frames.", rich_help_panel=READER_PANEL)
+        int | None, typer.Option("--every", help="Look at every Nth frame only.", rich_help_panel=READER_PANEL)
     ] = None,
     report: Annotated[
         Path | None,
@@ -76,7 +76,9 @@ def audit(
     ] = None,
     mask: Annotated[
         str | None,
-        typer.Option("-m", "--mask", help="How it was obscured; else the report's.", rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "-m", "--mask", help="How DEID was obscured; default: as the report says.", rich_help_panel=FILE_PANEL
+        ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
@@ -102,7 +104,7 @@ def audit(
     if every is not None and every < 1:
         raise UsageError(f"--every {every} is too small; it takes 1 or more.")
     if not 0 < far < 1:
-        raise UsageError(f"--far {far:g} is no rate; give a number between 0 and 1.")
+        raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
         refuse_existing(json_file, overwrite)
     known = read_run(original, deid, report) or Run(DeidSettings())

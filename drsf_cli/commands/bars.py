@@ -34,8 +34,8 @@ class RichProgress:
 
 
 class FileBars:
-    """A bar for the inputs, and one for each worker; a line for each input that has ended. `traces`: with the traceback
-    of an error that is a fault."""
+    """A bar for the inputs, a bar for each worker, and a line for each input that has ended. `traces`: print the
+    traceback of an error that is a bug in drsf."""
 
     def __init__(self, bars: Bars, inputs: int, quiet: bool, *, traces: bool = False) -> None:
         self._bars, self._inputs, self._quiet, self._traces = bars, inputs, quiet, traces
@@ -63,7 +63,7 @@ class FileBars:
 
 
 def shown(quiet: bool) -> Bars:
-    """Where bars are drawn, on standard error; nowhere when quiet, or when nobody watches."""
+    """Progress bars on standard error; none if `quiet`, or if standard error is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Bars(*columns, console=console, disable=quiet or not console.is_terminal)

@@ -10,8 +10,8 @@ A configuration is TOML with a table for each command, whose keys are that comma
     [weights.fork]
     steps = 900
 
-A flag that is typed wins. Values go the way of typed ones, so they are checked alike; paths are relative to where the
-command runs, as typed ones are.
+A flag that is typed overrides the file. Values of the file are handled like typed ones: they are checked in the same
+way, and paths are relative to the folder in which the command runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import typer
 from weights.errors import InputError, UsageError
 
 RUN_PANEL = None
-"""How a command runs is said in the panel that has --help, too."""
+"""The panel that has --help also has the options that say how a command runs."""
 
 
 def _load(context: typer.Context, path: Path | None) -> Path | None:
@@ -85,7 +85,7 @@ def flags(command: Any) -> dict[str, Any]:
 
 
 def settable(command: Any) -> dict[str, Any]:
-    """The flags that a configuration may set: those that do not ask for something else to happen."""
+    """The flags that a configuration may set: all but those that make the command do something else, such as --help."""
     return {name: option for name, option in flags(command).items() if not option.is_eager}
 
 
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _typed(context: typer.Context, option: Any, place: str, value: object) -> Any:
-    """The value as the command line would have it: a word, a list of words, or true and false for a switch."""
+    """The value in the form of the command line: a word, a list of words, or true or false for a switch."""
     if option.is_flag:
         if not isinstance(value, bool):
             raise UsageError(f"{place} = {value!r} must be true or false.")
@@ -132,7 +132,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML with these flags' values; typed ones win.",
+        help="TOML file with values for these flags; typed flags win.",
         is_eager=True,
         callback=_load,
         rich_help_panel=RUN_PANEL,
@@ -142,7 +142,7 @@ HelpAllOption = Annotated[
     bool,
     typer.Option(
         "--help-all",
-        help="Show every option, the rarely needed too.",
+        help="Show every option, including rarely needed ones.",
         is_eager=True,
         callback=_show_all,
         rich_help_panel=RUN_PANEL,

@@ -54,29 +54,33 @@ def deid(
             "-o",
             "--output",
             metavar="PATH",
-            help="Output file; a folder (NAME/) for several inputs.",
+            help="Output file, or folder (NAME/) for several inputs.",
             rich_help_panel=FILE_PANEL,
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            "--manifest", help="CSV or JSONL: inputs with own options.", hidden=True, rich_help_panel=FILE_PANEL
+            "--manifest", help="CSV or JSONL list of inputs with options.", hidden=True, rich_help_panel=FILE_PANEL
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip what is finished.", rich_help_panel=FILE_PANEL)
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip finished files.", rich_help_panel=FILE_PANEL)] = False,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="A share; or slurm.", hidden=True, rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Process only share I of N, or slurm's.",
+            hidden=True,
+            rich_help_panel=FILE_PANEL,
+        ),
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
             metavar="local|ray[:WORKERS][@HOST:PORT]",
-            help="Where inputs are worked on.",
+            help="Where the work runs.",
             hidden=True,
             rich_help_panel=FILE_PANEL,
         ),
@@ -129,11 +133,13 @@ def deid(
         ),
     ] = DeidSettings.codec,
     crf: Annotated[
-        int, typer.Option("--crf", help="H.264 quality, 0 best.", hidden=True, rich_help_panel=FILE_PANEL)
+        int, typer.Option("--crf", help="H.264 quality; 0 is best.", hidden=True, rich_help_panel=FILE_PANEL)
     ] = DeidSettings.crf,
     audio: Annotated[
         str,
-        typer.Option("--audio", help="drop, copy or aac: voices tell, too.", hidden=True, rich_help_panel=FILE_PANEL),
+        typer.Option(
+            "--audio", help="drop, copy or aac; a voice can identify.", hidden=True, rich_help_panel=FILE_PANEL
+        ),
     ] = DeidSettings.audio,
     start: Start = None,
     end: End = None,
@@ -142,7 +148,9 @@ def deid(
     camera: CameraOption = None,
     embed: Annotated[
         str,
-        typer.Option("--embed", help="largest, all, or x,y px of a face.", hidden=True, rich_help_panel=COVER_PANEL),
+        typer.Option(
+            "--embed", help="Face to embed: largest, all, or x,y px.", hidden=True, rich_help_panel=COVER_PANEL
+        ),
     ] = DeidSettings.embed,
     targets: Annotated[
         Path | None,
@@ -166,13 +174,13 @@ def deid(
     ] = DeidSettings.shape,
     region: Annotated[
         list[str] | None,
-        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Cover this too.", rich_help_panel=COVER_PANEL),
+        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Also cover this.", rich_help_panel=COVER_PANEL),
     ] = None,
     min_face: Annotated[
         float,
         typer.Option(
             "--min-face",
-            help="Smallest turned or cut face sought: px, or below 1 of the shorter side.",
+            help="Smallest turned or cut face to find: px, or (below 1) share of the shorter side.",
             hidden=True,
             rich_help_panel=COVER_PANEL,
         ),
@@ -186,7 +194,7 @@ def deid(
         typer.Option(
             "--repel",
             metavar="NAME",
-            help="A model that is to read nothing; all at hand by default; none.",
+            help="Model that should read nothing, or none; default: all installed.",
             hidden=True,
             rich_help_panel=ATTACK_PANEL,
         ),
@@ -196,13 +204,13 @@ def deid(
         int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write OUTPUT.report.html, too.", rich_help_panel=FILE_PANEL)
+        bool, typer.Option("--html", help="Also write OUTPUT.report.html.", rich_help_panel=FILE_PANEL)
     ] = False,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be done, and how long it takes.", rich_help_panel=RUN_PANEL),
+        typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel=RUN_PANEL),
     ] = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
@@ -338,7 +346,7 @@ def _deid_many(
     if not quiet:
         out.print(tables.batch(results))
         if batch.summary is None:
-            out.print("Wrote each output beside its input, and no summary: that takes a folder, -o DIR.")
+            out.print("Wrote each output beside its input. There is no summary: that takes a folder, -o DIR.")
         else:
             out.print(f"Wrote {batch.summary}.", soft_wrap=True)
     failures = [result for result in results if result.state == "failed"]
@@ -347,7 +355,7 @@ def _deid_many(
 
 
 def use_threads(settings: DeidSettings) -> None:
-    """Let torch compute on the threads that were asked for; they belong to the process, so the command sets them."""
+    """Make torch use the number of threads that was asked for. It holds for the process, so the command sets it."""
     if settings.threads is not None:
         import torch
 

@@ -11,9 +11,9 @@ EPILOG = examples("doctor && drsf deid drive.mp4")
 
 
 def doctor() -> int:
-    """Say which providers, codecs, victims and weights are usable, and why not.
+    """Say which providers, codecs, victims and weights are usable, and why the others are not.
 
-    Exits with 1 if the defaults are not.
+    Exits with 1 if the defaults are not usable.
     """
     from drsf_cli.commands import tables
     from drsf_cli.readers.checkup import examine, healthy

@@ -63,9 +63,9 @@ def evaluate(
     for name, one in result.files.items() if isinstance(result, FolderEvaluation) else [(pred.name, result)]:
         if one.likely_offset:
             err.print(
-                f"[yellow]warning:[/] {escape(name)}: as many frames as the original's, numbered from "
-                f"{0 if one.likely_offset > 0 else 1} where those begin with {max(0, one.likely_offset)}; if they are "
-                f"the same, give --offset {one.likely_offset}.",
+                f"[yellow]warning:[/] {escape(name)} has as many frames as the original, but its numbers begin with "
+                f"{0 if one.likely_offset > 0 else 1} and the original's with {max(0, one.likely_offset)}; if they are "
+                f"the same frames, give --offset {one.likely_offset}.",
                 soft_wrap=True,
             )
     for path in () if plot is None else plot_paths(result, plot):

@@ -43,7 +43,7 @@ def infer(
     aligner: AlignerOption = None,
     gaze: Gaze = None,
     mesh: Annotated[
-        bool, typer.Option("--mesh", help="All points of facemesh, too.", rich_help_panel=FILE_PANEL)
+        bool, typer.Option("--mesh", help="Also write all points of facemesh.", rich_help_panel=FILE_PANEL)
     ] = False,
     backend: Annotated[str, typer.Option("--backend", help="onnx or torch.", rich_help_panel=RUN_PANEL)] = "onnx",
     camera: CameraOption = None,

@@ -1,4 +1,4 @@
-"""What commands print to, and what they say before they begin."""
+"""The consoles that commands print to, and checks before they begin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def print_error(error: DrsfError | str) -> None:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise OutputError where `path` exists and may not be replaced, or its folder does not exist."""
+    """Raise OutputError if `path` exists and may not be replaced, or if its folder does not exist."""
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already; give --overwrite or another name.")
     if not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the panels that help sorts them into."""
+"""Options that several commands share, and the panels that group them in the help."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ Detector = Annotated[
 ]
 AlignerOption = Annotated[str | None, _victim("-a", "--aligner", f"{', '.join(choices.ALIGNERS)}.", choices.ALIGNERS)]
 Gaze = Annotated[str | None, _victim("-z", "--gaze", f"{', '.join(choices.GAZE_ESTIMATORS)}.", choices.GAZE_ESTIMATORS)]
-_SHOWN = "As of deid; default: the report's where one is read."
+_SHOWN = "As for deid; default: the report's, if there is one."
 ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
-ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; none.", choices.ALIGNERS)]
-ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; none.", choices.GAZE_ESTIMATORS)]
+ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; or none.", choices.ALIGNERS)]
+ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; or none.", choices.GAZE_ESTIMATORS)]
 AllowUnknown = Annotated[
     bool,
     typer.Option(
         "--allow-unknown-weights",
-        help="Take weight files that the catalogue does not know.",
+        help="Accept weight files that the catalogue does not know.",
         hidden=True,
         rich_help_panel=VICTIM_PANEL,
     ),
@@ -52,9 +52,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILE_PANEL)]
 CameraOption = Annotated[
     Path | None,
-    typer.Option("--camera", help="Intrinsics, an OpenCV YAML file.", hidden=True, rich_help_panel=VICTIM_PANEL),
+    typer.Option("--camera", help="Camera intrinsics: an OpenCV YAML file.", hidden=True, rich_help_panel=VICTIM_PANEL),
 ]
-Start = Annotated[float | None, typer.Option("--start", help="First second read.", rich_help_panel=FILE_PANEL)]
+Start = Annotated[float | None, typer.Option("--start", help="Where reading starts, s.", rich_help_panel=FILE_PANEL)]
 End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
 Fps = Annotated[
     float | None,
@@ -65,7 +65,7 @@ ZonesOption = Annotated[
     typer.Option(
         "--zones",
         metavar="NAME|FILE",
-        help="Zones of gaze: a TOML, or dashboard-lhd, dashboard-rhd, a-pillar-lhd, a-pillar-rhd.",
+        help="Gaze zones: a TOML file, or dashboard-lhd, dashboard-rhd, a-pillar-lhd, a-pillar-rhd.",
         show_default="dashboard-lhd",
     ),
 ]
@@ -80,17 +80,17 @@ Rotate = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int, typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL)
+    int, typer.Option("-bs", "--batch-size", help="Frames processed together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help."""
+    """The examples at the end of a command's help."""
     return "\n\n".join(f"Example: drsf {line}" for line in lines)
 
 
 def known_device(name: str) -> Device:
-    """What was typed with --device. Raises UsageError."""
+    """`name` as a Device. Raises UsageError if it is none."""
     for known in DEVICES:
         if name == known:
             return known

@@ -34,5 +34,5 @@ def signals(
         return
     found = f"{len(table.blinks)} blinks, {len(table.yawns)} yawns, {len(table.glances)} glances off the road"
     if table.timeline is None:
-        found = "no blinks, yawns and glances, as the frames have no times that rise"
+        found = "no blinks, yawns or glances, because the frames have no rising times"
     out.print(f"{len(table)} frames: {found}. Wrote {output}.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is printed as tables."""
+"""The tables that commands print."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STATISTICS = ("mean", "median", "p95", "worst")
 
 
 def fidelity(document: Mapping[str, Any]) -> RenderableType:
-    """How far what comes back from the written file is from the original; beside it the codec's noise floor."""
+    """How far the reading of the written file is from that of the original, beside the codec's noise floor."""
     recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
     table = Table(title="Read back from the written file", title_justify="left")
     for name in ("", "mean", "median", "95 %", "worst", "codec alone"):
@@ -66,7 +66,7 @@ def cost(document: Mapping[str, Any]) -> RenderableType:
 
 
 def audit(document: Mapping[str, Any]) -> RenderableType:
-    """What the audit of the written file says."""
+    """The result of the written file's audit."""
     found = document["audit"]
     if found["passed"]:
         return Text(f"audit passed: {found['frames']} frames, {found['regions_checked']} regions hidden", style="green")
@@ -74,7 +74,7 @@ def audit(document: Mapping[str, Any]) -> RenderableType:
 
 
 def batch(results: Sequence[Result]) -> RenderableType:
-    """What became of each input, failures last."""
+    """The result of each input, failures last."""
     table = Table(title="Inputs", title_justify="left")
     for name in ("input", "", "frames", "missed", "IoU", "NME", "gaze", "s"):
         table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
@@ -129,7 +129,7 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
 
 
 def behaviour(found: Behaviour) -> RenderableType:
-    """What driving research counts, before and after; a dash and its reason where a figure cannot be had."""
+    """Blinks, PERCLOS, glances and the like, before and after. A figure that cannot be had is a dash with a reason."""
     table = Table(title="Behaviour", title_justify="left")
     for name in ("", "original", "recovered", "agreement or difference", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right")
@@ -149,7 +149,7 @@ _BY_FILE = ("iou", "nme_percent", "gaze_degrees", "pose_degrees")
 
 
 def files(result: FolderEvaluation) -> RenderableType:
-    """One row a pair: its means, and what was missed."""
+    """One row for each pair of files: its means, and the frames that were missed."""
     shown = [metric for metric in METRICS if metric.key in _BY_FILE]
     table = Table("file", title="Means of each file", title_justify="left")
     table.columns[0].overflow = "fold"
@@ -166,7 +166,7 @@ def files(result: FolderEvaluation) -> RenderableType:
 
 
 def forecast(found: Forecast) -> RenderableType:
-    """What `--dry-run` says of one input."""
+    """What `--dry-run` says about one input."""
     settings, trial = found.settings, found.trial
     victims = ", ".join(victim["name"] for victim in trial["victims"].values())
     recovered = trial["fidelity"]["recovered"]
@@ -203,7 +203,7 @@ def checks(found: Sequence[Check]) -> RenderableType:
         kind = check.kind
     broken = [check.name for check in found if check.needed and not check.usable]
     if broken:
-        return Group(table, Text(f"The defaults need what is not usable: {', '.join(broken)}.", style="red"))
+        return Group(table, Text(f"The defaults need these, which are not usable: {', '.join(broken)}.", style="red"))
     return Group(table, Text("The defaults work here.", style="green"))
 
 
@@ -222,7 +222,7 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
         table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
     for row in rows:
         table.add_row(
-            str(row.path),
+            "" if row.path is None else row.path.name,
             f"{row.bytes / 1e6:.2f}",
             f"{row.max_difference:.1e}",
             f"{row.relative:.1e}",
@@ -259,5 +259,5 @@ def _identity(document: Mapping[str, Any]) -> RenderableType:
 
 
 def provider_names(providers: Mapping[str, Sequence[str]]) -> str:
-    """Those that really ran, without repetition."""
+    """The providers that really ran, without repetition."""
     return ", ".join(sorted({name.removesuffix("ExecutionProvider") for used in providers.values() for name in used}))

@@ -39,13 +39,18 @@ def viz(
     compare: Annotated[
         Path | None,
         typer.Option(
-            "--compare", help="The original: original, obscured, and INPUT side by side.", rich_help_panel=FILE_PANEL
+            "--compare",
+            help="The original video: draw it, an obscured version and INPUT side by side.",
+            rich_help_panel=FILE_PANEL,
         ),
     ] = None,
     mask: Annotated[
         str | None,
         typer.Option(
-            "-m", "--mask", help="Of the panel in the middle; else as in INPUT's report.", rich_help_panel=FILE_PANEL
+            "-m",
+            "--mask",
+            help="How the middle panel is obscured; default: as INPUT's report says.",
+            rich_help_panel=FILE_PANEL,
         ),
     ] = None,
     detector: ShownDetector = None,

@@ -38,7 +38,7 @@ def list_files() -> None:
         for headers in (("victim", "file", "size", "ready?"), ("victim", "licence of the code", "of the weights"))
     )
     for column in (*files.columns, *licences.columns):
-        column.overflow = "fold"  # names are there to be copied: never cut
+        column.overflow = "fold"  # names are meant to be copied, so they are never cut
     stated: set[tuple[str, str, str]] = set()
     for file in store.default_store().verify():
         record = file.record
@@ -119,7 +119,7 @@ def import_files(
         raise UsageError("drsf weights import: --as names one file; import one at a time with it.")
     default = store.default_store()
     for file in files:
-        with bars(quiet) as progress:  # which ends before anything is printed: what is shown with it goes where it does
+        with bars(quiet) as progress:  # closed before the paths are printed, so that the two do not mix
             progress.begin(f"Importing {file.name}", 1)
             kept = default.import_file(file, name, allow_unknown_weights)
             progress.advance()
@@ -166,7 +166,7 @@ def fork(
         int | None,
         typer.Option(
             "--seed",
-            help="As secret as the weights; drawn and forgotten by default.",
+            help="Keep it as secret as the weights; default: drawn at random and not kept.",
             rich_help_panel=TRAINING_PANEL,
         ),
     ] = None,
@@ -174,7 +174,7 @@ def fork(
     quiet: Quiet = False,
     config: ConfigOption = None,
 ) -> None:
-    """Train private weights of a compact victim: as accurate as the released ones, and not the same."""
+    """Train private weights of a compact victim: as accurate as the released ones, but different."""
     from drsf_cli.readers.fork import fork_weights
 
     with bars(quiet) as progress:

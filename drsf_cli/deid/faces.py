@@ -38,7 +38,7 @@ class FacesEmbedder:
                 if track in self._clip.tracks(frame) and (target := self._clip.target(frame, image, track)) is not None
             ]
             targets = [replace(one, beside=self._beside(done, one.index)) for one in targets]
-            for one in self._embedder.embed(targets):
+            for one in self._embedder.embed(targets, track):
                 row = rows[one.index]
                 images[row] = one.apply(images[row])
                 done[one.index, track] = one

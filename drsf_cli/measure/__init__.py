@@ -1,1 +1,1 @@
-"""What is measured: errors between two readings, what others can read, what is left of an identity."""
+"""Measurements: errors between two readings, what other models can read, and how far a person can be recognised."""

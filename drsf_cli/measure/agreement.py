@@ -18,14 +18,14 @@ def ratio(above: Any, below: Any) -> Any:
 
 
 def correlation(sums: Array) -> Array:
-    """Pearson's, of sums of 1, x, y, x², y², xy about a centre."""
+    """Pearson's correlation, from sums of 1, x, y, x², y², xy about a centre."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     spread = (n * xx - x * x).clip(0) * (n * yy - y * y).clip(0)
     return np.asarray(ratio(n * xy - x * y, np.sqrt(spread)))
 
 
 def f1(sums: Array) -> Array:
-    """Of sums of found, missed and made up."""
+    """F1, from the numbers of events that were found, missed and made up."""
     return np.asarray(ratio(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]))
 
 
@@ -38,7 +38,7 @@ def cohens_kappa(confusion: Array) -> Array:
 
 
 def match_times(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
-    """Pairs (i, j) of rising times that lie within so many seconds, as many as can be, none used twice."""
+    """The most pairs (i, j) of rising times that lie within so many seconds of each other, none used twice."""
     pairs, i, j = [], 0, 0
     while i < len(first) and j < len(second):
         apart = second[j] - first[i]
@@ -53,7 +53,8 @@ def match_times(first: Sequence[float], second: Sequence[float], within: float) 
 
 
 def match_glances(first: Sequence[Glance], second: Sequence[Glance]) -> list[tuple[Glance, Glance]]:
-    """Glances to one zone that overlap in time: each with the one it shares most with, none used twice."""
+    """Pairs of glances to the same zone that overlap in time: each with the one that it overlaps most, none used
+    twice."""
     overlaps = [
         (min(a.end, b.end) - max(a.start, b.start), i, j)
         for i, a in enumerate(first)

@@ -1,7 +1,8 @@
-"""What driving research counts, before and after: two readings of one clip compared in their signals.
+"""Blinks, PERCLOS, glances and the like, before and after: compares the signals of two readings of one clip.
 
-Every figure has an interval (drsf_cli/measure/bootstrap.py) where the clip is long enough for one, and a reason where
-it cannot be had. Frames are paired by frame_id; a figure is of the frames in which both readings have what it needs.
+Every figure has an interval (drsf_cli/measure/bootstrap.py) if the clip is long enough for one, and a reason if it
+cannot be computed. Frames are paired by frame_id. A figure is computed over the frames in which both readings have the
+values that it needs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from drsf_cli.measure.timeline import Event, Timeline
 from victims.face import Array, FrameObservation
 
 WITHIN = 0.1
-"""s that the middles of one blink may lie apart."""
+"""Seconds by which the middles of two matching blinks may differ."""
 FEWEST = 10
-"""Frames that a correlation or a kappa needs."""
+"""The fewest frames from which a correlation or a kappa is computed."""
 _ORIGINAL, _RECOVERED = "original", "recovered"
 
 
@@ -41,7 +42,7 @@ class Figure:
     original: float | None = None
     recovered: float | None = None
     agreement: float | None = None
-    """How well they agree: what the title says, or recovered less original."""
+    """How well they agree: the measure that the title names, or recovered minus original."""
     interval: tuple[float, float] | None = None
     """95 % interval of the agreement."""
     reason: str | None = None
@@ -50,11 +51,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """The table, and in how many frames which zone became which."""
+    """The table, and the confusion of the glance zones."""
 
     figures: tuple[Figure, ...]
     zones: tuple[str, ...]
-    """Names of the confusion's rows and columns: those that a frame has."""
+    """Names of the confusion's rows and columns: the zones that occur."""
     confusion: NDArray[np.int64]
     """(k, k) frames, by the zone in the original and the zone in the other."""
 
@@ -63,7 +64,7 @@ class Behaviour:
 
 
 def behaviour(original: Iterable[FrameObservation], recovered: Iterable[FrameObservation], zones: Zones) -> Behaviour:
-    """Compare two readings. Where one of them has no times, those of the other are its frames' too."""
+    """Compare two readings. If one of them has no times, its frames get those of the other."""
     first, second = measured(original), measured(recovered)
     return compare_signals(derive(_timed(first, second), zones), derive(_timed(second, first), zones))
 
@@ -87,7 +88,7 @@ def compare_signals(original: Signals, recovered: Signals) -> Behaviour:
 
 
 def pooled(clips: Sequence[Behaviour]) -> Behaviour:
-    """Of several clips: the mean of each figure over the clips that have it, and all frames' zones together."""
+    """Several clips together: the mean of each figure over the clips that have it, and the zones of all frames."""
     figures = []
     for column in zip(*(clip.figures for clip in clips), strict=True):
         means: dict[str, float | None] = {}
@@ -130,7 +131,7 @@ def figure_rows(found: Behaviour) -> list[FigureRow]:
     rows = []
     for figure in found.figures:
         own = (figure.original, figure.recovered, figure.agreement)
-        counted = figure.key == "blinks_f1"  # events in each reading; the agreement is no difference of them
+        counted = figure.key == "blinks_f1"  # these are events of each reading; the agreement is not their difference
         digits = (0 if counted else figure.digits,) * 2 + (figure.digits,)
         signs = ("", "", "" if counted or figure.original is None else "+")
         numbers = [
@@ -346,7 +347,7 @@ def _kappa(pair: _Pair, confusion: Array) -> Figure:
 
 
 def _glances(pair: _Pair) -> list[Figure]:
-    """Count, mean duration, share over LONG_GLANCE, and total eyes-off-road time, as NHTSA's guidelines count."""
+    """Count, mean duration, share over LONG_GLANCE, and total eyes-off-road time, as NHTSA's guidelines count them."""
     figures = [
         Figure("glances", "Glances off the road", "", 0),
         Figure("glance_mean", "Mean glance", "s", 2),
@@ -375,7 +376,7 @@ def _glances(pair: _Pair) -> list[Figure]:
 
 
 def _parts(above: int, below: int | None) -> list[Statistic]:
-    """Of each table: one of its three sums, over another where one is named."""
+    """For each table: one of its three sums, divided by another if one is named."""
 
     def part(first: int) -> Statistic:
         if below is None:

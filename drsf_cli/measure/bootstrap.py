@@ -1,9 +1,9 @@
-"""Intervals of figures that stand for a clip.
+"""Confidence intervals of figures that describe a clip.
 
-Neighbouring frames are alike, so frames are not drawn one by one: blocks of BLOCK seconds are, with replacement, as
-many as there are. This is the block bootstrap with blocks that do not overlap (Carlstein, "The use of subseries values
-for estimating the variance of a general statistic from a stationary sequence", Annals of Statistics 14(3), 1986). Every
-figure here is a function of sums over frames, so each block is summed once and only sums are drawn.
+Neighbouring frames are alike, so frames are not drawn one by one. Blocks of BLOCK seconds are drawn instead, with
+replacement, as many as the clip has. This is the block bootstrap with blocks that do not overlap (Carlstein, "The use
+of subseries values for estimating the variance of a general statistic from a stationary sequence", Annals of Statistics
+14(3), 1986). Every figure here is a function of sums over frames, so each block is summed once and only sums are drawn.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ BLOCK = 1.0
 """s."""
 FEWEST_BLOCKS = 10
 MOST_BLOCKS = 1000
-"""In a longer clip blocks are longer."""
+"""The most blocks; in a longer clip the blocks are longer."""
 DRAWS = 1000
 LEVEL = 95.0
 """Percent."""
 
 Statistic = Callable[[Array], Array]
-"""(..., k) sums -> (...) the figure; NaN where it cannot be had."""
+"""(..., k) sums -> (...) the figure; NaN where it cannot be computed."""
 
 
 def interval(contributions: Array, times: Array, statistic: Statistic, seed: int = 0) -> tuple[float, float] | None:

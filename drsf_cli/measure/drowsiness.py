@@ -1,29 +1,29 @@
 """Blinks, PERCLOS and yawns from how far eyes and mouth are open.
 
-Openness is that of victims/openness.py; of the eyes it is the mean of both, as Soukupová and Čech (CVWW 2016) take it,
-since people blink with both. How far open eyes are depends on the person, the camera and the aligner, so it is
-measured against the person's own *open level*: the OPEN_PERCENTILE of the openness around.
+Openness is that of victims/openness.py. The eyes' openness is the mean of both eyes, as in Soukupová and Čech (CVWW
+2016), because people blink with both. How large the openness of open eyes is depends on the person, the camera and the
+aligner, so it is compared with the person's own *open level*: the OPEN_PERCENTILE of the surrounding openness.
 
     share = openness / open level                      1 is open
 
-How far the share falls when eyes shut depends on the aligner: to 0.3 where the lids are followed well, to 0.85 where
-they hardly are. So it is found in the clip: the *shut share* is the SHUT_PERCENTILE of the minima of all dips that
-stand out from the noise. Eyes are closed half-way down,
+How far the share falls when the eyes shut depends on the aligner: to 0.3 if it follows the lids well, to 0.85 if it
+hardly does. So this is found in the clip: the *shut share* is the SHUT_PERCENTILE of the minima of all dips that stand
+out from the noise. Eyes count as closed from half-way down,
 
     closed where share < (1 + shut share) / 2
 
-as Dewi et al. do in "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ
-Computer Science 8:e943, 2022). Blinks are found against the open level of the NEAR seconds around, which follows a head
-that turns; eyes are also closed where they are below CLOSED_SHARE of the open level of the minute around, so that a
-closure of many seconds is one.
+as in Dewi et al., "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ Computer
+Science 8:e943, 2022). Blinks are found against the open level of the surrounding NEAR seconds, which follows a head
+that turns. Eyes also count as closed below CLOSED_SHARE of the open level of the surrounding minute, so that a closure
+of many seconds is found too.
 
 A closure up to LONGEST_BLINK is a blink: Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
 21(1), 1984) give at most 0.5 s from the first movement to the last. A longer one is a long closure.
 
 PERCLOS P80 is the share of a minute in which the eyes are at least 80 % closed: Wierwille et al., "Research on
 vehicle-based driver status/performance monitoring" (DOT HS 808 247, 1994); Dinges and Grace, "PERCLOS"
-(FHWA-MCRT-98-006, 1998). The shut share is 100 % closed, and eyes that never close have a PERCLOS of 0. Where the shut
-share is over FOLLOWED, 80 % cannot be told from a turn of the head, and there is no PERCLOS.
+(FHWA-MCRT-98-006, 1998). The shut share counts as 100 % closed, and eyes that never close have a PERCLOS of 0. If the
+shut share is over FOLLOWED, 80 % cannot be told from a turn of the head, and there is no PERCLOS.
 
 A yawn is a mouth open by YAWN_OPENNESS or more for SHORTEST_YAWN or longer. Yawns take about 6 s (Provine, Ethology
 72, 1986); speech opens the mouth as far for parts of a second.
@@ -40,14 +40,14 @@ from drsf_cli.measure.timeline import Event, Timeline
 from victims.face import Array
 
 MINUTE, NEAR = 60.0, 3.0
-"""s: windows of the open level. The first is that of PERCLOS, too; the second is six times the longest blink."""
+"""s: windows of the open level. The first is also PERCLOS's window; the second is six times the longest blink."""
 OPEN_PERCENTILE = 75.0
-"""High enough to be the open eye's while eyes are shut half of the time, low enough not to be that of noise."""
+"""High enough to be the open eye's even if the eyes are shut half of the time, low enough not to follow noise."""
 CLOSED_SHARE = 0.65
 """Half-way between an open eye with an EAR of 0.3 and a shut one with 0.1."""
 SHUT_PERCENTILE = 10.0
 LEAST_DIP, NOISE = 0.05, 5.0
-"""A dip stands out from the noise where it is deeper than this share, and than so many standard deviations."""
+"""A dip stands out from the noise if it is deeper than this share and than so many standard deviations."""
 LONGEST_BLINK = 0.5
 """s."""
 P80, FOLLOWED = 0.8, 0.6
@@ -60,7 +60,7 @@ SHORTEST_YAWN = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Eyelids:
-    """What lids did in a clip of n rows."""
+    """The movement of the lids in a clip of n rows."""
 
     open_level: Array
     """(n,) openness of the person's open eyes in the minute around."""
@@ -82,8 +82,8 @@ class Eyelids:
 def eyelids(openness: Array, timeline: Timeline) -> Eyelids:
     """From (n,) openness, NaN where it is not known.
 
-    Of a blink both ends were seen: a closure that a gap or the clip's end cuts off is none, and a long one only where
-    what is seen of it is too long for a blink.
+    Both ends of a blink must be seen: a closure that a gap or the clip's end cuts off is not a blink, and it is a long
+    closure only if the part that was seen is too long for a blink.
     """
     level = open_level(openness, timeline, MINUTE)
     share, near = openness / level, openness / open_level(openness, timeline, NEAR)
@@ -106,9 +106,9 @@ def _both_ends_seen(event: Event, share: Array, timeline: Timeline) -> bool:
 
 
 def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
-    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row, or rather around the step of a
-    fifteenth of the window, of a second at most, that the row is in; NaN where nothing is known or eyes have no
-    height."""
+    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row. It is computed in steps of a
+    fifteenth of the window, a second at most, and is the same for all rows of a step; NaN where nothing is known or
+    eyes have no height."""
     step = min(1.0, window / 15)
     level = np.full(len(openness), np.nan)
     steps = np.floor((timeline.starts - timeline.starts[0]) / step + 1e-6).astype(int)
@@ -123,10 +123,10 @@ def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
 
 
 def _shut_share(share: Array, timeline: Timeline) -> tuple[float | None, float]:
-    """The shut share, and below which share eyes are closed; None and 0 where no dip stands out.
+    """The shut share, and the share below which eyes are closed; None and 0 if no dip stands out.
 
-    The noise is taken from second differences, which a slow turn of the head does not enter: for white noise their
-    standard deviation is √6 times its own, and the median of their absolute values 0.6745 of that.
+    The noise is estimated from second differences, which a slow turn of the head does not affect. For white noise their
+    standard deviation is √6 times its own, and the median of their absolute values is 0.6745 times that.
     """
     second = np.abs(share[:-2] - 2 * share[1:-1] + share[2:])
     second = second[np.isfinite(second)]
@@ -140,7 +140,7 @@ def _shut_share(share: Array, timeline: Timeline) -> tuple[float | None, float]:
 
 
 def mostly_closed(lids: Eyelids) -> NDArray[np.bool_]:
-    """(n,) whether the eyes are at least 80 % closed, P80; False in gaps, too."""
+    """(n,) whether the eyes are at least 80 % closed, P80; also False in gaps."""
     if lids.shut_share is None:
         return np.zeros(len(lids.share), dtype=bool)
     return np.asarray(lids.share <= lids.shut_share + (1 - P80) * (1 - lids.shut_share))

@@ -1,20 +1,20 @@
-"""How far what was read from one video is from what was read from another.
+"""Errors between two readings: how far the attributes read from one video are from those read from another.
 
 `gt` is always the ground truth (usually the original video), `pred` the prediction (the de-identified one). Frames
-are paired by `frame_id`; of each frame the largest face counts, as the field's JSON has it.
+are paired by `frame_id`; the largest face of each frame counts, as in the JSON format of the field.
 
-A frame whose ground truth has a face while the prediction has none is *missed*, the reverse is *extra*; both are
-counted and listed, and have no errors that could enter a mean. A frame of one list that the other does not have at
-all is counted separately (`only_in_gt`, `only_in_pred`).
+If the ground truth of a frame has a face and the prediction has none, the frame is *missed*; the reverse is *extra*.
+Both are counted and listed, and do not enter any mean. A frame that only one of the lists has is counted separately
+(`only_in_gt`, `only_in_pred`).
 
 DiffScore is that of the HCMUS paper (MediaEval 2021 DRSF): the mean over frames of
 
     (1 - IoU) + mean landmark distance in px + gaze angle in degrees
 
-in the units of the authors' own evaluation script. Pixels dominate it, and it grows with the video's size: compare
-it only between runs on one clip. It is taken over frames with a face in both lists. `diff_score_with_misses` charges
-each missed frame as well, with what a reader cannot do worse than inside the true box: 1 for the box, the box's
-diagonal for the landmarks and 180 degrees for the gaze.
+in the units of the authors' own evaluation script. Pixels dominate it, and it grows with the video's size, so compare
+it only between runs on the same clip. It is the mean over frames with a face in both lists. `diff_score_with_misses`
+also counts each missed frame, with the largest error that a reader can make inside the true box: 1 for the box, the
+box's diagonal for the landmarks and 180 degrees for the gaze.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class FrameErrors:
-    """One frame that both lists have. None: not in both lists, so there is nothing to compare."""
+    """One frame that both lists have. A value is None if it is not in both lists, so there is nothing to compare."""
 
     frame_id: int
     pts: float
-    """Of the ground truth, s; NaN where its file does not say."""
+    """Time of the ground truth's frame, s; NaN if its file does not say."""
     in_gt: bool
     """Whether the ground truth has a face."""
     in_pred: bool
@@ -112,7 +112,7 @@ class Summary:
     worst: float
     worst_frame: int
     worst_file: str | None = None
-    """Set where several files are summarised together."""
+    """Set if several files are summarised together."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Evaluation:
     frames: tuple[FrameErrors, ...]
     """Frames of both lists, by frame_id."""
     summaries: Mapping[str, Summary]
-    """By the metric's key; a metric that no frame has is not there."""
+    """By the metric's key; without the metrics that no frame has."""
     compared: int
     """Frames with a face in both."""
     missed: tuple[int, ...]
@@ -136,17 +136,17 @@ class Evaluation:
     """Frame ids in which another face of the prediction overlaps the true box more than the frame's own does."""
     diff_score_with_misses: float | None
     likely_offset: int = 0
-    """What to add to the prediction's frame ids where one list counts from 0 and the other from 1; else 0."""
+    """What to add to the prediction's frame ids if one list counts from 0 and the other from 1; else 0."""
     others: OtherFaces | None = None
-    """How the further faces of the frames came back; None where the ground truth has none."""
+    """Errors of the frames' further faces; None if the ground truth has none."""
     behaviour: Behaviour | None = None
-    """What driving research counts in both; None where only boxes, landmarks and angles were compared."""
+    """The comparison of blinks, PERCLOS, glances etc.; None if only boxes, landmarks and angles were compared."""
 
 
 @dataclass(frozen=True)
 class OtherFaces:
-    """The faces of the ground truth that are not their frame's own, each with the face of the prediction that lies
-    where it does."""
+    """The faces of the ground truth that are not their frame's own, each compared with the prediction's face at the
+    same place."""
 
     faces: int
     missed: int
@@ -167,7 +167,7 @@ class FolderEvaluation:
     """Files that the other folder does not have."""
     only_in_pred: tuple[str, ...]
     behaviour: Behaviour
-    """Means of the files' own."""
+    """Means of the files' own figures."""
 
 
 # ------------------------------------------------------------------------------------------------- comparing
@@ -209,7 +209,7 @@ def _likely_offset(truth: Sequence[int], prediction: Sequence[int]) -> int:
 
 
 def other_faces(pairs: Iterable[tuple[FrameObservation, FrameObservation]]) -> OtherFaces | None:
-    """Of frames of the ground truth with their frames of the prediction."""
+    """Compare the other faces of frames of the ground truth with those of the prediction's frames."""
     rows = []
     for gt, pred in pairs:
         for face, read in zip(gt.faces, match_faces(gt.faces, pred.faces), strict=True):
@@ -226,8 +226,8 @@ def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
 
 
 def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
-    """For each face the one of `read` that lies where it does: no face is taken twice, and the sum of the overlaps is
-    the largest. None where nothing that is left overlaps it."""
+    """For each face, the one of `read` at the same place. No face is taken twice, and the sum of the overlaps is the
+    largest possible. None if no remaining face overlaps it."""
     from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
 
     overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
@@ -256,7 +256,7 @@ def evaluate_folders(
 ) -> FolderEvaluation:
     """Compare every `*.json` in the folder `gt`, or below it, with the file of the same name and place in `pred`.
 
-    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError where one is no folder,
+    The reports that `drsf deid` writes (`*.report.json`) are left out. Raises InputError if one is not a folder,
     no name is in both, or a file is not of the form.
     """
     gt, pred = Path(gt), Path(pred)
@@ -379,7 +379,8 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
 
 
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
-    """For JSON: counts, the frames behind them, each metric's summary with its unit; not the rows of all frames."""
+    """The result for JSON: counts, the frames that were counted, and each metric's summary with its unit, but not the
+    rows of all frames."""
     summaries = _summaries_to_dict(evaluation.summaries)
     seen = None if evaluation.behaviour is None else behaviour_to_dict(evaluation.behaviour)
     if isinstance(evaluation, FolderEvaluation):
@@ -427,7 +428,8 @@ def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
 
 
 def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
-    """One row a frame of both lists, whole or not at all; what is not known is empty. Raises OutputError."""
+    """Write one row for each frame of both lists; unknown values are empty. The file is written completely or not at
+    all. Raises OutputError."""
     columns = [field.name for field in fields(FrameErrors)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -454,8 +456,8 @@ def _cells(frame: FrameErrors) -> list[str]:
 
 
 def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
-    """Where the curves go: to `path`, a PNG; those of folders below the folder `path`, a PNG for each pair, named and
-    placed as that is. Raises OutputError for a name that does not fit, or a place that is not there."""
+    """Where the curves go: to the PNG `path`, or for folders to a PNG for each pair below the folder `path`, with the
+    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist."""
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} is not a folder; make it first.")
     if isinstance(evaluation, Evaluation):

@@ -8,7 +8,7 @@ Zones are ranges of yaw and pitch in the camera frame, in a TOML (drsf_cli/measu
     yaw = [-20, 20]               # degrees, from the first up to the second, which is not within;
     pitch = [2, inf]              # a range that is left out has no limits
 
-A gaze is in the first zone that it fits, in OTHER where it fits none. Yaw > 0 looks to the left of the image, which is
+A gaze is in the first zone that contains it, or in OTHER if none does. Yaw > 0 looks to the left of the image, which is
 the driver's right; pitch > 0 looks up; 0, 0 looks straight into the camera.
 
 A *glance* is gaze kept within one zone, as ISO 15007-1:2014 and NHTSA's "Visual-Manual NHTSA Driver Distraction
@@ -17,7 +17,7 @@ guidelines judge glances away from the road by their mean duration, the share th
 sum, the total eyes-off-road time. Three rules make zones of frames into glances:
 
 - During a blink the zone is the one before it: lids, not the eyes, moved.
-- In a closure too long for a blink the zone is EYES_CLOSED. That is no glance: nothing is looked at.
+- In a closure too long for a blink the zone is EYES_CLOSED. That is not a glance, because nothing is looked at.
 - A stay shorter than SHORTEST_STAY belongs to the zone before it: fixations last 0.1 s or longer (ISO 15007-1:2014), so
   it is a saccade that passes through, or gaze pulled down by the lids at the ends of a blink.
 """
@@ -55,7 +55,7 @@ class Zone:
 
     name: str
     yaw: _Range
-    """Degrees, from the first up to the second, which is not within."""
+    """Degrees, from the first up to but not including the second."""
     pitch: _Range
 
 
@@ -140,8 +140,8 @@ def _range(value: object, place: str) -> _Range:
 def zones_over_time(
     raw: Sequence[str | None], blinks: Sequence[Event], long_closures: Sequence[Event], timeline: Timeline
 ) -> list[str | None]:
-    """The zone of each row by the three rules above, from what `Zones.of` says of its gaze. None stays None, but in a
-    closure."""
+    """The zone of each row by the three rules above, from the zone of its gaze (`Zones.of`). None stays None, except
+    in a closure."""
     zones = list(raw)
     for event in long_closures:
         zones[event.rows] = [EYES_CLOSED] * (event.last - event.first + 1)
@@ -162,7 +162,7 @@ class Glance(Event):
 
 
 def glances(zones: Sequence[str | None], road: str, timeline: Timeline) -> list[Glance]:
-    """Glances away from the road, in order. One that a gap or the clip's end cuts off counts as far as it was seen."""
+    """Glances away from the road, in order. If a gap or the clip's end cuts one off, the part that was seen counts."""
     return [
         Glance(event.first, event.last, event.start, event.end, zone)
         for event in timeline.runs(zones)

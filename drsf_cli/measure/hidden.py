@@ -14,7 +14,7 @@ from victims.base import Image
 from victims.face import Array
 
 SCALE = 128
-"""Shorter side of a region, px, as it is compared; larger ones are reduced."""
+"""Shorter side of a region, px, at which it is compared; larger regions are reduced."""
 TILE = 16
 """px"""
 MIN_DETAIL = 2.0
@@ -22,7 +22,7 @@ MIN_DETAIL = 2.0
 SSIM_LIMIT = 0.92
 DETAIL_LIMIT = 0.92
 FEW = 2
-"""As many open tiles of a region may be chance."""
+"""So many open tiles of a region may be chance."""
 SPOT = 0.005
 """Share of a region's area that is enough to show something."""
 WINDOW = 12
@@ -36,8 +36,8 @@ def compare_region(
 ) -> tuple[float, float, float]:
     """(highest SSIM, highest correlation of detail, share of open tiles) of a region of two frames of one size.
 
-    Detail is the slope of brightness from pixel to pixel. The edges of blocks are left out, those of the frame's
-    `others` regions too: an edge of the picture may happen to lie on one, and inside a block there is nothing.
+    Detail is the slope of brightness from pixel to pixel. The edges of blocks are left out, also those of the frame's
+    `others` regions: an edge of the picture may happen to lie on one, and inside a block there is no detail.
     """
     x1, y1, x2, y2 = region.rect
     scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))
@@ -61,7 +61,7 @@ def compare_region(
     telling = used & (np.sqrt(energy_a) >= MIN_DETAIL)
     if not telling.any():
         return 0.0, 0.0, 0.0
-    # flat areas correlate with nothing; what remains there is the encoder's noise
+    # flat areas correlate with nothing; what differs there is the encoder's noise
     seen = telling & (np.sqrt(energy_b) >= MIN_DETAIL / 8)
     detail = both / np.sqrt(np.maximum(energy_a * energy_b, 1e-9))
     is_open = seen & (detail > DETAIL_LIMIT) & (ssim > SSIM_LIMIT)
@@ -70,15 +70,15 @@ def compare_region(
 
 
 def returned_share(source: Image, hidden: Image, written: Image, rect: tuple[int, int, int, int]) -> float:
-    """How much of the detail that obscuring took from the region `rect` of `source` the written frame shows again.
+    """How much of the detail that obscuring removed from the region `rect` of `source` is back in the written frame.
 
     `hidden` is the obscured frame; all are (H, W, 3) of one size. In every window, with means taken off,
 
         1 - |written - source|² / |hidden - source|²
 
-    is 0 for what is hidden and untouched, below 0 for changes that have nothing to do with the source, 1 for the
-    source.
-    Returned is the value that `SPOT` of the region's area reaches or surpasses, 0 where nothing was taken away.
+    is 0 if the region is hidden and unchanged, below 0 for changes that have nothing to do with the source, and 1 for
+    the source itself. The function returns the value that `SPOT` of the region's area reaches or surpasses, and 0 if
+    obscuring removed nothing.
     """
     x1, y1, x2, y2 = rect
     scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))

@@ -1,9 +1,9 @@
-"""How much of who someone is a face recogniser finds: cosine, rank-1, TAR@FAR.
+"""How well a face recogniser recognises someone: cosine, rank-1, TAR@FAR.
 
 The recogniser is told where the face is: it gets the box and landmarks that the authorised models read in the
 original, for all three videos. A frame's score is the cosine between its embedding and the mean embedding of the
-*other* frames of the original (the enrolment), so that the figures of the original itself are no tautology. Rank-1 and
-TAR@FAR need other people to be told from, a folder of pictures: a file a person, or a folder a person.
+*other* frames of the original (the enrolment), so that no frame of the original is compared with itself. Rank-1 and
+TAR@FAR need pictures of other people: a folder with a file or a folder for each person.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FACENET_SIZE = 160
 ARCFACE_POINTS: Array = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Eyes, nose tip and mouth corners, px of a 112 px crop: where recognisers of ArcFace's kind (arXiv 1801.07698) are
-trained to find them (insightface, face_align.py)."""
+"""Eyes, nose tip and mouth corners, px of a 112 px crop: where recognisers like ArcFace (arXiv 1801.07698) are trained
+to find them (insightface, face_align.py)."""
 ARCFACE_SIZE = 112
 
 
@@ -57,7 +57,7 @@ class Recogniser:
 
 
 def facenet(override: Path | None = None, allow_unknown: bool = False) -> Recogniser:
-    """facenet-pytorch's InceptionResnetV1 trained on VGGFace2. Raises WeightsError where its weights are not here."""
+    """facenet-pytorch's InceptionResnetV1 trained on VGGFace2. Raises WeightsError if its weights are not installed."""
     from facenet_pytorch import InceptionResnetV1  # takes a second, and only this needs it
 
     found = resolve([FACENET_FILE], override, allow_unknown)
@@ -67,30 +67,30 @@ def facenet(override: Path | None = None, allow_unknown: bool = False) -> Recogn
 
 
 def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
-    """A recogniser of ArcFace's kind: crops aligned by five points, of the size the graph says, or of 112 px.
+    """A recogniser like ArcFace: its crops are aligned by five points, of the size of the graph's input or of 112 px.
 
-    Raises InputError where the file is no graph with one image in and one embedding out.
+    Raises InputError if the file is not a graph with one image in and one embedding out.
     """
     if not path.is_file():
         raise InputError(f"--recogniser {path}: there is no such file.")
     network = OnnxNetwork(path, device)
     shape = network.input_shapes[0]
     if len(network.input_shapes) != 1 or len(shape) != 4 or shape[1] != 3:
-        raise InputError(f"{path} takes inputs of shape {shape} where a recogniser takes (1, 3, h, w).")
+        raise InputError(f"{path} takes inputs of shape {shape}, but a recogniser takes (1, 3, h, w).")
     size = shape[2] if isinstance(shape[2], int) and shape[2] == shape[3] else ARCFACE_SIZE
 
     def run(crops: torch.Tensor) -> torch.Tensor:
         output = network(crops)[0]
         if output.shape[0] != 1 or output.numel() < 2:
-            raise InputError(f"{path} gives {tuple(output.shape)} where a recogniser gives one embedding (1, d).")
+            raise InputError(f"{path} gives {tuple(output.shape)}, but a recogniser gives one embedding (1, d).")
         return output
 
     return Recogniser(path.name, {path.name: sha256_of(path)}, run, aligned_crop(size))
 
 
 def dlib_recogniser(path: Path) -> Recogniser:
-    """dlib's residual network, from its file. Raises InputError where that cannot be read, WeightsError where dlib is
-    not installed."""
+    """dlib's residual network, from its file. Raises InputError if the file cannot be read, WeightsError if dlib is not
+    installed."""
     if not is_installed("dlib"):
         raise WeightsError(f"--recogniser {path} needs dlib; pip install 'drsf[others]', or give an ONNX file.")
     if not path.is_file():
@@ -98,7 +98,7 @@ def dlib_recogniser(path: Path) -> Recogniser:
     try:
         run, crop = dlib_embedding(path)
     except RuntimeError as error:
-        raise InputError(f"{path} is no face recogniser of dlib's; get {RECOGNISER_FILE} again.") from error
+        raise InputError(f"{path} is not dlib's face recogniser; get {RECOGNISER_FILE} again.") from error
     return Recogniser("dlib", {path.name: sha256_of(path)}, run, crop)
 
 
@@ -117,7 +117,7 @@ def box_crop(size: int) -> Callable[[Image, Face], Image]:
 
 
 def aligned_crop(size: int) -> Callable[[Image, Face], Image]:
-    """ArcFace's crop (size, size, 3): the least-squares similarity of five points; the box where there are none."""
+    """ArcFace's crop (size, size, 3): the least-squares similarity of five points, or the box if there are none."""
     goal = ARCFACE_POINTS * (size / ARCFACE_SIZE)
     by_box = box_crop(size)
 
@@ -138,7 +138,7 @@ class Gallery:
 
     people: tuple[str, ...]
     vectors: Array
-    """(n, d) of every picture."""
+    """(n, d) embeddings, one for each picture."""
     owners: tuple[int, ...]
     """(n,) index into `people`."""
 
@@ -158,12 +158,12 @@ class Gallery:
 
 
 def read_gallery(folder: Path, observer: Observer, recogniser: Recogniser) -> Gallery:
-    """Faces of a folder's pictures: the largest that `observer` sees in each; pictures without one are left out.
+    """Faces of a folder's pictures: the largest that `observer` sees in each; pictures without a face are left out.
 
-    Raises InputError where fewer than two people have a face.
+    Raises InputError if faces of fewer than two people are found.
     """
     if not folder.is_dir():
-        raise InputError(f"--gallery {folder} is no folder; give one with pictures of other people.")
+        raise InputError(f"--gallery {folder} is not a folder; give one with pictures of other people.")
     people: dict[str, list[Array]] = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or not is_image(path):
@@ -175,7 +175,7 @@ def read_gallery(folder: Path, observer: Observer, recogniser: Recogniser) -> Ga
             largest = max(faces, key=lambda face: face.area)
             people.setdefault(person, []).append(recogniser.embed(image, largest))
     if len(people) < 2:
-        raise InputError(f"--gallery {folder} shows faces of {len(people)} people where two or more are needed.")
+        raise InputError(f"--gallery {folder} shows faces of {len(people)} people, and two or more are needed.")
     names = tuple(people)
     owners = tuple(index for index, name in enumerate(names) for _ in people[name])
     return Gallery(names, np.stack([vector for name in names for vector in people[name]]), owners)
@@ -223,7 +223,7 @@ class IdentityMeter:
 
 
 def threshold_at(impostors: Array, far: float) -> float | None:
-    """The lowest score that at most a share `far` of impostors exceeds; None where there are too few to say."""
+    """The lowest score that at most a share `far` of impostors exceeds; None if there are too few impostors."""
     allowed = int(np.floor(far * len(impostors) + 1e-9))
     if allowed < 1:
         return None
@@ -231,8 +231,8 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
-    """The user's file, else facenet where its weights are here, else dlib's where it is installed; and, where there is
-    none, why."""
+    """The user's file, else facenet if its weights are installed, else dlib's if it is installed; and the reason if
+    there is none."""
     if path is not None:
         return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""
     try:

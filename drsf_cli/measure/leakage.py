@@ -1,20 +1,21 @@
-"""What others can read: models that were not authorised, on the original, on the obscured video, on the written one.
+"""What others can read: models that were not authorised, on the original, the obscured and the written video.
 
-Every model stands in its own place of the authorised chain, and gets the best that this place can get: a detector's
-boxes go to the authorised aligner and gaze estimator; an aligner gets the box, and a gaze estimator the landmarks,
-that the authorised models read in the original. So each is measured with a reader who has all else right.
+Every model takes its own place in the authorised chain, and gets the best input that this place allows. A detector's
+boxes go to the authorised aligner and gaze estimator. An aligner gets the box, and a gaze estimator the landmarks, that
+the authorised models read in the original. So each model is measured as part of a reader that does everything else
+right.
 
 Three columns:
 
     original   how often the model sees the driver, and how far its reading is from the authorised one
     obscured   the same regions hidden and nothing embedded, through the same codec: made again from the original
-    written    the file
+    written    the written file
 
-In the last two the errors are against the model's *own* reading of the original; frames in which it does not see the
-driver there are left out. `leakage` is the gap between the two, positive where embedding helps the model. `blind` is
-the error of a reader who is told the true box and looks at no pixel (victims/blind.py), against the same
-readings: a model that errs as much has learnt nothing. The figures are about the models that were measured, on this
-video, and about no others.
+In the last two columns, errors are measured against the model's *own* reading of the original, and frames of the
+original in which it does not see the driver are left out. `leakage` is the gap between these columns, and is positive
+if embedding helps the model. `blind` is the error, against the same readings, of a reader who is told the true box and
+looks at no pixel (victims/blind.py): a model whose error is as large has learnt nothing. The figures hold for the
+measured models and this video, and for no others.
 """
 
 from __future__ import annotations
@@ -47,25 +48,25 @@ from weights.errors import InputError
 
 ORIGINAL, OBSCURED, WRITTEN = COLUMNS
 SAME_FACE = 0.2
-"""IoU from which a model's box is taken for the driver's."""
+"""From this IoU on, a model's box counts as the driver's."""
 MOST_FRAMES = 240
 """Frames looked at unless told otherwise, evenly spaced."""
 MORE_IS_BETTER = ("detected", "iou")
-"""Metrics of which more is better read; of the others less is."""
+"""Metrics that are larger the better a model reads; the others are smaller."""
 BLIND = ("nme", "gaze_deg")
-"""Metrics that a reader who looks at no pixel has."""
+"""Metrics of the reader who looks at no pixel."""
 METRICS = ("detected", "iou", "nme", "gaze_deg", "diff_score")
 METRICS_OF: Mapping[Role, tuple[str, ...]] = {
     "detector": METRICS,
     "aligner": ("nme", "gaze_deg", "diff_score"),
     "gaze": ("gaze_deg",),
 }
-"""What a model in this place decides."""
+"""The metrics that a model in this place decides."""
 
 
 @dataclass
 class _Seen:
-    """One model's readings, by column, and whose place it takes."""
+    """One model's readings, by column, and the role that it takes."""
 
     name: str
     role: Role
@@ -78,14 +79,14 @@ class _Seen:
 
 @dataclass(frozen=True)
 class Covered:
-    """What is known of a de-identified clip: how it was hidden, and where its driver is."""
+    """What is known about a de-identified clip: how heads are hidden, and where the driver is."""
 
     observations: Sequence[FrameObservation]
     """The authorised reading of every frame of the original; at most one face each."""
     regions: Sequence[Sequence[Region]]
     obscuring: Obscuring
     codec: DeliveryCodec | None
-    """What it was written through; None where that is lossless."""
+    """The codec with which it was written; None if lossless."""
 
 
 def measure(
@@ -145,7 +146,7 @@ def measure(
 
 
 def _placed(outsider: Outsider, authorised: Observer, device: Device, repelled: bool) -> _Seen:
-    """The authorised chain with `outsider` in its place; what comes before it is not run."""
+    """The authorised chain with `outsider` in its place; the models before it do not run."""
     victim = outsider.reader(device)
     chain = Observer(authorised.detector, authorised.aligner, authorised.gaze, authorised.camera)
     if isinstance(victim, Detector):
@@ -213,7 +214,7 @@ def _read(one: _Seen, images: Sequence[Image], truths: Sequence[Face | None]) ->
 
 
 def _same(faces: Sequence[Face], aim: Face | None) -> Face | None:
-    """The one that lies where `aim` does; the best, if there are several."""
+    """The face at the place of `aim`; the best one if there are several."""
     if aim is None:
         return None
     best = max(faces, key=lambda face: box_iou(face.box, aim.box), default=None)
@@ -275,7 +276,7 @@ def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[Frame
 
 
 def _all_missed(truth: Sequence[FrameObservation]) -> float | None:
-    """The DiffScore with misses where every frame is one."""
+    """The DiffScore with misses if every frame is missed."""
     faces = [face for observation in truth if (face := observation.own) is not None]
     if any(face.landmarks is None or face.gaze is None for face in faces):
         return None

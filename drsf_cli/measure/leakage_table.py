@@ -10,9 +10,9 @@ from drsf_cli.measure.quantities import quantity
 
 COLUMNS = ("original", "obscured", "written")
 HEADINGS = ("original", "obscured only", "obscured + attacked", "leakage")
-"""Of the columns, and of the gap between the last two."""
+"""Headings of the columns, and of the gap between the last two."""
 MODEL_HEADINGS = (*HEADINGS, "blind")
-"""Of a model's rows: also what a reader who looks at no pixel gets."""
+"""Headings of a model's rows: also the errors of a reader who looks at no pixel."""
 
 _METRICS = (
     ("detected", "seen", "%", 0, 100.0),
@@ -42,7 +42,7 @@ class ModelRows:
 
 
 def model_rows(document: Mapping[str, Any]) -> list[ModelRows]:
-    """Of what drsf_cli/measure/leakage.py measured."""
+    """The rows of the figures that drsf_cli/measure/leakage.py measured."""
     found = []
     for model in document["models"]:
         mark = "repelled" if model["repelled"] else "reads on purpose" if model["authorised"] else ""
@@ -90,5 +90,5 @@ def identity_rows(identity: Mapping[str, Any]) -> list[Row]:
 
 
 def looked_at(document: Mapping[str, Any]) -> str:
-    """How much was looked at, and how far it goes."""
+    """How many frames were looked at, and for what the figures hold."""
     return f"{document['frames_looked_at']} of {document['frames']} frames looked at. {document['note']}"

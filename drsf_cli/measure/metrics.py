@@ -35,12 +35,12 @@ PLOTTED = MEASURES[:3]
 
 
 def text_of(value: float | None, measure: Measure) -> str:
-    """With its unit; a dash where nothing was measured."""
+    """The value with its unit, or a dash if nothing was measured."""
     return "–" if value is None else quantity(value, measure.unit, measure.digits)
 
 
 def worst_by(frames: Sequence[Mapping[str, Any]], measure: Measure) -> list[Mapping[str, Any]]:
-    """The WORST frames at most that were measured, the worst first."""
+    """At most WORST of the measured frames, the worst first."""
     known = [frame for frame in frames if frame.get(measure.key) is not None]
     sign = 1 if measure.higher_is_better else -1
     return sorted(known, key=lambda frame: (sign * frame[measure.key], frame["frame_id"]))[:WORST]

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def quantity(value: float, unit: str, digits: int, sign: str = "") -> str:
-    """`value` with so many decimals; units but ° stand apart. `sign`: "+" to have one before positive numbers, too."""
+    """`value` with so many decimals and its unit, after a space unless it is °. `sign` "+" also marks positive ones."""
     return f"{value:{sign}.{digits}f}{' ' if unit not in ('', '°') else ''}{unit}"

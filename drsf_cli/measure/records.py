@@ -1,14 +1,14 @@
-"""The JSON list the field exchanges: one object a frame.
+"""The JSON format that the field exchanges: a list with one object for each frame.
 
     {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
      "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "eye_openness": [left, right],
      "mouth_openness": m, "pts": seconds, "faces": [...]}
 
-With `infer --mesh` there is `"mesh": [[x, y, z] x 478]`, too.
+With `infer --mesh` there is also `"mesh": [[x, y, z] x 478]`.
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
-those of `victims.face.Face`. What a victim did not measure has no key. `eye_openness` and `mouth_openness` are
+those of `victims.face.Face`. A value that no victim measured has no key. `eye_openness` and `mouth_openness` are
 computed from the landmarks (victims/openness.py) when they are written, null where points are not finite; reading
 ignores them.
 
@@ -37,7 +37,7 @@ _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
 _RATIO_DIGITS = 5  # openness
 _UNIT_DIGITS = 8  # unit vectors, radians, probabilities, seconds
-"""Decimals written: far below what any victim resolves, a third of the bytes of full precision."""
+"""Decimals written: far finer than any victim resolves, and a third of the bytes of full precision."""
 
 _UNIT_SLACK = 1e-3
 """How far a unit vector's length may be from 1 through rounding."""
@@ -91,7 +91,7 @@ def _face_to_record(face: Face, place: str, mesh: bool) -> dict[str, Any]:
 
 
 def _openness(landmarks: Array) -> dict[str, Any]:
-    """Of a face with (68, 2) landmarks; null where points are not finite."""
+    """The openness of a face with (68, 2) landmarks; null if points are not finite."""
     left, right, mouth = (
         None if value is None else round(value, _RATIO_DIGITS)
         for value in (*eye_openness(landmarks), mouth_openness(landmarks))
@@ -112,7 +112,7 @@ def _rounded(value: Array | float, digits: int, place: str) -> Any:
 def read_observations(path: str | Path, *, unit_gaze: bool = False) -> list[FrameObservation]:
     """The frames of a file, in its order. `unit_gaze`: as in `from_records`.
 
-    Raises InputError naming the place that is not of the form above.
+    Raises InputError naming the place that does not have the format above.
     """
     path = Path(path)
     try:
@@ -138,9 +138,9 @@ def read_observations(path: str | Path, *, unit_gaze: bool = False) -> list[Fram
 def from_records(records: object, source: str = "records", *, unit_gaze: bool = False) -> list[FrameObservation]:
     """Frames from parsed JSON, in the order given; the frame's own face comes first, then its `faces`.
 
-    A frame without `pts` has NaN there; a face without `score` has 1, as the list says it is one. `source` names
-    the file in messages. `unit_gaze`: refuse gaze vectors of another length than 1, which are otherwise scaled. Raises
-    InputError naming the place that is not of the form.
+    A frame without `pts` gets NaN. A face without `score` gets 1, because the list says that it is a face. `source`
+    names the file in messages. `unit_gaze`: refuse gaze vectors whose length is not 1; otherwise they are scaled.
+    Raises InputError naming the place that does not have the format.
     """
     if not isinstance(records, list):
         _refuse(source, f"holds {_kind(records)} where a list with one object a frame is needed")

@@ -1,8 +1,8 @@
-"""What driving research counts, frame by frame: gaze, head pose, openness, blinks, PERCLOS, yawns, glance zones.
+"""Signals for driving research, frame by frame: gaze, head pose, openness, blinks, PERCLOS, yawns, glance zones.
 
-`signals` makes a table from a reading: a row for each frame that the reading lists, by frame_id, of the frame's own
-face. What is not known is NaN (None for the zone): a frame without a face stays a gap, nothing is carried over. The
-names of the columns carry their units; docs/signals.md has the formulas and their sources.
+`signals` makes a table from a reading, with a row for each frame of the reading, ordered by frame_id, about the frame's
+own face. Unknown values are NaN (None for the zone): a frame without a face stays a gap, and nothing is carried over.
+The names of the columns include their units; docs/signals.md has the formulas and their sources.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from weights.files import write_atomically
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was read of each frame, (n,) each; NaN where it was not."""
+    """The values read from each frame, (n,) each; NaN if they were not read."""
 
     frame_id: Array
     """Whole numbers, rising."""
@@ -69,9 +69,9 @@ class Signals(Measured):
     """Zone of the gaze."""
 
     zones: Zones
-    """What the zones are."""
+    """The definition of the zones."""
     timeline: Timeline | None
-    """None where times are not known or do not rise: then there are no blinks, PERCLOS, yawns and glances."""
+    """None if times are not known or do not rise: then there are no blinks, PERCLOS, yawns or glances."""
     shut_share: float | None
     """Openness of shut eyes in units of the open level; None where the eyes never close."""
     blinks: tuple[Event, ...]
@@ -98,7 +98,7 @@ def signals(observations: Iterable[FrameObservation], zones: Zones | str | Path 
 
 
 def measured(observations: Iterable[FrameObservation]) -> Measured:
-    """What the frames' own faces say."""
+    """The values of the frames' own faces."""
     ordered = sorted(observations, key=lambda observation: observation.index)
     rows = [(one.index, one.pts, *_numbers(one.own)) for one in ordered]
     return Measured(*np.array(rows, dtype=np.float64).reshape(-1, len(fields(Measured))).T)
@@ -125,7 +125,7 @@ def _numbers(face: Face | None) -> tuple[float, ...]:
 
 
 def derive(read: Measured, zones: Zones) -> Signals:
-    """The table of what was read."""
+    """The table that follows from the values read."""
     eyes = (read.eye_openness_left + read.eye_openness_right) / 2
     timeline = Timeline.of(read.time_s)
     columns: dict[str, Any] = {field.name: getattr(read, field.name) for field in fields(Measured)}
@@ -166,8 +166,8 @@ def _numbered(events: Iterable[Event], known: Array) -> Array:
 
 
 def write_signals(path: str | Path, table: Signals) -> None:
-    """CSV with empty cells for what is not known, or Parquet with nulls where the name ends in .parquet; whole or not
-    at all. Raises UsageError for another name or where pyarrow is missing, OutputError."""
+    """Write CSV with empty cells for unknown values, or Parquet with nulls if the name ends in .parquet; completely or
+    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing."""
     path = Path(path)
     writers: dict[str, Callable[[Signals], str | bytes]] = {".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in writers:

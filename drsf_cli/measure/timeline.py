@@ -1,7 +1,7 @@
-"""Rows over time, and runs of them: what blinks, yawns and glances are made of.
+"""Rows over time, and runs of rows, which make up blinks, yawns and glances.
 
-A row stands for the time from its own to the next row's. Where the next row comes later than BREAK frame intervals,
-there is a gap: the row then stands for one interval, and nothing runs on across the gap.
+A row stands for the time from its own start to the next row's. If the next row comes more than BREAK frame intervals
+later, there is a gap: the row then stands for one interval, and no run continues across the gap.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from victims.face import Array
 
 BREAK = 3.0
-"""Frame intervals (the median of the clip's) from which two rows do not belong together: one lost frame, or a
+"""Beyond this many frame intervals (the median of the clip's), two rows do not belong together. One lost frame, or a
 variable frame rate, does not cut a blink in two."""
 
 
@@ -60,7 +60,7 @@ class Timeline:
 
     @classmethod
     def of(cls, times: Array) -> Timeline | None:
-        """Of (n,) times in s. None where one is not known, they do not rise, or there are fewer than two."""
+        """The timeline of (n,) times in s. None if one is unknown, they do not rise, or there are fewer than two."""
         if len(times) < 2 or not np.all(np.isfinite(times)):
             return None
         steps = np.diff(times)
@@ -77,7 +77,7 @@ class Timeline:
         return np.asarray(self.ends - self.starts)
 
     def runs(self, labels: Sequence[object] | NDArray[np.bool_]) -> list[Event]:
-        """Runs of equal `labels`, (n,) one a row, None and False left out."""
+        """Runs of equal `labels`, (n,), one for each row; None and False are left out."""
         events = []
         first = 0
         for row in range(1, len(self.starts) + 1):

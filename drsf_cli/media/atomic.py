@@ -20,7 +20,7 @@ from weights.errors import OutputError
 
 
 def same_place(first: Path, second: Path) -> bool:
-    """Whether both names lead to one file or folder, through links of either kind too."""
+    """Whether both names lead to the same file or folder, also through symbolic or hard links."""
     try:
         return first.samefile(second)
     except OSError:
@@ -28,13 +28,14 @@ def same_place(first: Path, second: Path) -> bool:
 
 
 _CANNOT_SYNCHRONISE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What file systems say that have no fsync (FUSE, SMB, NFS mounts): the file is as whole as they make it."""
+"""Errors of file systems that have no fsync (some FUSE, SMB and NFS mounts); they are ignored, as nothing more can be
+done there."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def synchronise(path: Path) -> None:
-    """Flush a file to the disk. Of a folder as far as that can be had: many shares refuse it, and a name that a crash
-    of the machine takes back is no half-written file. Raises OSError."""
+    """Flush a file to the disk, or a folder as far as possible. Many network shares refuse to flush a folder; if the
+    machine then crashes, the new name may be lost, but no file is half-written. Raises OSError."""
     folder = path.is_dir()
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -48,7 +49,8 @@ def synchronise(path: Path) -> None:
 
 
 _LONGEST = 60
-"""Bytes of a name that are enough to recognise a leftover, and keep long names under the file system's limit."""
+"""Bytes of the final name that a temporary name keeps: enough to recognise a leftover, and few enough that long names
+stay under the file system's limit."""
 
 
 def _stem(final: Path) -> str:
@@ -56,9 +58,10 @@ def _stem(final: Path) -> str:
 
 
 def leftovers(final: Path) -> list[Path]:
-    """Temporary files and folders that processes killed at work on `final` left, those of `write_atomically` too.
+    """Temporary files and folders left by processes that were killed while they wrote `final`, including those of
+    `write_atomically`.
 
-    Nothing for a long name, which is shortened in them, so that they may be another output's.
+    Empty for a long name: it is shortened in temporary names, so they may belong to another output.
     """
     if len(os.fsencode(final.name)) > _LONGEST or not final.parent.is_dir():
         return []
@@ -68,7 +71,7 @@ def leftovers(final: Path) -> list[Path]:
 
 
 def hidden_beside(final: Path) -> Path:
-    """A name for a temporary file of the work on `final`, in its folder; `leftovers` knows it."""
+    """A name for a temporary file beside `final`, in the form that `leftovers` finds."""
     return final.with_name(f".{_stem(final)}.{secrets.token_hex(4)}.part{final.suffix}")
 
 
@@ -76,14 +79,14 @@ class Publishable(Protocol):
     """What `publish_together` takes."""
 
     def publish(self) -> Path:
-        """Put the output under its final name, which is returned."""
+        """Move the output to its final name, and return that name."""
 
     def withdraw(self) -> None:
         """Take away again what was published."""
 
 
 def publish_together(outputs: Iterable[Publishable]) -> None:
-    """Publish all or, where one fails, none: those before it are removed again."""
+    """Publish all outputs or none: if one fails, those published before it are removed again."""
     begun: list[Publishable] = []
     try:
         for output in outputs:
@@ -96,11 +99,11 @@ def publish_together(outputs: Iterable[Publishable]) -> None:
 
 
 class AtomicOutput:
-    """A place to write to, `temporary`, that becomes `final` when published.
+    """A path to write to, `temporary`, that becomes `final` when it is published.
 
-    Checks before any work that `final` can be written: its folder is there and writable, nothing is in the way
+    Checks before any work that `final` can be written: its folder exists and is writable, nothing is in the way
     (unless `overwrite`), and it is none of `inputs`. `folder_of` makes the output a folder of files with these
-    suffixes; one that holds anything else is never replaced. Raises OutputError, one sentence.
+    suffixes; a folder that holds anything else is never replaced. Raises OutputError, one sentence.
     """
 
     def __init__(
@@ -155,7 +158,7 @@ class AtomicOutput:
             ) from error
 
     def publish(self) -> Path:
-        """Flush to the disk and rename to the final name; returns that. Where that fails half-way nothing is there."""
+        """Flush to the disk, rename to the final name and return it. If that fails half-way, no output is left."""
         try:
             if self._is_folder:
                 self._publish_folder()

@@ -1,4 +1,4 @@
-"""FFmpeg's containers, opened for reading: what the reader of frames and the copier of sound share."""
+"""Opening FFmpeg's containers for reading, shared by the reader of frames and the copier of sound."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _PLAYLISTS = ("concat", "hls", "dash", "imf", "sdp", "webm_dash_manifest")
 
 
 def decimal(seconds: Seconds | None) -> Fraction | None:
-    """0.2 as the fifth that is meant, not as the binary number beside it."""
+    """The number as it is written in decimals: 0.2 becomes exactly 1/5, not the nearest binary number."""
     return None if seconds is None else Fraction(str(seconds))
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg or the system says went wrong, to stand in the middle of a sentence."""
+    """FFmpeg's or the system's error message, in a form that fits inside a sentence."""
     return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 def open_container(path: Path) -> InputContainer:
-    """The file, opened; raises InputError where it is no video, or a playlist of others."""
+    """The opened file. Raises InputError if it is not a video, or is a playlist of other files."""
     try:
         # An absolute path is never taken for a protocol; a playlist in disguise may not reach out to the network.
         container = av.open(str(path.absolute()), "r", options={"protocol_whitelist": "file"})
@@ -61,7 +61,7 @@ def videos(container: InputContainer) -> list[VideoStream]:
 
 def pick_video(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is neither a cover picture nor a thumbnail; all other streams are discarded. Raises
-    InputError where there is none that can be decoded."""
+    InputError if no stream can be decoded."""
     streams = videos(container)
     if not streams:
         held = "only sound" if container.streams.audio else "no video stream"
@@ -83,7 +83,7 @@ def discard_others(container: InputContainer, wanted: list[Any]) -> None:
 
 
 def clock_origin(container: InputContainer) -> Fraction:
-    """Seconds to take off all times: transport streams start their clock anywhere, other containers at zero."""
+    """Seconds to subtract from all times: transport streams start their clock anywhere, other containers at zero."""
     if not container.format.flags & cast(int, FormatFlags.ts_discont.value):
         return Fraction(0)
     streams: list[Stream] = [*container.streams.video, *container.streams.audio]

@@ -1,8 +1,9 @@
 """Packets to frames: every frame that a player would show, or an error.
 
-A frame that is skipped or concealed is a face that nobody looked at, so whatever the decoder cannot do whole stops the
-reader. Three kinds of packets give no picture to anybody and are passed over: those that an edit list hides, those
-before the first key frame, and the leading pictures of an open GOP whose references were cut off.
+A frame that is skipped or concealed may hold a face that no detector looked at, so the reader stops at any frame that
+the decoder cannot decode completely. Three kinds of packets are passed over, because no player shows them: those that
+an edit list hides, those before the first key frame, and the leading pictures of an open GOP whose references were cut
+off.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _CUTTABLE = ("mpegts", "mpeg")
 # Decoders that conceal a slice whose checksum is wrong, and only log it
 _LOGS_DAMAGE = ("ffv1",)
 
-# What H.264's decoder logs where it is to forget a picture that was cut off
+# What the H.264 decoder logs when it is told to forget a picture that was cut off
 _CUT_OFF = "mmco: unref short failure"
 
 
@@ -110,7 +111,7 @@ def decode(
 
 
 def _prepare(context: VideoCodecContext, first: Packet[Any] | None, whole: bool) -> Callable[[], _Hearing]:
-    """Have the decoder stop at damage, or be heard where it only logs it."""
+    """Make the decoder stop at damage, or collect its log if it only logs the damage."""
     context.thread_type = "AUTO"
     # H.264 that was cut at an open GOP forgets pictures that it never had; to a decoder that stops this is damage, too
     forgets = context.name == "h264" and whole and first is not None and not _is_idr(first, context.extradata)
@@ -146,7 +147,7 @@ def _nothing_logged() -> Iterator[Sequence[tuple[int, str, str]]]:
 
 @contextlib.contextmanager
 def _logged_errors() -> Iterator[Sequence[tuple[int, str, str]]]:
-    """The errors that FFmpeg logs in this thread meanwhile."""
+    """The errors that FFmpeg logs in this thread while the context is open."""
     # The level is the process's: were it left on, decoders with threads of their own could wait for Python's lock while
     # it is held by whoever waits for them; were it switched off by another thread, errors would go unheard.
     with _HEARING:

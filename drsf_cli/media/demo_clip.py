@@ -1,11 +1,10 @@
 """A few seconds of "driver-facing" video made from one public-domain portrait.
 
 The portrait is `skimage.data.astronaut()`: Eileen Collins, photographed by NASA, in the public domain, and part of
-scikit-image's wheel, so that nothing is downloaded. The head moves and turns in front of
-its surroundings as in a car: a backward warp whose displacement is that of a rigid head inside an ellipse around it,
-parallax of an ellipsoid's depth included, and dies away with distance, so that the frame's borders stay where they
-are. The light changes as on a road with trees, and a sensor's noise is added. The same arguments give the same
-frames.
+scikit-image's wheel, so that nothing is downloaded. The head moves and turns in front of its surroundings, as in a car.
+This is a backward warp: inside an ellipse around the head, the displacement is that of a rigid head, including the
+parallax of an ellipsoid's depth; outside, it fades with distance, so that the frame's borders do not move. The light
+changes as on a road with trees, and sensor noise is added. The same arguments give the same frames.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from drsf_cli.media.writer import VideoWriter
 from weights.errors import UsageError
 
 _PORTRAIT_SIDE = 512
-# Of the portrait, px: the head from hair to chin, and how far its nose stands out before its ears.
+# Measured in the portrait, px: the head from hair to chin, and how far the nose lies in front of the ears.
 _HEAD_CENTER = (224.0, 108.0)
 _HEAD_RADII = (62.0, 86.0)
 _HEAD_DEPTH = 60.0
@@ -58,7 +57,7 @@ class _Pose:
 
 
 def _pose(phase: float, motion: float) -> _Pose:
-    """The head at `phase` turns (1.0 is two seconds) of a slow nod and look around; `motion` scales how far it goes."""
+    """The head at `phase` cycles (1.0 is two seconds) of slowly nodding and looking around; `motion` scales it."""
     angle = 2 * pi * phase
     return _Pose(
         shift=(motion * 7.0 * np.sin(angle), motion * 4.0 * np.sin(1.7 * angle + 0.4)),

@@ -1,4 +1,4 @@
-"""The files of a run: what those beside an output are called, and what identifies a file."""
+"""The files of a run: the names of those beside an output, and what identifies a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def report_path(output: Path) -> Path:
-    """Where the report of an output goes unless told otherwise."""
+    """The default path of an output's report."""
     return output.with_name(output.name + ".report.json")
 
 
@@ -23,7 +23,7 @@ def sheet_path(output: Path) -> Path:
 
 
 def digest(path: Path) -> str:
-    """Hex sha256 of a file, or of the files of a folder by name."""
+    """Hex sha256 of a file, or of a folder's files and their names."""
     state = hashlib.sha256()
     for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -39,7 +39,7 @@ SourceState = tuple[tuple[str, int, int], ...]
 
 
 def state_of(path: Path) -> SourceState:
-    """Cheap to ask, and another when the content is; nothing where it is gone."""
+    """A cheap fingerprint that changes when the content does; empty if the file is gone."""
     try:
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

@@ -37,7 +37,7 @@ _FIRST_COUNTS = ("MPO", "HEIF")
 
 @dataclass
 class PictureNotes:
-    """How pictures are read, and what there is to say of those that were."""
+    """How pictures are read, and what the user should know about those that were read."""
 
     bits: int | None = None
     """Of `grey_bits`."""
@@ -45,7 +45,7 @@ class PictureNotes:
     """Names of files that hold more than one picture."""
 
     def sentences(self) -> dict[str, str]:
-        """What there is to say, by its kind."""
+        """Sentences for the user, by kind."""
         if not self.several:
             return {}
         more = f" and {len(self.several) - 1} more files" if len(self.several) > 1 else ""
@@ -87,8 +87,8 @@ def _open(path: Path) -> Image.Image:
 
 
 def grey_bits(paths: Sequence[Path]) -> int | None:
-    """How many bits the 16-bit grey ones among the pictures use, all together: 8, 10, 12, 14 or 16. None where there
-    is none. Raises InputError."""
+    """How many bits the 16-bit grey pictures use, taken together: 8, 10, 12, 14 or 16. None if there is no such
+    picture. Raises InputError."""
     most: float | None = None
     for path in paths:
         with _open(path) as picture:
@@ -114,8 +114,9 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_image(path: Path, notes: PictureNotes | None = None) -> NDArray[np.uint8]:
     """A picture as displayed: (H, W, 3) uint8 RGB, turned as its EXIF tag says.
 
-    16-bit grey is scaled by the bits in use (of `notes`, else of this picture) and rounded to 8; alpha is dropped so
-    that nothing hidden under it goes unseen. A picture that breaks off is an InputError, never a partly grey one.
+    16-bit grey is scaled by the bits in use (from `notes`, or else of this picture) and rounded to 8 bits. Alpha is
+    dropped, so that the detectors see what it would hide. A picture that breaks off raises InputError; it is never
+    filled up with grey.
     """
     with _open(path) as picture:
         if notes is not None and getattr(picture, "n_frames", 1) > 1 and path.name not in notes.several:
@@ -132,7 +133,7 @@ def read_image(path: Path, notes: PictureNotes | None = None) -> NDArray[np.uint
 
 
 def writable_suffix(path: Path) -> str:
-    """The suffix, lower case; UsageError for a kind of picture that is not written."""
+    """The suffix in lower case. Raises UsageError for a format that cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
         raise UsageError(f"{path} cannot be written as a picture; name it {', '.join(_WRITERS)}.")

@@ -1,8 +1,8 @@
-"""Is a container file whole, by what it says of itself?
+"""Checks whether a container file is complete, by the sizes that it declares.
 
-FFmpeg reads what is there and passes over what is not without a word, so the sizes that the container declares are
-followed here: ISO boxes (ISO/IEC 14496-12), Matroska elements (RFC 8794, RFC 9559), RIFF chunks (AVI), the trailer of
-GIF. Containers that declare nothing (transport streams, raw streams) cannot be judged.
+FFmpeg reads what is present and says nothing about what is missing. So this module follows the sizes that the container
+declares: ISO boxes (ISO/IEC 14496-12), Matroska elements (RFC 8794, RFC 9559), RIFF chunks (AVI), and the trailer of
+GIF. Containers that declare no sizes (transport streams, raw streams) cannot be checked.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 `VideoReader` reads a video file, a picture or a folder of pictures. Frames are uint8 (H, W, 3) RGB, turned as they are
 displayed. Times are whole ticks of the stream's time base, so that nothing drifts at variable frame rates.
 
-What makes a reader stop (InputError), since a frame that is skipped or concealed is a face that nobody looked at:
-a packet that cannot be decoded, a frame that the decoder had to conceal, a file that breaks off, frames that the
-index lists and the decoder does not give, a size that changes half-way. What was taken for granted and may surprise is
-told as `VideoReader.notes`.
+A frame that is skipped or concealed may hold a face that no detector looked at. So the reader stops (InputError) at a
+packet that cannot be decoded, a frame that the decoder had to conceal, a file that breaks off, frames that the index
+lists and the decoder does not give, and a size that changes half-way. `VideoReader.notes` tells the user about
+assumptions that may be surprising.
 """
 
 from __future__ import annotations
@@ -150,16 +150,16 @@ def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArra
 class VideoReader:
     """Reads a video file, a picture (jpg, png, ...) or a folder of pictures of one size, in natural order.
 
-    Of a file the first video stream that is no cover picture is read. Colours are converted by the stream's own
-    matrix and range; where it names no matrix by BT.709 from 720 stored lines on, else BT.601. Interlaced frames
-    are given as they are. Frames without a time follow the one before by a frame's length; times that do not rise
-    are moved to one tick after the one before, and a clock that starts anew goes on behind the frames before it.
-    What an edit list hides is not given. `fps`: frames a second of pictures and of streams that have no clock, in place
-    of the rate that these name, or else 25.
+    The first video stream of a file that is not a cover picture is read. Colours are converted with the stream's own
+    matrix and range; if the stream names no matrix, BT.709 is used from 720 stored lines on, and BT.601 below.
+    Interlaced frames are given as they are. A frame without a time follows the frame before it by a frame's length. A
+    time that does not rise is moved to one tick after the time before it. If a clock starts anew, its times continue
+    after those of the frames before. Frames that an edit list hides are not given. `fps`: frames a second of pictures
+    and of streams without a clock, instead of the rate that these name or the default of 25.
 
-    `start`, `end`: seconds on the file's own clock; frames with start <= pts < end are given. Iterate as often as
-    needed: each iteration opens the file anew, and holds one frame at a time. Raises InputError (one sentence) on
-    anything that cannot be read whole, at once or while iterating.
+    `start`, `end`: seconds on the file's own clock; frames with start <= pts < end are given. A reader can be iterated
+    as often as needed: each iteration opens the file anew, and holds one frame at a time. Raises InputError, at once or
+    while iterating, for anything that cannot be read completely.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class VideoReader:
         if start is not None and end is not None and end <= start:
             raise UsageError(f"--end {end} is not after --start {start}; give a later end.")
         if fps is not None and not (math.isfinite(fps) and fps > 0):
-            raise UsageError(f"--fps {fps} is no rate; give frames a second, above 0.")
+            raise UsageError(f"--fps {fps} is not a rate; give frames a second, above 0.")
         self.start, self.end = decimal(start), decimal(end)
         self._fps = decimal(fps)
         self._open: set[InputContainer] = set()
@@ -185,12 +185,12 @@ class VideoReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken for granted, a sentence each: of the file as it was probed, and of the frames given so far."""
+        """Assumptions, one sentence each, about the file when it was probed and about the frames given so far."""
         return tuple(self._notes.values())
 
     def part(self, start: Fraction | None, end: Fraction | None) -> Self:
         """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
-        first; to get there costs decoding from the key frame before, or, without an index, from the file's start."""
+        first. Decoding begins at the key frame before it or, without an index, at the file's start."""
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
@@ -244,14 +244,16 @@ class VideoReader:
             if stat.S_ISDIR(kind):
                 return self._probe_folder()
             if not stat.S_ISREG(kind):  # to open one may wait for ever
-                raise InputError(f"{self.path} is a pipe or a device, and input is read several times; save a file.")
+                raise InputError(
+                    f"{self.path} is a pipe or a device, and drsf reads its input several times; save a file."
+                )
             with self.path.open("rb") as file:
                 if not file.read(1):
                     raise InputError(f"{self.path} is empty; check the file.")
         except FileNotFoundError as error:
             if str(self.path) == "-":
                 raise InputError(
-                    "- is no file, and input is read several times; save standard input as a file first."
+                    "- is not a file, and drsf reads its input several times; save standard input as a file first."
                 ) from error
             raise InputError(f"{self.path} does not exist; check the name.") from error
         except OSError as error:
@@ -373,7 +375,7 @@ class VideoReader:
         return rate, 1 / rate
 
     def _note_depth(self, frame: VideoFrame) -> None:
-        """8 bits are read of every sample."""
+        """Note the depth of samples that have more than 8 bits: 8 bits of each are read."""
         bits = max(component.bits for component in frame.format.components)
         transfer = _HDR.get(frame.color_trc)
         if bits > 8 or transfer:
@@ -485,7 +487,7 @@ def open_source(path: str | Path, settings: DeidSettings) -> VideoReader:
 
 
 def _output_colour(frame: VideoFrame) -> Colour:
-    """What the frame's YUV means, in full; RGB and grey pictures are written as limited-range BT.709."""
+    """The complete colour description of the frame's YUV; RGB and grey pictures are written as limited-range BT.709."""
     full = frame.color_range == JPEG_RANGE or frame.format.name.startswith("yuvj")
     if frame.format.is_rgb or len(frame.format.components) < 3:
         matrix, full = BT709, False

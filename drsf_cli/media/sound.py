@@ -1,8 +1,8 @@
-"""The sound of a source in step with the video that is being written: copied packet by packet, or coded anew as AAC.
+"""The source's sound, synchronous with the video that is being written: copied packet by packet, or encoded as AAC.
 
-Only what is heard is taken: what an edit list hides was cut off by somebody, and stays in the packets. One packet
-before the first that is heard is kept where the output can hide it in turn, since codecs that overlap their blocks
-(AAC) need it to start.
+Only audible sound is taken. What an edit list hides is still in the packets, but somebody cut it off on purpose, so it
+is left out. One packet before the first audible one is kept if the output can hide it in turn, because codecs whose
+blocks overlap (AAC) need it to start.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _JITTER = 0.02
 
 
 class Sound(Protocol):
-    """What a writer of video asks of the sound beside it."""
+    """The interface through which a video writer writes the sound."""
 
     def begin(self, shift: Fraction, end: Fraction | None) -> None:
         """Sound from `shift` on and before `end` (s on the source's clock) is written, moved by -shift."""
 
     def write_until(self, seconds: Fraction | None) -> None:
-        """Write what is due before `seconds` of the output; everything that is left if None."""
+        """Write the sound that is due before `seconds` of the output, or all remaining sound if None."""
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
 
 
 def open_sound(audio: Audio, source: Path, container: OutputContainer, final: Path) -> Sound | None:
-    """The sound of `source` on its way into `container`, which is to be `final`; None where it is dropped. Raises
-    InputError, and OutputError where the container cannot hold it."""
+    """The sound of `source` that goes into `container`, the future file `final`; None if the sound is dropped. Raises
+    InputError, and OutputError if the container cannot hold the sound."""
     if audio == "drop":
         return None
     return (_Copy if audio == "copy" else _Aac)(source, container, final)
 
 
 class _Source:
-    """The packets of all sound streams of a file that are heard, on one clock."""
+    """The audible packets of all sound streams of a file, on one clock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -226,15 +226,15 @@ class _Aac:
 
 
 def _layout(layout: AudioLayout) -> str:
-    """The layout that is coded: the source's where AAC has a number for it (ISO/IEC 14496-3, table 1.19); a source that
-    only counts its channels, as AVI does, is mono or stereo."""
+    """The channel layout that is encoded: the source's, if AAC has a number for it (ISO/IEC 14496-3, table 1.19). A
+    source that only counts its channels, as AVI does, is taken for mono or stereo."""
     if layout.name in ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"):
         return layout.name
     return "mono" if layout.nb_channels == 1 else "stereo"
 
 
 class _Line:
-    """One stream: samples on a line of time without gaps, and its encoder."""
+    """One stream: its samples on a time line without gaps, and its encoder."""
 
     def __init__(self, stream: Any, rate: int) -> None:
         self.stream, self.rate = stream, rate
@@ -246,13 +246,14 @@ class _Line:
     def cut(
         self, samples: NDArray[np.float32], at: Fraction, end: Fraction | None
     ) -> tuple[NDArray[np.float32], Fraction]:
-        """What of samples (channels, n) from second `at` on lies between zero and `end`, and when that begins."""
+        """The part of samples (channels, n), which begin at second `at`, that lies between zero and `end`; and the time
+        at which it begins."""
         first = max(0, round(-at * self.rate))
         last = samples.shape[1] if end is None else max(first, round((end - at) * self.rate))
         return samples[:, first:last], at + Fraction(min(first, samples.shape[1]), self.rate)
 
     def encode(self, samples: NDArray[np.float32], at: Fraction) -> list[Packet[Any]]:
-        """Samples (channels, n) for second `at`: silence fills what is missing before, what is doubled is left out."""
+        """Encode samples (channels, n) for second `at`. Silence fills a gap before them; repeated ones are left out."""
         behind = round(at * self.rate) - self._given - self._waiting.shape[1]
         if behind > _JITTER * self.rate:
             samples = np.pad(samples, ((0, 0), (behind, 0)))
@@ -262,7 +263,7 @@ class _Line:
         return self._blocks(self._waiting.shape[1] // _BLOCK * _BLOCK)
 
     def finish(self) -> list[Packet[Any]]:
-        """What is left."""
+        """Encode the samples that are left."""
         return [*self._blocks(self._waiting.shape[1]), *self.stream.encode(None)]
 
     def _blocks(self, count: int) -> list[Packet[Any]]:

@@ -1,8 +1,8 @@
 """When the frames of a stream are shown.
 
-Most containers say it. Three kinds do not, and each has its rule here: bare streams (frames are evenly spaced, at the
-stream's own rate), AVI (a place in the file for each frame, in decoding order: shown in that order, one a place), and
-transport streams in which a second recording follows the first with a clock that starts anew.
+Most containers state this. Three kinds do not, and each has its rule here. In bare streams the frames are evenly
+spaced, at the stream's own rate. AVI has a place in the file for each frame, in decoding order; the frames take these
+places in display order. In some transport streams a second recording follows the first, with a clock that starts anew.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from drsf_cli.media.container import INDEXED, clock_origin, discard_others, is_o
 from weights.errors import InputError
 
 DEFAULT_RATE = Fraction(25)
-"""Frames a second where nothing says how many."""
+"""Frames a second if the stream names no rate."""
 
 _FALL = Fraction(1, 10)
-"""Seconds by which decoding times must fall back to mean a new clock and no jitter; FFmpeg's command line takes the
-same (fftools/ffmpeg_demux.c)."""
+"""A clock starts anew if decoding times fall back by this many seconds; less is jitter. FFmpeg's command line has the
+same threshold (fftools/ffmpeg_demux.c)."""
 
 
 def is_bare(container: InputContainer) -> bool:
@@ -51,7 +51,7 @@ def named_rate(stream: VideoStream) -> Fraction | None:
 
 
 class Restarts:
-    """Moves the times of one stream's packets behind each other where its clock starts anew.
+    """Makes the times of one stream's packets continue when its clock starts anew.
 
     `offsets`: ticks to add after the first, second, ... restart, where another stream decides that; otherwise what
     follows begins where the packet before ended.
@@ -112,7 +112,7 @@ class Clock:
             heapq.heappush(self._places, packet.dts)
 
     def place(self, packet: Packet[Any]) -> int | None:
-        """When a packet's frame is shown, before it is decoded; None where only decoding tells."""
+        """When a packet's frame is shown, if that is known before it is decoded; else None."""
         if self._by_places:
             return packet.dts
         return None if self.counted or packet.pts is None else packet.pts - self._origin

@@ -1,4 +1,4 @@
-"""Video out: files that are whole or not there.
+"""Video out: an output file is complete, or does not exist.
 
 `open_writer` gives the writer that fits what was read (drsf_cli/media/reader.py) and where it goes. Frames are uint8
 (H, W, 3) RGB; times are whole ticks of the source's time base, so that nothing drifts at variable frame rates.
@@ -53,7 +53,7 @@ def encoder_settings(
 
 
 class Writer(Protocol):
-    """What all writers have in common. Leaving the context without `publish` leaves nothing behind."""
+    """The interface of all writers. If the context is left without `publish`, no file is left."""
 
     frames_written: int
     shift_ticks: int
@@ -76,7 +76,7 @@ class Writer(Protocol):
         lossy encoder is to code more finely."""
 
     def begin_afresh(self) -> None:
-        """What follows is coded without knowledge of the frames before."""
+        """Encode the following frames without reference to those before."""
 
     def finish(self) -> Path:
         """Complete the temporary file and flush it; returns its path, to be read back and judged."""
@@ -85,7 +85,7 @@ class Writer(Protocol):
         """Put the output under its final name; finishes it first if needed."""
 
     def withdraw(self) -> None:
-        """Take away again what was published."""
+        """Remove the published output again."""
 
 
 def open_writer(
@@ -147,7 +147,7 @@ class _WriterBase:
             self._output.discard()
 
     def begin_afresh(self) -> None:
-        """Nothing to do where each frame stands for itself."""
+        """Do nothing: each frame is encoded by itself."""
 
     def finish(self) -> Path:
         if not self._finished:
@@ -173,20 +173,20 @@ class _WriterBase:
         """Write what is still held back and close."""
 
     def _close(self) -> None:
-        """Let go of everything that is open, whatever state it is in."""
+        """Close everything that is open, whatever state it is in."""
 
 
 class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
-    codec: 'h264' (default; 4:2:0 and browsers play it, 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless). Times,
-    size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied. MP4 and
-    MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or coded as
-    AAC, and in step; with `start` and `end` (seconds, as given to the reader) only what lies between the first frame
-    and `end` (of a copy, the packets that begin there), and all times are moved so that the first frame is at zero
-    (`shift_ticks`).
+    codec: 'h264' (the default: 4:2:0, which browsers play, and 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless).
+    Times, size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied.
+    MP4 and MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or
+    encoded as AAC, and stays synchronous. With `start` and `end` (seconds, as given to the reader), the sound between
+    the first frame and `end` is written (of a copy, the packets that begin there), and all times are moved so that the
+    first frame is at zero (`shift_ticks`).
 
-    Raises OutputError and UsageError before any work if this cannot be written there, OutputError if writing fails.
+    Raises OutputError and UsageError before any work if the file cannot be written, and OutputError if writing fails.
     """
 
     def __init__(
@@ -300,8 +300,8 @@ class VideoWriter(_WriterBase):
         cast(OutputContainer, self._container).mux_one(packet)
 
     def _mux_last(self, packet: Packet[Any]) -> None:
-        """MP4 takes the length of a track from the decoding times, whose gaps are not those of the display when
-        frames are reordered and unevenly spaced. The last packet makes up for it.
+        """Write the last packet. MP4 takes the length of a track from the decoding times. It differs from the display
+        length when frames are reordered and unevenly spaced; the last packet's duration makes up the difference.
         """
         if _MUXERS[self._output.final.suffix.lower()] != "matroska" and packet.dts is not None:
             span = self._end_ticks - (self._first_ticks - self.shift_ticks)

@@ -1,10 +1,10 @@
 """Looking around: how covering and the audit look for heads that are turned or cut by the border.
 
-Detectors are trained on upright, whole faces. So the picture is looked at in all eight eighths of a turn, and continued
-beyond its border by its mirror image, in which half a face at the border becomes something like a whole one. To pay
-for that, the picture is made smaller, as far as the smallest face that matters allows, and smaller still for the
-diagonal turns. Reading a video stays as each detector's authors publish it; only what must be covered is looked for
-like this.
+Detectors are trained on upright, whole faces. So covering looks at the picture in all eight eighths of a turn. It also
+continues the picture beyond its border by its mirror image, which makes half a face at the border look something like a
+whole one. To save time, the picture is reduced as far as the smallest face that matters allows, and further for the
+diagonal turns. Only covering and the audit look like this; reading a video uses each detector as its authors published
+it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from victims.base import Detector, Image
+from victims.boxes import iou
 from victims.face import Array, Detections
 from victims.track import CONFIRM_SCORE, merge_detections
 
@@ -23,7 +24,7 @@ Finder = Callable[[Sequence[Image]], list[Detections]]
 """Finds the faces of images of one size."""
 
 MIRROR = 0.2
-"""How much of the mirror image is seen at each side, as a share of the picture's shorter side."""
+"""Width of the mirrored border at each side, as a share of the picture's shorter side."""
 NEEDED_PX = 24.0
 """Height or width that the smallest face that matters keeps in the picture looked at: the detectors seek faces from 20
 px on, and find nearly all of those that are a little larger."""
@@ -31,13 +32,19 @@ px on, and find nearly all of those that are a little larger."""
 DIAGONAL_SIZE = 2.0
 """Faces that matter in a diagonal look are larger than others by this factor: a diagonal picture has more corners to
 look at than the picture itself."""
-DIAGONAL_SCORE = 0.8
-"""What is seen in a diagonal look counts from this score on: the other looks see most heads, and more looks give more
-false alarms."""
+TURNED_SCORE = 0.75
+"""What is seen in any look but the upright one counts from this score on: most heads are upright, and seven more looks
+give seven times the false alarms, which would cover whole frames (0.41 to 0.74 on the demo clip)."""
+
+DOUBTS = 2.0
+"""Detectors see an upright face in other turns too, less surely. A sighting is left out where its doubt (1 less its
+score) is over this many times that of another sighting of the same face."""
+SAME_FACE = 0.4
+"""IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""
 
 CUT_SCORE = 0.3
 CUT_SHARE = 0.1
-"""A sighting is one of a face that the border cuts where its box reaches over it by this share of its side."""
+"""The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +60,23 @@ class Around:
         return min(1.0, NEEDED_PX / (smallest * (DIAGONAL_SIZE if diagonal else 1.0)))
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
-        """What `finder` sees of each image, in px of the image, with the turns of the heads. Sightings of one face in
-        several turns, or in the picture and in its mirror image, are one. Boxes may reach over the border, and have
-        their centre inside."""
-        return [merge_detections(looks) for looks in self._looks(finder, images)]
+        """The faces that `finder` sees in each image, in px of the image, with the turns of the heads. Sightings of one
+        face in several turns, or in the picture and in its mirror image, are merged. Boxes may reach over the border,
+        but their centres are inside."""
+        return [merge_detections(_surest(looks)) for looks in self._looks(finder, images)]
 
     def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
-        """What must be covered of each image in the eyes of `detector`: what it sees from its threshold for covering
-        on, and from `CUT_SCORE` on where a box reaches over the border. Half of that is a mirror image, of which a
-        detector is less sure than of a face; so its score is at least `CONFIRM_SCORE`."""
+        """The faces of each image that must be covered according to `detector`: those with at least its threshold for
+        covering, and those with at least `CUT_SCORE` whose box reaches over the border. Half of such a box is a mirror
+        image, of which a detector is less sure, so its score is raised to `CONFIRM_SCORE`."""
         limit = min(CUT_SCORE, detector.cover_threshold)
         found = []
         for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
             believed = []
-            for seen in looks:
-                cut = _overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE
+            for seen in _surest(looks):
+                # turned looks at a border give false alarms that are as sure: these need the detector's own threshold
+                upright = seen.head_turns[:, 0] & (seen.head_turns.sum(axis=1) == 1)
+                cut = upright & (_overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE)
                 kept = cut | (seen.scores >= detector.cover_threshold)
                 scores = np.where(cut, np.maximum(seen.scores, CONFIRM_SCORE), seen.scores)
                 believed.append(Detections(seen.boxes[kept], scores[kept], seen.head_turns[kept]))
@@ -87,11 +96,25 @@ class Around:
             pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
             found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
             for (k, eighth), one in zip(pairs, found, strict=True):
-                if diagonal:
-                    sure = ~(one.scores < DIAGONAL_SCORE)  # what finders without a score (NaN) see stays
+                if eighth:
+                    sure = ~(one.scores < TURNED_SCORE)  # what finders without a score (NaN) see stays
                     one = Detections(one.boxes[sure], one.scores[sure])
                 looks[k].append(canvases[k].located(one, eighth))
         return looks
+
+
+def _surest(looks: Sequence[Detections]) -> list[Detections]:
+    """The looks at one image without the sightings of a face that another look sees more surely, see `DOUBTS`."""
+    boxes = np.concatenate([seen.boxes for seen in looks])
+    scores = np.concatenate([seen.scores for seen in looks])
+    same = iou(boxes[:, None], boxes[None]) > SAME_FACE
+    # what finders without a score (NaN) see stays
+    kept = ~(same & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores[None]))).any(axis=1)
+    ends = np.cumsum([len(seen) for seen in looks])[:-1]
+    return [
+        Detections(seen.boxes[own], seen.scores[own], seen.head_turns[own])
+        for seen, own in zip(looks, np.split(kept, ends), strict=True)
+    ]
 
 
 def _overhang(boxes: Array, height: int, width: int) -> Array:

@@ -1,4 +1,4 @@
-"""`drsf doctor`: what of providers, codecs, victims and weights is usable here, and why the rest is not.
+"""`drsf doctor`: which providers, codecs, victims and weights are usable here, and why the others are not.
 
 Everything is tried, not looked up: a provider runs a network, a codec writes and reads a picture, a victim is loaded.
 """
@@ -33,11 +33,11 @@ class Check:
     detail: str
     """What it is, or why it is not usable and what to do, one sentence."""
     needed: bool
-    """Whether the defaults of `drsf deid` do not work without it."""
+    """Whether the defaults of `drsf deid` need it."""
 
 
 def examine() -> list[Check]:
-    """Try everything. Raises nothing that a missing piece could cause."""
+    """Try everything. A missing piece never raises; it is reported."""
     return [*_providers(), *_codecs(), *_victims(), *_weights()]
 
 
@@ -88,7 +88,7 @@ def _victims() -> list[Check]:
 
 
 def _weights() -> list[Check]:
-    """A missing file is told with its victim; here is the store itself, and what in it is damaged."""
+    """The store and its damaged files. Missing files are reported with their victims."""
     files = store.default_store().verify()
     damaged = [file for file in files if file.state == "damaged"]
     ready = sum(file.state == "ready" for file in files)

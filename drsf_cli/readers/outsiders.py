@@ -1,4 +1,4 @@
-"""Models that were not authorised: what others may read a de-identified video with.
+"""Models that were not authorised: those with which others may read a de-identified video.
 
 NAME            a victim with the catalogue's weights
 NAME@FILE       the same architecture with other weights, or with an ONNX file of the form `drsf export` writes
@@ -44,20 +44,20 @@ class Outsider:
     name: str
     """As typed, or as the registry has it."""
     victim: Victim
-    """Reads through torch or a session; a detector of another kind is wrapped as one."""
+    """A torch network or a session; any other kind of detector is wrapped as a `Detector`."""
 
     @property
     def role(self) -> Role:
         return self.victim.role
 
     def reader(self, device: Device) -> Victim:
-        """As it is run: through ONNX Runtime where it is a torch network."""
+        """The model as a reader runs it: a torch network runs through ONNX Runtime."""
         plain = all(isinstance(network, torch.nn.Module) for network in self.victim.networks.values())
         return authorised(self.victim, device) if self.victim.networks and plain else self.victim
 
 
 class FinderDetector(Detector):
-    """A face finder in the place of a detector. It cannot be attacked."""
+    """A face finder that is used as a detector. It cannot be attacked."""
 
     def __init__(self, name: str, find: FaceFinder, weights: Mapping[str, str] | None = None) -> None:
         super().__init__({}, weights or {})
@@ -77,8 +77,8 @@ class FinderDetector(Detector):
 
 
 def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
-    """Every victim of the registry whose weights are here and that is not one of `models`, every finder, and what
-    packages that are installed bring."""
+    """Every victim of the registry whose weights are installed and that is not one of `models`, every finder, and the
+    models of installed packages."""
     found: dict[str, Outsider] = {}
     for name, entry in registry.VICTIMS.items():
         try:
@@ -93,7 +93,7 @@ def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
 
 
 def _installed() -> dict[str, Outsider]:
-    """Models that come with packages of their own."""
+    """Models that come in separate packages."""
     found: dict[str, Outsider] = {}
     for name, (package, make) in INSTALLED_FINDERS.items():
         if is_installed(package):
@@ -106,7 +106,7 @@ def _installed() -> dict[str, Outsider]:
 def named_outsiders(
     texts: Iterable[str], models: Models, allow_unknown: bool = False, flag: str = "--against"
 ) -> dict[str, Outsider]:
-    """Those that `texts` name; `all` is every one at hand. Raises UsageError, WeightsError, InputError."""
+    """The models that `texts` name; `all` is every installed one. Raises UsageError, WeightsError, InputError."""
     found: dict[str, Outsider] = {}
     for text in split_names(texts):
         if text.lower() == "all":
@@ -126,7 +126,7 @@ def is_authorised(victim: Victim, models: Models) -> bool:
 
 
 def repelled_victims(texts: Iterable[str], models: Models, allow_unknown: bool = False) -> dict[str, Victim]:
-    """Victims to repel, on the device of `models`; `all` is every one at hand that has a gradient, `none` is none.
+    """Victims to repel, on the device of `models`; `all` is every installed one with a gradient, `none` is none.
 
     Raises UsageError for a model without a gradient, and for one that is authorised.
     """
@@ -211,9 +211,11 @@ def _exported(name: str, path: Path, flag: str) -> Victim:
 def _yunet(path: Path) -> FaceFinder:
     try:
         detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_THRESHOLD)
-        detector.detect(np.zeros((320, 320, 3), np.uint8))  # what is no such network is not noticed before
+        detector.detect(np.zeros((320, 320, 3), np.uint8))  # only a run shows whether the file is such a network
     except cv2.error as error:
-        raise InputError(f"{path} is no detector that OpenCV's FaceDetectorYN can run; get the file again.") from error
+        raise InputError(
+            f"{path} is not a detector that OpenCV's FaceDetectorYN can run; get the file again."
+        ) from error
 
     def find(image: Image) -> Detections:
         detector.setInputSize((image.shape[1], image.shape[0]))
@@ -239,7 +241,7 @@ def _ultraface(path: Path) -> FaceFinder:
         values = torch.from_numpy((small - 127.0) / 128.0).permute(2, 0, 1)[None].contiguous()
         outputs = {output.shape[-1]: output[0].double() for output in network(values) if output.ndim == 3}
         if set(outputs) != {2, 4}:
-            raise InputError(f"{path} has other outputs than scores (1, n, 2) and boxes (1, n, 4).")
+            raise InputError(f"{path} does not output scores (1, n, 2) and boxes (1, n, 4) as ultraface does.")
         scores = outputs[2][:, 1]
         passed = scores > ULTRAFACE_THRESHOLD
         extent = image.shape[1::-1] * 2

@@ -1,4 +1,4 @@
-"""Clips that were recorded turned as a whole, and say so in no tag: what --rotate means."""
+"""--rotate: clips that were recorded turned as a whole, without a rotation tag."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def turned(reader: VideoReader, rotate: str, detector: Detector) -> VideoReader:
 
 
 def best_rotation(reader: VideoReader, detector: Detector) -> int:
-    """The degrees clockwise after which `detector` sees the most sure faces in a sample of the frames; of several such
-    turns the one with the highest sum of scores, and 0 where no face is seen."""
+    """The degrees clockwise after which `detector` is sure of the most faces in a sample of the frames. Among equal
+    turns, the one with the highest sum of scores; 0 if no face is seen."""
     found = dict.fromkeys((0, 90, 180, 270), (0, 0.0))
     for image in _sample(reader):
         for degrees, (count, total) in found.items():
@@ -43,7 +43,7 @@ def best_rotation(reader: VideoReader, detector: Detector) -> int:
 
 
 def _sample(reader: VideoReader) -> Iterator[Image]:
-    """`SAMPLE` frames at even distances in time; the first ones of a source of unknown length."""
+    """`SAMPLE` frames evenly spaced in time; the first frames of a source of unknown length."""
     first = reader.start or Fraction(0)
     last = reader.end if reader.end is not None else decimal(reader.info.duration)
     if last is None:

@@ -52,9 +52,19 @@ class Off(Objective):
         return Reading(value, torch.full_like(value, 5.0).detach(), value.detach())
 
 
+class Bright(Objective):
+    """A victim that would have everything darker, and is far from it."""
+
+    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
+        value = pixels.square().mean(dim=(1, 2, 3))
+        return Reading(value, 100.0 * value.detach(), value.detach())
+
+
 class WithoutVictims(Embedder):
+    objective: Objective = Off()
+
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
-        return [Stage("detector", Off(), 1.0)]
+        return [Stage("detector", self.objective, 1.0)]
 
 
 def embedder(steps: int, kind: type[Embedder] = WithoutVictims) -> Embedder:
@@ -80,6 +90,19 @@ def test_a_frame_does_not_depend_on_those_before_it() -> None:
     alone = embedder(0, Embedder).embed([target(1)])[0]
     both = embedder(0, Embedder).embed([target(0), target(1)])[1]
     np.testing.assert_allclose(both.change, alone.change, atol=1)
+
+
+def test_what_steps_add_is_where_the_next_frame_starts() -> None:
+    """Of the same face, and of no other; a little of it fades."""
+    both, single = embedder(1), embedder(1)
+    both.objective = single.objective = Bright()  # type: ignore[attr-defined]
+    first, second = both.embed([target(0)])[0], both.embed([target(1)])[0]
+    other = both.embed([target(2)], track=1)[0]
+    alone = single.embed([target(2)])[0]
+    np.testing.assert_array_equal(other.change, alone.change)
+    bare = embedder(0, Embedder).embed([target(0)])[0].change.astype(float)
+    once, twice = (np.abs(one.change - bare).mean() for one in (first, second))
+    assert 0.1 < once < twice < 2.2 * once
 
 
 def test_every_step_costs_a_pass_of_each_victim() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from drsf_cli.batch.jobs import Job
 from drsf_cli.media.demo_clip import make_demo_clip
-from drsf_cli.media.files import report_path
 from drsf_cli.settings import DeidSettings
 
 COUNT = 20
@@ -38,7 +37,7 @@ class Steps:
 
 
 def job_of(source: Path, output: Path, **given: Any) -> Job:
-    return Job(source, output, DeidSettings(**{"attack": "none", **given}), report_path(output))
+    return Job(source, output, DeidSettings(**{"attack": "none", **given}))
 
 
 def contents(folder: Path) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Sees(Detector):
         for image in images:
             ys, xs = np.nonzero(image[..., 0])
             corner = np.array([xs.max(), ys.max()])  # of the picture in what is looked at: at its top left if upright
-            own = kept if (corner < np.array([image.shape[1], image.shape[0]]) / 2).all() else []
+            upright = (corner < np.array([image.shape[1], image.shape[0]]) / 2).all()
+            own = kept if upright and image.shape[0] != image.shape[1] else []  # diagonal looks are squares
             boxes = np.array([box for box, _ in own]).reshape(-1, 4) + np.tile(corner, 2)
             found.append(Detections(boxes, np.array([score for _, score in own])))
         return found
@@ -90,7 +91,7 @@ class Misses(Sees):
 def test_a_detector_that_is_not_for_covering_gives_way_to_mtcnn() -> None:
     assert load_companions((), Misses())[0].name == "mtcnn"
     assert [one.name for one in load_companions(("mtcnn",), Misses())] == ["mtcnn"]
-    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE])
+    reported, (covering,) = see_all(Misses((A, 0.99)), [Sees((B, 0.9))], [IMAGE], AROUND)
     assert reported[0].boxes.tolist() == [list(A)]
     scores = dict(zip([tuple(box) for box in covering.boxes], covering.scores, strict=True))
     # both are covered; only what the detector for covering sees may be held to the ends of a clip

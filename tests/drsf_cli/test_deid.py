@@ -298,7 +298,7 @@ def test_existing_and_unwritable_outputs(clip, tmp_path, capsys):
 def test_a_failure_half_way_leaves_nothing(clip, tmp_path, capsys, monkeypatch):
     from attacks.embed import Embedder
 
-    def broken(self, targets):
+    def broken(self, targets, track=0):
         raise RuntimeError("injected")
 
     monkeypatch.setattr(Embedder, "embed", broken)

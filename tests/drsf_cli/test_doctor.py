@@ -42,7 +42,7 @@ def test_a_broken_default_is_exit_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(store, "_BUNDLED", damaged)
     assert main(["doctor"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The defaults need what is not usable" in printed
+    assert "The defaults need these, which are not usable" in printed
     assert "fan-compact" in printed
 
 

@@ -13,7 +13,6 @@ from drsf_cli.batch.dry_run import Stopwatch, dry_run_of
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import FLOOR_STEP, SHOWN_STEP
 from drsf_cli.media.demo_clip import make_demo_clip
-from drsf_cli.media.files import report_path
 from drsf_cli.progress import Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
@@ -45,10 +44,8 @@ def test_time_of_the_whole_from_time_of_the_parts():
     now[0] += 1.0
     # shown: 12 frames at 0.5 s; floor: all 100 frames at 3/8 s
     others = 25 + 6 + 37.5 + 1
-    assert watch.forecast(elapsed=22.0, tried=8, frames=100, segments=1) == pytest.approx(10 + 48 + others)
-    assert watch.forecast(elapsed=22.0, tried=8, frames=8, segments=1) == pytest.approx(22)
-    # three segments: three times 10 s for four frames, and 2 s for each four of the other 88
-    assert watch.forecast(elapsed=22.0, tried=8, frames=100, segments=3) == pytest.approx(30 + 44 + others)
+    assert watch.forecast(elapsed=22.0, tried=8, frames=100) == pytest.approx(10 + 48 + others)
+    assert watch.forecast(elapsed=22.0, tried=8, frames=8) == pytest.approx(22)
 
 
 def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, capsys):
@@ -83,7 +80,7 @@ def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
 
 
 def job_of(clip, output, settings):
-    return Job(clip, output, settings, report_path(output))
+    return Job(clip, output, settings)
 
 
 def test_start_and_end_count(clip, tmp_path):

@@ -251,7 +251,7 @@ class Brighter:
     def __init__(self) -> None:
         self.given: list[list[Target]] = []
 
-    def embed(self, targets: list[Target]) -> list[Embedded]:
+    def embed(self, targets: list[Target], track: int = 0) -> list[Embedded]:
         self.given.append(targets)
         done = []
         for one in targets:

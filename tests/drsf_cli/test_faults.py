@@ -415,7 +415,7 @@ def test_an_exception_while_embedding_leaves_nothing(
     def fails(*args: object, **kwargs: object) -> None:
         raise error
 
-    def embeds(self: object, targets: Sequence[Target]) -> list[Embedded]:
+    def embeds(self: object, targets: Sequence[Target], track: int = 0) -> list[Embedded]:
         window = Window(0, 0, 32, 32)
         return [Embedded(t.index, window, (0, 0, 32, 32), np.zeros((32, 32, 3), np.int8), {}, 1, 1, 1) for t in targets]
 
@@ -440,7 +440,7 @@ def test_an_encoder_process_that_is_killed_leaves_nothing(tmp_path: Path, monkey
         real(self, frame)
 
     monkeypatch.setattr(work.LiveCodec, "take", kills)
-    monkeypatch.setattr(work.Embedder, "embed", lambda self, targets: [])
+    monkeypatch.setattr(work.Embedder, "embed", lambda self, targets, track=0: [])
     given = settings(attack="mi-fgsm", effort="best", codec="h264")
     with pytest.raises(DrsfError, match="process of the delivery encoder ended"):
         deidentify(source, tmp_path / "out.mp4", given, models=models_of(boxes))

@@ -126,7 +126,7 @@ def test_an_onnx_recogniser(tmp_path):
     expected = (np.array([255, 127, 0]) - 127.5) / 128
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
-    with pytest.raises(InputError, match="is no ONNX graph"):
+    with pytest.raises(InputError, match="is not an ONNX graph"):
         onnx_recogniser(tmp_path / "bad.onnx", "cpu")
 
 

@@ -94,7 +94,7 @@ def test_files_of_neither_kind_are_counted(study):
     assert {"d.LRV", "e.insv", "f.gif"} < set(sources)
     assert over.suffixes == {".360": 2, ".thm": 1, ".txt": 1}
     assert over.sentences() == [
-        "files whose names are of no video and no picture: 2 .360, 1 .thm, 1 .txt; name them to have them read."
+        "files that are neither videos nor pictures by name: 2 .360, 1 .thm, 1 .txt; name them to have them read."
     ]
     assert plan_batch([study], SETTINGS, output=study.parent / "out").passed_over == tuple(over.sentences())
 
@@ -119,7 +119,7 @@ def test_what_a_file_server_keeps_is_passed_over(tmp_path):
         named = {path.relative_to(tmp_path / "in").as_posix() for path in over.bins}
         hidden = {".Trash-1000", "p1/.Trash-1000"} if "*" in str(given) else set()  # no glob matches them
         assert named | hidden >= {*BINS, *(f"p1/{name}" for name in BINS)} - hidden
-        assert over.sentences()[-1].startswith("folders of thumbnails and of what was thrown away: ")
+        assert over.sentences()[-1].startswith("folders of thumbnails and deleted files: ")
     assert found([tmp_path / "in" / "#recycle"], tmp_path / "in") != [], "what is named is read"
 
 

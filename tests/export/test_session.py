@@ -71,7 +71,7 @@ def test_what_is_no_graph_is_named(tmp_path: Path, content: bytes | None) -> Non
     path = tmp_path / "net.onnx"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"net\.onnx: is no ONNX graph") as caught:
+    with pytest.raises(InputError, match=r"net\.onnx: is not an ONNX graph") as caught:
         OnnxNetwork(path)
     assert "\n" not in str(caught.value)
 

@@ -261,8 +261,8 @@ def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         make(tmp_path, record()).resolve(["net.pth"])
     assert str(caught.value) == (
-        "The weights of alpha (net.pth) are not here: run `drsf weights pull alpha`, or on a machine without network "
-        "`drsf weights import FILE`."
+        "The weights of alpha (net.pth) are not installed: run `drsf weights pull alpha`, or on a machine without "
+        "network `drsf weights import FILE`."
     )
     assert caught.value.exit_code == 5
 
@@ -372,7 +372,12 @@ def test_mtcnn_weights_are_the_known_ones(tmp_path: Path) -> None:
 def test_bundled_files_are_the_catalogues() -> None:
     one = store.default_store()
     bundled = [file for file in one.verify() if file.record.location == "bundled"]
-    assert {file.record.name for file in bundled} == {"fan_compact.safetensors", "gaze_compact.safetensors"}
+    assert {file.record.name for file in bundled} == {
+        "fan_compact.safetensors",
+        "gaze_compact.safetensors",
+        "drawer_mtcnn.safetensors",
+        "drawer_retinaface.safetensors",
+    }
     for file in bundled:
         if not file.record.sha256:
             pytest.skip(f"{file.record.name} has no released hash yet")
