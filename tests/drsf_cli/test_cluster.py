@@ -152,10 +152,11 @@ def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alo
     assert len({worker.rpartition("/")[0] for worker in embedding}) == 2
 
 
-def test_a_segment_that_is_lost_twice(cluster, long_clip, tmp_path):
-    watch = Watching({"long.mp4": 2}, at="Obscuring and embedding, part 3 of 3")
-    # with steps: drawing alone is done before the signal arrives
-    job = job_of(long_clip, tmp_path / "out.mp4", **(ATTACK | {"effort": "best"}), segment=1.0)
+def test_a_segment_that_is_lost_twice(cluster, tmp_path_factory, tmp_path):
+    # frames that take long enough for a signal to arrive before the part is done
+    long_clip = make_demo_clip(tmp_path_factory.mktemp("longer") / "long.mp4", seconds=2.8, fps=5, size=(480, 360))
+    watch = Watching({"long.mp4": 2}, at="part 3 of 3")  # looking at frames takes longer than drawing
+    job = job_of(long_clip, tmp_path / "out.mp4", **ATTACK, segment=1.0)
     (result,) = run_batch([job], RayEngine(cluster), watch)
     assert (result.state, result.attempts) == ("failed", 2)
     assert "lost 2 times" in result.error
