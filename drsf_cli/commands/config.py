@@ -4,7 +4,7 @@ A configuration is TOML with a table for each command, whose keys are that comma
 
     [deid]
     mask = "pixelate_4"
-    max-iter = 60
+    effort = "best"
     region = ["0,0,120,80@0-2"]
     html = true
     [weights.fork]

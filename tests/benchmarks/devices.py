@@ -1,6 +1,6 @@
 """Embedding on a CPU and on a GPU, and what half precision does there.
 
-    python -m tests.benchmarks.devices [--clip FILE] [--end S] [--max-iter N] [--threads N] [--steps-only]
+    python -m tests.benchmarks.devices [--clip FILE] [--end S] [--threads N] [--steps-only]
 
 Embeds in the first S seconds of the clip on every device there is, on CUDA also with networks under `torch.autocast`,
 and prints a Markdown table: frames a second of the embedding alone, the codec's trials included, what is read from the
@@ -70,7 +70,7 @@ def ways() -> list[Way]:
 def row(way: Way, clip: Path, settings: dict[str, Any]) -> str:
     # ONNX Runtime, which reads the file, finds a GPU by itself; torch is what is measured here
     device: Any = "cpu" if way.device == "cpu" else "auto"
-    work = Work.on(clip, DeidSettings(device=device, refine=0, **settings))
+    work = Work.on(clip, DeidSettings(device=device, **settings))
     if way.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder, way.taken():
@@ -147,14 +147,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clip", type=Path, default=SHARED / "data" / "talking_720p.mp4")
     parser.add_argument("--end", type=float, default=1.0)
-    parser.add_argument("--max-iter", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps-only", action="store_true", help="only the single passes")
     own = parser.parse_args()
     if not own.steps_only:
         print("| device | networks in | frames/s | passes a frame | missed | IoU | NME, % | gaze, ° | GPU memory, MB |")
         print("|---|---|---|---|---|---|---|---|---|", flush=True)
-        settings = {"end": own.end, "max_iter": own.max_iter, "threads": own.threads}
+        settings = {"end": own.end, "threads": own.threads}
         for way in ways():
             print(row(way, own.clip, settings), flush=True)
     for line in single_passes(own.clip):

@@ -1,10 +1,10 @@
 """Step rules side by side, and the plain recipe that others use, on the same frames and victims.
 
     python -m tests.benchmarks.methods [CLIP] [--start S] [--end S] [--methods a,b,...]
-                                       [--max-iter N] [--plain N]
+                                       [--effort normal|best] [--plain N]
 
-Each method runs `drsf deid` on a part of the clip, H.264 at CRF 23, with its defaults but for --max-iter where that is
-given: all rules then begin with as many steps, and cost the same. The plain recipe, on N frames, is
+Each method runs `drsf deid` on a part of the clip, H.264 at CRF 23, with its defaults but for --effort. The plain
+recipe, on N frames, is
 the original implementation's (docs/measurements/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on
 the whole frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last
 iterate.
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--start", type=float, default=4.0)
     parser.add_argument("--end", type=float, default=4.6)
     parser.add_argument("--methods", default="sgd,mi-fgsm,i-fgsm,adam,rmsprop,apgd,tanh-adam")
-    parser.add_argument("--max-iter", type=int, help="steps of a cold start; without it each rule's own number")
+    parser.add_argument("--effort", choices=("normal", "best"), default="normal")
     parser.add_argument("--plain", type=int, default=2, help="frames for the plain recipe; 0 for none")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def main() -> None:
         for method in arguments.methods.split(","):
             settings = DeidSettings(
                 attack=method,
-                max_iter=arguments.max_iter,
+                effort=arguments.effort,
                 start=arguments.start,
                 end=arguments.end,
                 overwrite=True,

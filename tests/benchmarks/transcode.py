@@ -1,9 +1,9 @@
-"""What is still read after a delivered file is transcoded, with and without `--robust`.
+"""What is still read after a delivered file is transcoded, for each effort.
 
-    python -m tests.benchmarks.transcode [CLIP] [--start S] [--end S] [--only original|default|robust]
+    python -m tests.benchmarks.transcode [CLIP] [--start S] [--end S] [--only original|fast|normal|best]
                                          [--folder DIR] [deid's own flags]
 
-Runs `drsf deid CLIP` twice and transcodes each output: H.264 at CRF 18, 23 and 28 and at half its bit rate, scaled
+Runs `drsf deid CLIP` with each effort and transcodes each output: H.264 at CRF 18, 23 and 28 and at half its bit rate, scaled
 to 0.75, and as MJPEG. Prints a Markdown table of what the authorised chain reads, against the original. The same is
 done to the untouched clip, lossless to begin with: what each transcoding costs by itself. Outputs that are in DIR
 already are used again.
@@ -41,7 +41,9 @@ COPIES: Mapping[str, tuple[str, float, dict[str, str], float]] = {
 }
 """Name -> encoder, scale, its options, share of the source's bit rate."""
 
-RUNS: Mapping[str, tuple[str, ...]] = {"original": (), "default": (), "robust": ("--robust",)}
+RUNS: Mapping[str, tuple[str, ...]] = {"original": ()} | {
+    name: ("--effort", name) for name in ("fast", "normal", "best")
+}
 
 
 def transcode(source: Path, target: Path, encoder: str, scale: float, options: dict[str, str], share: float) -> None:
