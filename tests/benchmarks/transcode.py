@@ -4,8 +4,8 @@
                                          [--folder DIR] [deid's own flags]
 
 Runs `drsf deid CLIP` with each effort and transcodes each output: H.264 at CRF 18, 23 and 28 and at half its bit rate,
-scaled to 0.75, and as MJPEG. Prints a Markdown table of what the authorised chain reads, against the original. The same is
-done to the untouched clip, lossless to begin with: what each transcoding costs by itself. Outputs that are in DIR
+scaled to 0.75, and as MJPEG. Prints a Markdown table of what the authorised chain reads, against the original. The same
+is done to the untouched clip, lossless to begin with: what each transcoding costs by itself. Outputs that are in DIR
 already are used again.
 """
 
