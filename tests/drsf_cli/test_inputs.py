@@ -257,13 +257,13 @@ def test_a_jsonl_manifest(tmp_path):
     text = (
         '{"input": "a.mp4", "attack": "sgd:momentum=0.9", "region": ["1,2,3,4"], '
         '"crf": 18, "camera": "cam.yml", "on-no-face": "solid"}\n\n'
-        '{"input": "b.mp4", "max_error": 3, "detector": null}\n'
+        '{"input": "b.mp4", "min_face": 30, "detector": null}\n'
     )
     a, b = jobs(tmp_path, "list.jsonl", text)
     assert (a.settings.crf, a.settings.camera, a.settings.on_no_face) == (18, tmp_path / "cam.yml", "solid")
     assert a.settings.attack_settings.options["momentum"] == 0.9
     assert a.settings.regions == ("1,2,3,4",)
-    assert b.settings.max_error == 3.0
+    assert b.settings.min_face == 30
 
 
 @pytest.mark.parametrize(

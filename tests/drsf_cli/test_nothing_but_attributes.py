@@ -152,7 +152,9 @@ def test_a_heatmap_of_the_original_as_a_target_is_found(
     originals = iter(two_originals(region_of(face, settings), settings))
     honest = HeatmapAligner.objective
 
-    def leaking(self: HeatmapAligner, frames: Any, windows: Any, boxes: Any, landmarks: Any) -> Objective:
+    def leaking(
+        self: HeatmapAligner, frames: Any, windows: Any, boxes: Any, landmarks: Any, meshes: Any = None
+    ) -> Objective:
         right = honest(self, frames, windows, boxes, landmarks)
         return FromOriginal(self, next(originals), right, boxes, windows)
 

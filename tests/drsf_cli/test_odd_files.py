@@ -65,9 +65,9 @@ def test_a_dry_run_counts_what_is_shown(tmp_path: Path) -> None:
     boxes = face_boxes([sway], 20)
     source = clips.hide_start(clips.make_clip(tmp_path / "in.mp4", scene(boxes)), 0.4)
     given = settings(regions=("5,5,20,20@0.3-",))  # beyond the frames that are tried
-    job = Job(source, tmp_path / "out.mkv", given, tmp_path / "out.mkv.report.json")
+    job = Job(source, tmp_path / "out.mkv", given)
     assert dry_run_of(job, models_of(boxes)).frames == 10
-    late = Job(source, tmp_path / "out.mkv", settings(regions=("5,5,20,20@0.5-",)), tmp_path / "r.json")
+    late = Job(source, tmp_path / "out.mkv", settings(regions=("5,5,20,20@0.5-",)))
     with pytest.raises(UsageError, match="meets no frame"):
         dry_run_of(late, models_of(boxes))
     assert nothing_left(tmp_path, ["in.mp4"])

@@ -26,7 +26,7 @@ from tests import clips
 from tests.drsf_cli.many import contents, job_of
 
 F = Fraction
-ATTACK = {"effort": "fast", "threads": 1, "segment": 1.0}
+ATTACK = {"attack": None, "effort": "fast", "threads": 1, "segment": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +107,11 @@ def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: 
     real, seen = passes.Embedder, []
 
     class Recording(real):  # type: ignore[misc, valid-type]
-        def embed(self, targets: Any) -> Any:
+        def embed(self, targets: Any, track: int = 0) -> Any:
             if not self.__dict__.setdefault("told", []):
                 seen.append(self.told)
             self.told.append([target.index for target in targets])
-            return super().embed(targets)
+            return super().embed(targets, track)
 
     monkeypatch.setattr(passes, "Embedder", Recording)
     deidentify(clip, tmp_path / "out.mp4", DeidSettings(**ATTACK, batch_size=2), models=models)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_parts_in_any_order_give_what_one_run_gives(embed: str, clip: Path, mode
     alone, apart, between = (tmp_path / name for name in ("alone", "apart", "between"))
     for folder in (alone, apart, between):
         folder.mkdir()
-    job = job_of(clip, apart / "out.mp4", embed=embed, **ATTACK)
+    job = job_of(clip, apart / "out.mp4", embed=embed, **(ATTACK | {"effort": "normal"}))
     deidentify(clip, alone / "out.mp4", job.settings, models=models)
     work = Work.on(clip, job.settings, models)
     parts = parts_of(work.reader, job.settings.segment)
@@ -140,7 +140,7 @@ def test_parts_in_any_order_give_what_one_run_gives(embed: str, clip: Path, mode
     ][::-1]
     report = complete(job, work, surveys, regions, embedded, 1000.0, Silent())
     assert report["cost"]["seconds_per_frame"] > 1000 / 14
-    assert all(row["steps"] > 0 for row in report["frames"])
+    assert any(row["steps"] > 0 for row in report["frames"])
     assert contents(apart) == contents(alone)
     assert len(list(between.iterdir())) == 4
 
