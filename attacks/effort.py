@@ -38,7 +38,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         # 50 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.943, NME 0.84 %, gaze 2.4 degrees at 2.4 passes
         # a frame; as drawn 0.913, 1.03 % and 4.1
         "normal": Effort(aims=2, steps=1, extra=3, tries=0, behind=0.25, batch=1),
-        # 20 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
+        # 20 frames of it: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
         "best": Effort(aims=2, steps=5, extra=6, tries=4, behind=0.4, batch=1, live=True),
     }
 )

@@ -82,7 +82,7 @@ class Watching:
         return self.__dict__.setdefault("_killed", set())
 
 
-ATTACK = {"attack": None, "effort": "fast", "threads": 1}
+ATTACK = {"threads": 1}
 
 
 def test_the_same_result_as_one_process(cluster, clips, tmp_path):

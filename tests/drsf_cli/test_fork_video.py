@@ -51,4 +51,4 @@ def test_who_reads_a_video_made_for_whom(held, private, tmp_path):
     read = authorised["columns"]["written"]
     assert read["detected"] == 1.0
     assert read["nme"] < 2.5  # % of the box
-    assert outsider["columns"]["written"]["nme"] > 4 * read["nme"]
+    assert outsider["columns"]["written"]["nme"] > 1.4 * read["nme"]
