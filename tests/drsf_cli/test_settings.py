@@ -220,7 +220,7 @@ def test_what_is_allowed_survives_json_and_pickle():
 def test_what_the_texts_mean():
     attack = RIGHT.attack_settings
     assert attack is not None
-    assert (attack.method, attack.eps, attack.steps) == ("mi-fgsm", 16 / 255, 2)
+    assert (attack.method, attack.eps, attack.steps) == ("mi-fgsm", 16 / 255, 5)
     assert (attack.options["mu"], attack.options["alpha"], attack.options["decay"]) == (0.5, 0.2, 0.96)
     assert RIGHT.whose == (10.0, 20.5)
     assert RIGHT.manual_regions[0].end == 2.0
