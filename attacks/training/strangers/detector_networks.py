@@ -14,6 +14,7 @@ SmallRetinaFace  the network of `victims.retinaface_networks`, for other priors;
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -204,8 +205,9 @@ class _Priors(nn.Module):
     loc: nn.ModuleList
     conf: nn.ModuleList
 
+    @abstractmethod
     def features(self, x: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """Features of each level, strides rising."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
