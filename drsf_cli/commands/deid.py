@@ -346,7 +346,8 @@ def _deid_many(
     if not quiet:
         out.print(tables.batch(results))
         if batch.summary is None:
-            out.print("Wrote each output beside its input. There is no summary: that takes a folder, -o DIR.")
+            note = "Wrote each output beside its input. There is no summary: that takes a folder, -o DIR."
+            out.print(note, soft_wrap=True)
         else:
             out.print(f"Wrote {batch.summary}.", soft_wrap=True)
     failures = [result for result in results if result.state == "failed"]

@@ -236,7 +236,6 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
         return real(source, *arguments, **given)
 
     monkeypatch.setattr(batch, "deidentify", faulty)
-    monkeypatch.setenv("COLUMNS", "300")
     out = tmp_path / "out"
     assert main(["deid", str(folder), "-o", str(out), "--attack", "none"]) == 10
     good = len(list((clips / "b").iterdir()))
@@ -262,9 +261,8 @@ def test_one_bad_file_stops_nothing_else_and_comes_last(clips, tmp_path, capsys,
     assert 'raise ZeroDivisionError("planted")' in shown
 
 
-def test_named_files_without_a_folder_lie_beside_their_inputs(clips, tmp_path, capsys, monkeypatch):
+def test_named_files_without_a_folder_lie_beside_their_inputs(clips, tmp_path, capsys):
     """The table tells of them; there is no place for a summary."""
-    monkeypatch.setenv("COLUMNS", "300")
     named = [shutil.copy(clips / "b" / f"c0{number}.mp4", tmp_path / f"{number}.mp4") for number in (1, 3)]
     assert main(["deid", *map(str, named), "--attack", "none"]) == 0
     printed = capsys.readouterr().out

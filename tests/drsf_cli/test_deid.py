@@ -270,8 +270,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_sentence_and_leaves_nothing(name, clip, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+def test_bad_input_is_one_sentence_and_leaves_nothing(name, clip, tmp_path, capsys):
     source, arguments, code, words = _case(name, tmp_path, clip)
     places = tmp_path / "places"
     places.mkdir()
@@ -311,10 +310,9 @@ def test_a_failure_half_way_leaves_nothing(clip, tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys, monkeypatch):
+def test_the_flags_of_the_original_implementation_resolve(clip, tmp_path, capsys):
     """`-d retinaface -a fan -z ETH-XGaze -g rmsprop -m pixelate_30 -bs 16`: understood, warned about, and stopped by
     the weights that are not here."""
-    monkeypatch.setenv("COLUMNS", "400")
     flags = ["-d", "retinaface", "-a", "fan", "-z", "ETH-XGaze", "-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), *flags]) == 5
     message = capsys.readouterr().err

@@ -7,20 +7,11 @@ from pathlib import Path
 
 import onnx
 import pytest
-from rich.console import Console
 
-from drsf_cli import app as cli
 from drsf_cli.app import main
 from drsf_cli.readers.export import export_victims
 from tests.drsf_cli.many import Steps
 from victims.registry import VICTIMS
-
-
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    # not COLUMNS: a console keeps what that says when it is made
-    monkeypatch.setattr(cli, "out", Console(width=400))
-    monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
 
 
 def test_one_file_a_network_and_a_table_of_parity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
