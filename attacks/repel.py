@@ -94,7 +94,7 @@ class Repeller:
     def _aligner(victim: Aligner, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         boxes = np.stack([frame.face.box for frame in frames])
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
-        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
+        return victim.distance_objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
 
     def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])

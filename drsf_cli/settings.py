@@ -290,10 +290,14 @@ class DeidSettings:
             effort.steps,
             options,
             extra=effort.extra,
-            aims=effort.aims,
             tries=effort.tries,
             behind=effort.behind,
         )
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether drawings are corrected, which is also when models are repelled."""
+        return self.attack_settings is not None and self.effort_settings.steps > 0
 
     @property
     def effort_settings(self) -> Effort:

@@ -187,6 +187,12 @@ class Aligner(Victim):
         points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises UsageError where it needs
         them and they are None."""
 
+    def distance_objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+    ) -> Objective:
+        """The same as `objective`, of an aligner that is *not* to read the landmarks: it needs nothing but these."""
+        return self.objective(frames, windows, boxes, landmarks)
+
 
 class GazeEstimator(Victim):
     role: Role = "gaze"

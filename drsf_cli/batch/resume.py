@@ -92,7 +92,7 @@ def _own_files(document: Mapping[str, Any], settings: DeidSettings) -> Iterator[
     victims, typed = document["victims"], settings.victims
     roles: dict[Role, str | None] = {"detector": typed.detector, "aligner": typed.aligner, "gaze": typed.gaze}
     used = [(text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims]
-    if settings.attack_settings is not None:  # otherwise nothing is repelled
+    if settings.takes_steps:  # otherwise nothing is repelled
         used += [(text, [document["repelled"].get(text)]) for text in split_names(settings.repel)]
     used += [(text, document["covering"]["detectors"]) for text in settings.cover_detectors]
     for text, models in used:

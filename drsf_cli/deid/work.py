@@ -73,7 +73,7 @@ class Work:
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
-        wanted = self.settings.repel if self.settings.attack_settings else ()
+        wanted = self.settings.repel if self.settings.takes_steps else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
     @cached_property

@@ -214,8 +214,10 @@ def test_channels_are_dropped_only_while_a_gradient_is_wanted() -> None:
     ghost(network)
     ones = torch.ones(1, 400, 2, 2)
     torch.manual_seed(0)
-    dropped = network(ones)
-    assert 5 <= int((dropped[0, :, 0, 0] == 0).sum()) <= 40, "of 400, a twentieth"
+    dropped = [int((network(ones)[0, :, 0, 0] == 0).sum()) for _ in range(40)]
+    some = [count for count in dropped if count]
+    assert 10 <= len(some) <= 30, "of 40 readings, a half"
+    assert all(5 <= count <= 40 for count in some), "of 400 channels, a twentieth"
     with torch.no_grad():
         assert int((network(ones) == 0).sum()) == 0
 

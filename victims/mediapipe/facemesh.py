@@ -188,6 +188,14 @@ class FaceMesh(Aligner):
             raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
         return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes)
 
+    def distance_objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+    ) -> Objective:
+        """See Aligner."""
+        from victims.mediapipe.landmarks_objective import LandmarksObjective  # which needs this module
+
+        return LandmarksObjective(self, frames, windows, boxes, landmarks)
+
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec(), **self._finder.export_specs()}
 
