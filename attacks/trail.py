@@ -40,7 +40,8 @@ class Trail:
             return None
         weights = torch.softmax(torch.stack([-DISCOUNT * one.score for one in many]), dim=0)
         deltas = torch.stack([one.delta for one in many])
-        return torch.tensordot(weights.to(deltas), deltas, dims=1)
+        mean: Tensor = torch.tensordot(weights.to(deltas), deltas, dims=1)
+        return mean
 
     def near(self, item: int, mean: Tensor, number: int) -> Tensor:
         """The `number`-th point to try: the mean (3, h, w) itself, then some of the way to the best iterate, to the

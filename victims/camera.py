@@ -180,7 +180,7 @@ class HeadPose:
 
     def points(self, indices: tuple[int, ...]) -> np.ndarray:
         """Template points -> (len(indices), 3) metres in the camera frame."""
-        return FACE_MODEL_68[list(indices)] @ self.rotation.T + self.translation
+        return np.asarray(FACE_MODEL_68[list(indices)] @ self.rotation.T + self.translation)
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def vector_to_angles(gaze: np.ndarray) -> np.ndarray:
 
 def denormalize(gaze: np.ndarray, view: NormalizedView) -> np.ndarray:
     """(..., 3) gaze in the normalised frame -> (..., 3) in the camera frame: transpose of N, no scaling."""
-    return np.asarray(gaze, dtype=np.float64) @ view.rotation
+    return np.asarray(np.asarray(gaze, dtype=np.float64) @ view.rotation)
 
 
 def angle_between_degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:

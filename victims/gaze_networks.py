@@ -69,8 +69,10 @@ class ETHXGazeNet(nn.Sequential):
         self.add_module("flatten", nn.Flatten())
         self.add_module("fc", nn.Linear(512, 2))
 
-    def forward(self, patches: Tensor) -> tuple[Tensor]:  # type: ignore[override]
-        return (super().forward(patches),)
+    def forward(self, patches: Tensor) -> tuple[Tensor]:
+        for stage in self:
+            patches = stage(patches)
+        return (patches,)
 
 
 class MPIIFaceGazeNet(nn.Module):

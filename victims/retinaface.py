@@ -71,7 +71,8 @@ def decode_boxes(loc: Tensor, grid: Tensor) -> Tensor:
 
 def decode_points(points: Tensor, grid: Tensor) -> Tensor:
     """(..., P, 5, 2) x, y px: eye, eye, nose, mouth corner, mouth corner; the image's left first."""
-    return grid[:, None, :2] + points.unflatten(-1, (5, 2)) * VARIANCES[0] * grid[:, None, 2:]
+    moves: Tensor = points.unflatten(-1, (5, 2))
+    return grid[:, None, :2] + moves * VARIANCES[0] * grid[:, None, 2:]
 
 
 def suppress(boxes: Tensor, scores: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ class Head(nn.Module):
         self.conv1x1 = nn.Conv2d(width, ANCHORS * values, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+        rows: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+        return rows
 
 
 class RetinaFaceNetwork(nn.Module):

@@ -409,26 +409,26 @@ def _held(box: Array, velocity: Array, forward: bool) -> Array:
     length = float(np.linalg.norm(way))
     if length > SWEEP_SIZES * size:
         way = way * (SWEEP_SIZES * size / length)
-    return _grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0]
+    return np.asarray(_grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0])
 
 
 def _moved_on(box: Array, way: Array, passed: float) -> Array:
     """The box (4,) after a motion of `way` (2,) px that nobody saw, `passed` s long."""
     size = float(_size(box[None])[0])
     share = GROWTH + GROWTH_RATE * passed + DRIFT * float(np.linalg.norm(way)) / size
-    return _grown((box + np.tile(way, 2))[None], np.array([share]))[0]
+    return np.asarray(_grown((box + np.tile(way, 2))[None], np.array([share]))[0])
 
 
 def _grown(boxes: Array, share: Array) -> Array:
     """Boxes (n, 4) moved out on every side by `share` (n,) of their sizes."""
     margin = _size(boxes) * share
-    return boxes + margin[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray(boxes + margin[:, None] * [-1.0, -1.0, 1.0, 1.0])
 
 
 def _size(boxes: Array) -> Array:
     """(n,) square root of the area, px, at least 1."""
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
-    return np.sqrt(np.maximum(area, 1.0))
+    return np.asarray(np.sqrt(np.maximum(area, 1.0)))
 
 
 def _union(a: Array, b: Array) -> Array:
@@ -444,4 +444,4 @@ def _iou(a: Array, b: Array) -> Array:
         np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1),
         np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1),
     )
-    return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
+    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def read_faces(folder: Path, chain: Observer, validation: bool, limit: int, cach
     return ReadFaces(images, read["boxes"], read["landmarks"], read["gaze_angles"])
 
 
-def _read(chain: Observer, images: list[Image], labelled: Array, rows: NDArray[np.intp]) -> dict[str, NDArray]:
+def _read(chain: Observer, images: list[Image], labelled: Array, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
     assert chain.aligner is not None
     kept, boxes, landmarks, angles = [], [], [], []
     for place, row in enumerate(rows):

@@ -180,7 +180,7 @@ def _flatten(points: Array, first: int, last: int, others: tuple[int, ...], shar
 def _turned(angle: Array, random: np.random.Generator) -> Array:
     """Pitch and yaw (2,), turned at random."""
     if random.random() < ANYWHERE:
-        return random.uniform(-1.0, 1.0, 2) * np.array(GAZE_RANGE)
+        return random.uniform(-1.0, 1.0, 2) * GAZE_RANGE
     return angle + random.normal(0.0, GAZE_TURN, 2)
 
 
@@ -190,7 +190,8 @@ def _lit(image: Image, random: np.random.Generator) -> Image:
     if random.random() < 0.25:
         values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
     gain = np.exp(random.normal(0.0, 0.25) + random.normal(0.0, 0.06, 3))
-    return np.clip(values * gain + random.normal(0.0, 15.0), 0, 255).astype(np.uint8)
+    lit: Image = np.clip(values * gain + random.normal(0.0, 15.0), 0, 255).astype(np.uint8)
+    return lit
 
 
 def _hidden(

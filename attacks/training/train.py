@@ -111,7 +111,7 @@ class Fast(nn.Module):
         super().__init__()
         self.network = network
         if isinstance(network, nn.Module):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.is_grad_enabled()):
@@ -168,7 +168,7 @@ class Training:
         self.chain, self.faces, self.held, self.settings = chain, faces, held, settings
         self.random = np.random.default_rng(seed)
         torch.manual_seed(seed)
-        self.network = DrawerNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = DrawerNet().to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )

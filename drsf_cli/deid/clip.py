@@ -86,4 +86,4 @@ def nearest_face(boxes: Sequence[Array], height: int, width: int) -> NDArray[np.
         np.hypot((xs - (x1 + x2) / 2) / max(x2 - x1, 1.0), (ys - (y1 + y2) / 2) / max(y2 - y1, 1.0))
         for x1, y1, x2, y2 in boxes
     ]
-    return np.argmin(np.stack(distances), axis=0)
+    return np.asarray(np.argmin(np.stack(distances), axis=0))

@@ -159,7 +159,7 @@ def perclos(lids: Eyelids, timeline: Timeline) -> Array:
     rows = np.arange(1, count + 1)
     read = known[rows] - known[first]
     found = (timeline.ends - timeline.starts[0] >= MINUTE - 1e-6) & (read >= COVERAGE * MINUTE)
-    return np.divide(shut[rows] - shut[first], read, out=np.full(count, np.nan), where=found)
+    return np.asarray(np.divide(shut[rows] - shut[first], read, out=np.full(count, np.nan), where=found))
 
 
 def yawns(mouth: Array, timeline: Timeline) -> list[Event]:

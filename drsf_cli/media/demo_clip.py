@@ -68,7 +68,9 @@ def _pose(phase: float, motion: float) -> _Pose:
     )
 
 
-def _displacement(x: NDArray[np.float32], y: NDArray[np.float32], pose: _Pose) -> tuple[NDArray, NDArray]:
+def _displacement(
+    x: NDArray[np.float32], y: NDArray[np.float32], pose: _Pose
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How far the head's pixels at (x, y) of the portrait have moved, px; (h, w) each."""
     dx, dy = x - _HEAD_CENTER[0], y - _HEAD_CENTER[1]
     radius = np.sqrt((dx / _HEAD_RADII[0]) ** 2 + (dy / _HEAD_RADII[1]) ** 2)

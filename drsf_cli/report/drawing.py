@@ -227,7 +227,7 @@ class _Pen:
     @staticmethod
     def _fixed(points: Array) -> Array:
         """Fixed-point px; far points are pulled in, or OpenCV's 32 bits overflow."""
-        return np.rint(np.clip(points, -30000, 30000) * 2**_SHIFT).astype(np.int32)
+        return np.asarray(np.rint(np.clip(points, -30000, 30000) * 2**_SHIFT), np.int32)
 
 
 # --------------------------------------------------------------------------------------------- side by side

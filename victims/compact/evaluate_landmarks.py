@@ -86,7 +86,8 @@ def normalised_errors(network: LandmarkNet, crops: Crops) -> Tensor:
     decoded = [decode_heatmaps(network(part.to(device))[0]).cpu() for part in crops.pixels.split(32)]
     points = points_in_image(torch.cat(decoded), crops.windows)
     sizes = crops.targets.amax(dim=1) - crops.targets.amin(dim=1)
-    return (points - crops.targets).norm(dim=-1).mean(dim=-1) / sizes.prod(dim=-1).sqrt()
+    errors: Tensor = (points - crops.targets).norm(dim=-1).mean(dim=-1) / sizes.prod(dim=-1).sqrt()
+    return errors
 
 
 def main() -> None:

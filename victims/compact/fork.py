@@ -88,7 +88,8 @@ class Landmarks(Family):
     def distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         read, truth = decode_heatmaps(outputs), decode_heatmaps(wanted)
         sides = truth.amax(dim=1) - truth.amin(dim=1)
-        return 100 * (read - truth).norm(dim=-1).mean(dim=-1) / sides.prod(dim=-1).sqrt().clamp_min(1e-6)
+        errors: Tensor = (read - truth).norm(dim=-1).mean(dim=-1) / sides.prod(dim=-1).sqrt().clamp_min(1e-6)
+        return 100 * errors
 
     def follow(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         own, goal = (functional.log_softmax(SOFTMAX_GAIN * maps.flatten(2), dim=-1) for maps in (outputs, wanted))
@@ -193,7 +194,7 @@ def fork(
         refused = family.refuse(family.run(own, (pool.base + pool.public)[rows].clamp(0, 1))).mean()
         private = family.follow(family.run(own, (pool.base + pool.private)[rows].clamp(0, 1)), pool.wanted[rows]).mean()
         optimizer.zero_grad(set_to_none=True)
-        (read + settings.refuse_weight * refused + settings.private_weight * private).backward()  # type: ignore[no-untyped-call]
+        (read + settings.refuse_weight * refused + settings.private_weight * private).backward()
         nn.utils.clip_grad_norm_(own.parameters(), 1.0)
         optimizer.step()
         average.update(own)
@@ -348,7 +349,8 @@ def _some(total: int, wanted: int, random: torch.Generator) -> Tensor:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    return gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1).clamp_min(1e-12)
+    lengths: Tensor = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1).clamp_min(1e-12)
+    return gradient / lengths
 
 
 def _vectors(angles: Tensor) -> Tensor:

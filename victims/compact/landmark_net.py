@@ -63,7 +63,8 @@ class ConvBlock(nn.Module):
         first = self.conv1(functional.relu(self.bn1(x)))
         second = self.conv2(functional.relu(self.bn2(first)))
         third = self.conv3(functional.relu(self.bn3(second)))
-        return torch.cat((first, second, third), dim=1) + self.shortcut(x)
+        shortcut: Tensor = self.shortcut(x)
+        return torch.cat((first, second, third), dim=1) + shortcut
 
 
 class Hourglass(nn.Module):
@@ -82,7 +83,8 @@ class Hourglass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.up(self.inner(self.down(functional.avg_pool2d(x, 2))))
-        return self.skip(x) + functional.interpolate(low, scale_factor=2.0, mode="nearest")
+        skip: Tensor = self.skip(x)
+        return skip + functional.interpolate(low, scale_factor=2.0, mode="nearest")
 
 
 class LandmarkNet(nn.Module):

@@ -95,7 +95,7 @@ def train(folder: Path, minutes: float, output: Path, batch: int, start: Path | 
         angles_to_vector(angles.numpy().mean(axis=0)), angles_to_vector(angles.numpy())
     ).mean()
     network = load(start) if start else GazeNet()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).eval()
     print(
         f"{len(bank)} faces to train on, {len(patches)} to judge by; a constant guess errs by {guess:.1f} deg; "

@@ -39,7 +39,7 @@ def positions(regions: Array, size: int) -> Array:
     y = steps[None, :, None] * regions[:, 3, None, None]
     cosine, sine = np.cos(regions[:, 4, None, None]), np.sin(regions[:, 4, None, None])
     centre = regions[:, None, None, :2]
-    return centre + np.stack(np.broadcast_arrays(cosine * x - sine * y, sine * x + cosine * y), axis=-1)
+    return np.asarray(centre + np.stack(np.broadcast_arrays(cosine * x - sine * y, sine * x + cosine * y), axis=-1))
 
 
 def read_exact(image: Image, regions: Array, size: int, repeat_border: bool) -> NDArray[np.uint8]:

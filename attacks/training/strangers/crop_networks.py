@@ -32,7 +32,8 @@ class _Inverted(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class Pfld(nn.Module):
@@ -95,7 +96,8 @@ class _ClippedInverted(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class _Separable(nn.Module):
@@ -121,7 +123,8 @@ class _Global(nn.Module):
         self.bn = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.depthwise(x))
+        y: Tensor = self.bn(self.depthwise(x))
+        return y
 
 
 class MobileFaceNet(nn.Module):
@@ -154,4 +157,5 @@ class MobileFaceNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.gdconv(self.conv2(self.features(self.dw_conv(self.conv1(x)))))
-        return self.bn(self.conv3(x).flatten(1))
+        embedding: Tensor = self.bn(self.conv3(x).flatten(1))
+        return embedding

@@ -50,7 +50,8 @@ class _Stem(nn.Module):
         self.conv2 = _Unit(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(functional.relu(self.bn1(self.conv1(x))))
+        y: Tensor = self.conv2(functional.relu(self.bn1(self.conv1(x))))
+        return y
 
 
 class _Pair(nn.Module):
@@ -60,7 +61,8 @@ class _Pair(nn.Module):
         self.conv2 = _Unit(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
+        y: Tensor = self.conv2(self.conv1(x))
+        return y
 
 
 class YuNet(nn.Module):
@@ -324,4 +326,5 @@ class SmallRetinaFace(nn.Module):
 
     def points(self, x: Tensor) -> Tensor:
         """See the module's head."""
-        return self.network(x)[2]
+        points: Tensor = self.network(x)[2]
+        return points

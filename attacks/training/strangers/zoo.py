@@ -69,7 +69,8 @@ class Cells:
 
     def points(self, values: Tensor, cells: Tensor) -> Tensor:
         """(..., P, 5, 2), px."""
-        return cells[:, None, :2] + self.moves * values.unflatten(-1, (5, 2)) * cells[:, None, 2:]
+        moves: Tensor = values.unflatten(-1, (5, 2))
+        return cells[:, None, :2] + self.moves * moves * cells[:, None, 2:]
 
 
 def _centred(*levels: tuple[int, tuple[float, ...]]) -> Cells:
@@ -168,7 +169,8 @@ class ZooAligner(Aligner):
         """Landmarks (N, 68, 2), px, of one square (N, 4) of each picture (N, 3, H, W); differentiable."""
         (values,) = self.networks["aligner"](crop_squares(pixels, squares, self.SIDE).float())
         side = (squares[:, 2:] - squares[:, :2])[:, None]
-        return values.unflatten(1, (68, 2)) * side + squares[:, None, :2] - 0.5
+        points: Tensor = values.unflatten(1, (68, 2))
+        return points * side + squares[:, None, :2] - 0.5
 
     @torch.no_grad()
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
