@@ -17,7 +17,7 @@ from typing import Any
 from attacks.training.faces import ReadFaces, read_faces
 from victims import registry
 from victims.camera import angles_to_vector, vector_to_angles
-from victims.compact.faces68 import FLIP
+from victims.compact.training.faces68 import FLIP
 from victims.observe import Observer
 from weights.files import write_atomically
 
@@ -33,7 +33,7 @@ def mean_face(faces: ReadFaces) -> dict[str, Any]:
     mean = (mean + (mean * [-1.0, 1.0] + [1.0, 0.0])[FLIP]) / 2
     gaze = vector_to_angles(angles_to_vector(faces.gaze_angles).mean(axis=0) * [0.0, 1.0, 1.0])
     return {
-        "source": f"{len(faces)} pictures of the training people of faces68 (see victims/compact/faces68.py), as "
+        "source": f"{len(faces)} pictures of the training people of faces68 (see victims/compact/training/faces68.py), as "
         f"{', '.join(CHAIN)} read them; written by attacks.training.blind",
         "landmarks": mean.round(4).tolist(),
         "gaze_angle": (gaze.round(4) + 0.0).tolist(),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from victims.base import Image
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.compact.faces68 import load_faces68
+from victims.compact.training.faces68 import load_faces68
 from victims.face import Array
 from victims.observe import Observer
 

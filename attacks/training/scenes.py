@@ -19,7 +19,7 @@ from attacks.obscure import Obscuring, head_mask, obscure, parse_obscuring, plan
 from attacks.training.faces import ReadFaces
 from victims.base import Image
 from victims.camera import Camera, angles_to_vector
-from victims.compact.faces68 import FLIP
+from victims.compact.training.faces68 import FLIP
 from victims.face import Array
 from victims.gaze import NormalizedGaze
 from victims.track import CoverBox

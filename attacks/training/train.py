@@ -37,7 +37,7 @@ from victims import registry
 from victims.base import Network, Objective, Reading, Victim, Window
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.compact.train_landmarks import MovingAverage
+from victims.compact.averaging import MovingAverage
 from victims.gaze import NormalizedGaze
 from victims.observe import Observer
 

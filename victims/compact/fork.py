@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from victims.compact.averaging import MovingAverage
 from victims.compact.fork_settings import ForkSettings
 from victims.compact.gaze_net import PATCH, GazeNet
 from victims.compact.landmark_net import CROP_SIZE, SOFTMAX_GAIN, LandmarkNet, decode_heatmaps
-from victims.compact.train_landmarks import MovingAverage
 
 EPS = 24 / 255
 """Of the perturbations trained on: what `drsf deid` embeds with by default."""

@@ -1,6 +1,6 @@
 """Train `fan-compact` on faces68, on CPU or GPU.
 
-    python -m victims.compact.train_landmarks --data DIR --output FILE.safetensors
+    python -m victims.compact.training.train_landmarks --data DIR --output FILE.safetensors
 
 DIR holds faces68.tar and faces68_landmarks.npz. After every epoch the moving average of the weights, which is what
 is used, is written to FILE; after every third its error on the people kept out of training is logged. One epoch
@@ -24,9 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from victims.compact.delivery import views
-from victims.compact.evaluate_landmarks import ValidationSet, normalised_errors
-from victims.compact.faces68 import FLIP, Faces68, detector_boxes, load_faces68
+from victims.compact.averaging import MovingAverage
 from victims.compact.landmark_net import (
     CROP_SIZE,
     HEATMAP_SIZE,
@@ -36,6 +34,9 @@ from victims.compact.landmark_net import (
     decode_heatmaps,
     windows_of_boxes,
 )
+from victims.compact.training.delivery import views
+from victims.compact.training.evaluate_landmarks import ValidationSet, normalised_errors
+from victims.compact.training.faces68 import FLIP, Faces68, detector_boxes, load_faces68
 from victims.face import Array
 from victims.warp import crop_squares
 
@@ -193,25 +194,6 @@ def landmark_loss(heatmaps: Tensor, points: Tensor, settings: Settings) -> Tenso
     logarithm = functional.log_softmax((SOFTMAX_GAIN * heatmaps).flatten(2), dim=-1)
     entropy = -(target.flatten(2) * logarithm).sum(dim=-1).mean()
     return distance + settings.heatmap_weight * entropy
-
-
-class MovingAverage:
-    """Exponential moving average of a network's weights and batch statistics (short at first, then `decay`)."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 20))
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
 
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:

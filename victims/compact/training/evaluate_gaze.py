@@ -1,4 +1,4 @@
-"""Measure `gaze-compact`: ``python -m victims.compact.evaluate_gaze SHARED``.
+"""Measure `gaze-compact`: ``python -m victims.compact.training.evaluate_gaze SHARED``.
 
 Three things are measured:
 
@@ -35,7 +35,7 @@ from victims.camera import (
     solve_head_pose,
     vector_to_angles,
 )
-from victims.compact.train_gaze import WEIGHTS, composite_errors, load, read, validation_set
+from victims.compact.training.train_gaze import WEIGHTS, composite_errors, load, read, validation_set
 from victims.face import Array
 from victims.gaze import load_gaze
 from victims.registry import load_aligner_named, load_detector

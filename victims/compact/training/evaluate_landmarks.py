@@ -1,6 +1,6 @@
 """Measure `fan-compact` on the people of faces68 that no training saw.
 
-    python -m victims.compact.evaluate_landmarks --data DIR --weights FILE.safetensors
+    python -m victims.compact.training.evaluate_landmarks --data DIR --weights FILE.safetensors
 
 The error of a face is the mean distance of its 68 points over sqrt(w * h) of the landmarks' bounding box. It is
 measured on crops from MTCNN's boxes and on crops from the landmarks' own box.
@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from victims.base import Image
-from victims.compact.faces68 import Faces68, detector_boxes, load_faces68
 from victims.compact.landmark_net import (
     CROP_SIZE,
     LandmarkNet,
@@ -28,6 +27,7 @@ from victims.compact.landmark_net import (
     points_in_image,
     windows_of_boxes,
 )
+from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
 from victims.face import Array
 from victims.warp import crop_squares
 
