@@ -26,8 +26,11 @@ FARTHEST_GAZE = 0.35
 
 
 def aimed(aim: Attributes, face: Face, read: Mapping[str, Tensor], row: int) -> Attributes:
-    """Attributes to draw next for `face`, where a drawing for `aim` was read as row `row` of `read` (role -> boxes
-    (n, 4), landmarks (n, 68, 2), gaze (n, 3)). What was not read stays as it is."""
+    """Attributes to draw next for `face`, after a drawing for `aim` was read.
+
+    `read` holds what each victim read (role -> boxes (n, 4), landmarks (n, 68, 2), gaze (n, 3)); the drawing is its row
+    `row`. What was not read stays as it is.
+    """
     sides = np.maximum(face.box[2:] - face.box[:2], 1.0)
     size = float(np.sqrt(sides.prod()))
     limit = FARTHEST * size

@@ -183,8 +183,10 @@ class Embedder:
 
 
 def as_crops(codec: DeliveryCodec, focus: Sequence[Rect], pixels: Tensor) -> Tensor:
-    """A channel (see attacks/perturb.py): what comes back of windows (B, 3, h, w) that are coded one after another, the
-    first one twice, so that all have the noise of frames that others came before."""
+    """A channel (see attacks/perturb.py) that codes windows (B, 3, h, w) one after another.
+
+    The first one is coded twice, so that all have the noise of frames that others came before.
+    """
     frames = _levels(pixels)
     decoded = codec.roundtrip(np.concatenate([frames[:1], frames]), focus=[[rect] for rect in (focus[0], *focus)])
     return stacked(list(decoded[1:]), pixels.device)

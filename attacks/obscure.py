@@ -132,9 +132,10 @@ def warning(obscuring: Obscuring) -> str | None:
 
 
 def head_region(box: Array, turns: Sequence[int] = (0,)) -> Array:
-    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped. `turns`: the
-    quarter turns clockwise by which the head may be turned (0 crown up, 1 right, 2 down, 3 left); the region covers
-    the head in each of them.
+    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped.
+
+    `turns`: the quarter turns clockwise by which the head may be turned (0 crown up, 1 right, 2 down, 3 left); the
+    region covers the head in each of them.
 
     A detector's box runs from the middle of the forehead to the chin and from cheek to cheek. Heads are about 1.6
     faces high above the chin and, hair included, twice as wide; in profile the box is narrow while the head is long,

@@ -153,7 +153,9 @@ class _Search:
 
     def aim(self, items: list[int], redraw: Redraw) -> list[int]:
         """Draw frames `items` again for what was read, some times; the best drawing of each is where steps begin.
-        Returns those that are not good enough."""
+
+        Returns those that are not good enough.
+        """
         for number in range(self.settings.aims + 1):
             reading = self._read(items, self.delta[items], with_gradient=False)
             self._keep(items, self.delta[items], reading)
@@ -234,15 +236,20 @@ class Pull:
 
 
 def direction(pulls: Sequence[Pull]) -> Tensor:
-    """The victims' gradients at unit length, each counted by how far its victim is from good enough: the scale of a
-    loss does not matter, and a victim that is far out cannot drown the rest."""
+    """The victims' gradients at unit length, each counted by how far its victim is from good enough.
+
+    So the scale of a loss does not matter, and a victim that is far out cannot drown the rest.
+    """
     return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
 def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
-    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: what lowers the linearised sum of losses, weighted
-    as in `direction`, by `cap` of itself. This is Polyak's step length, for any rule: targets are attainable, so that
-    losses can reach 0 and much longer steps overshoot. A `cap` of 0 takes every move whole."""
+    """(n, 1, 1, 1) the share of a rule's move to take, at most 1.
+
+    It is what lowers the linearised sum of losses, weighted as in `direction`, by `cap` of itself. This is Polyak's
+    step length, for any rule: targets are attainable, so losses can reach 0, and much longer steps overshoot. A `cap`
+    of 0 takes every move whole.
+    """
     if cap <= 0:
         return torch.ones_like(move[:, :1, :1, :1])
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)

@@ -44,8 +44,10 @@ class Trail:
         return mean
 
     def near(self, item: int, mean: Tensor, number: int) -> Tensor:
-        """The `number`-th point to try: the mean (3, h, w) itself, then some of the way to the best iterate, to the
-        second best, and so on."""
+        """The `number`-th point (3, h, w) to try.
+
+        The mean itself, then some of the way to the best iterate, to the second best, and so on.
+        """
         if number == 0:
             return mean
         many = sorted(self._iterates[item], key=lambda one: float(one.score))

@@ -1,7 +1,8 @@
 """A clip whose blinks and glances are known: the demo's portrait with eyes drawn into it.
 
-The photographed eyes are filled with skin and new ones drawn as `victims.compact.training.composite` draws them: the lids close
-at known times, and the irises turn to known directions in the camera frame. The head moves a little, as in the demo.
+The photographed eyes are filled with skin and new ones drawn as `victims.compact.training.composite` draws them: the
+lids close at known times, and the irises turn to known directions in the camera frame. The head moves a little, as in
+the demo.
 """
 
 from __future__ import annotations

@@ -65,8 +65,10 @@ class Camera:
 
     @staticmethod
     def load(path: str | Path, width: int, height: int) -> Camera:
-        """Read a calibration file for a video of `width` x `height` px: as cv2.FileStorage writes it, or plain YAML
-        as ROS (camera_info_manager) and ptgaze have it, whose matrices are mappings with `rows`, `cols` and `data`.
+        """Read a calibration file for a video of `width` x `height` px.
+
+        It is as cv2.FileStorage writes it, or plain YAML as ROS (camera_info_manager) and ptgaze have it, whose
+        matrices are mappings with `rows`, `cols` and `data`.
 
         Nodes: ``camera_matrix``; ``distortion_coefficients`` or ``dist_coeffs`` (none: zero); optionally
         ``image_width`` and ``image_height``. When the file was made at another size of the same aspect, the

@@ -46,8 +46,11 @@ _BATCH = 16
 
 
 class HeatmapAligner(Aligner):
-    """What `fan` and `fan-compact` share. Maps are (N, 68, h, w); *windows* are (N, 4) xyxy px, the square of the
-    frame that a map's left, top, right and bottom edges lie on; points of a map are (N, 68, 2) in 0..1 of it."""
+    """What `fan` and `fan-compact` share.
+
+    Maps are (N, 68, h, w); *windows* are (N, 4) xyxy px, the square of the frame that a map's left, top, right and
+    bottom edges lie on; points of a map are (N, 68, 2) in 0..1 of it.
+    """
 
     weight_files: tuple[str, ...]
     """Names in the catalogue, any one of which will do."""
@@ -79,8 +82,11 @@ class HeatmapAligner(Aligner):
 
     @abstractmethod
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
-        """Network input (N, 3, size, size) in [0, 1], linear in the images (N, 3, H, W). `windows` are the frame's;
-        images that are parts of it come with the px (N, 2) of the frame that their first pixels are."""
+        """Network input (N, 3, size, size) in [0, 1], linear in the images (N, 3, H, W).
+
+        `windows` are the frame's; images that are parts of it come with the px (N, 2) of the frame that their first
+        pixels are.
+        """
 
     @abstractmethod
     def points(self, maps: Tensor) -> Tensor:
@@ -225,16 +231,20 @@ class Fan(HeatmapAligner):
         return crop_whole_pixels(images, whole, self.crop_size)
 
     def whole_windows(self, windows: Tensor) -> Tensor:
-        """The whole pixels that are really cut, (N, 4): upstream truncates the images of crop points (1, 1) and
-        (256, 256)."""
+        """The whole pixels that are really cut, (N, 4).
+
+        Upstream truncates the images of crop points (1, 1) and (256, 256).
+        """
         sides = windows[:, 2:] - windows[:, :2]
         low = torch.trunc(windows[:, :2] + sides / self.crop_size)
         high = torch.maximum(torch.trunc(windows[:, 2:]), low + 1)
         return torch.cat((low, high), dim=1).long()
 
     def points(self, maps: Tensor) -> Tensor:
-        """The centre of the maximal cell, moved by a quarter of a cell towards the higher neighbour on each axis
-        unless it is at the rim."""
+        """The centre of the maximal cell, moved towards the higher neighbour.
+
+        By a quarter of a cell on each axis, unless the cell is at the rim.
+        """
         columns, lines = _peaks(maps)
         inner = (columns > 0) & (columns < self.MAP - 1) & (lines > 0) & (lines < self.MAP - 1)
         flat = maps.flatten(2)
@@ -273,8 +283,10 @@ def _peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gaussians(points: Tensor, cells: int, sigma: float) -> Tensor:
-    """Maps (N, 68, cells, cells) of a Gaussian, one high, at points (N, 68, 2) in 0..1; those outside are moved to the
-    rim. `sigma` is in cells."""
+    """Maps (N, 68, cells, cells) of a Gaussian, one high, at points (N, 68, 2) in 0..1.
+
+    Points outside are moved to the rim. `sigma` is in cells.
+    """
     centres = (torch.arange(cells, dtype=points.dtype, device=points.device) + 0.5) / cells
     offsets = (points.clamp(0.0, 1.0)[..., None] - centres) * (cells / sigma)  # (N, 68, 2, cells)
     across, down = torch.exp(-0.5 * offsets.square()).unbind(2)
@@ -359,8 +371,9 @@ _ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner 
 
 
 def load_aligner(name: str, override: Path | None = None, allow_unknown: bool = False) -> HeatmapAligner:
-    """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override` (refused if the catalogue
-    does not know them, unless `allow_unknown`).
+    """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override`.
+
+    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError.
 
     Raises:
         WeightsError: the weights are missing, unknown, damaged or of another network.

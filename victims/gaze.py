@@ -256,9 +256,12 @@ class NormalizedGaze(GazeEstimator):
 
 
 class _GazeObjective(Objective):
-    """Patches are a linear function of the frame, so each is the warp of the window alone plus the warp of the frame
-    with the window blacked out. The second part is a constant, and it is skipped where all patches lie inside their
-    windows, which is the usual case: a head's window is larger than its face."""
+    """Make the estimator read given gazes in patches that are warped from the frame.
+
+    A patch is a linear function of the frame, so each is the warp of the window alone plus the warp of the frame with
+    the window blacked out. The second part is a constant, and it is skipped where all patches lie inside their windows,
+    which is the usual case: a head's window is larger than its face.
+    """
 
     def __init__(
         self,
@@ -282,8 +285,11 @@ class _GazeObjective(Objective):
             raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
-        """See Objective. Landmarks in `geometry` that fit no head leave the loss to the target's own, but the error
-        is infinite and the output NaN: at decode time such a face has no gaze."""
+        """See Objective.
+
+        Landmarks in `geometry` that fit no head leave the loss to the target's own, but the error is infinite and the
+        output NaN: at decode time such a face has no gaze.
+        """
         faces = [self._own[item] for item in items]
         lost = torch.zeros(len(faces), dtype=torch.bool)
         if geometry is not None:

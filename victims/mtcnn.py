@@ -157,8 +157,10 @@ class Mtcnn(Detector):
 
 
 def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown: bool = False) -> Mtcnn:
-    """MTCNN with the weights inside the facenet-pytorch package; raises WeightsError when they are damaged, UsageError
-    for an `override`: three networks do not come in one file."""
+    """MTCNN with the weights inside the facenet-pytorch package.
+
+    Raises WeightsError when they are damaged, UsageError for an `override`: three networks do not come in one file.
+    """
     if override is not None:
         raise UsageError(
             f"{name}@{override} cannot be read: {name} takes the weights inside facenet-pytorch; leave @ out."

@@ -52,8 +52,10 @@ def cell_boxes(rows: NDArray[np.intp], columns: NDArray[np.intp], scale: float) 
 
 
 def regress(boxes: Array, shifts: Array, extra: float) -> Array:
-    """Corners moved by `shifts` (k, 4) in units of width and height; `extra` is upstream's +1 of the later stages. In
-    float32 as upstream: crops are cut at whole pixels, and another rounding cuts a pixel beside now and then."""
+    """Corners moved by `shifts` (k, 4) in units of width and height; `extra` is upstream's +1 of the later stages.
+
+    In float32 as upstream: crops are cut at whole pixels, and another rounding cuts a pixel beside now and then.
+    """
     boxes, shifts = boxes.astype(np.float32), shifts.astype(np.float32)
     sides = boxes[:, 2:] - boxes[:, :2] + np.float32(extra)
     return np.asarray(boxes + shifts * np.concatenate([sides, sides], axis=1), np.float64)

@@ -1,5 +1,7 @@
-"""MTCNN's three networks (Zhang et al. 2016, arXiv 1604.02878) with the layers and key names of facenet-pytorch 2.5.3,
-whose weight files they load. Importing facenet-pytorch itself imports torchvision, which takes longer than torch.
+"""MTCNN's three networks (Zhang et al. 2016, arXiv 1604.02878).
+
+Layers and key names are those of facenet-pytorch 2.5.3, whose weight files they load. Importing facenet-pytorch itself
+imports torchvision, which takes longer than torch.
 
 Inputs are RGB, (x - 127.5) / 128: P-Net (N, 3, H, W) of any size from 12 px, R-Net (N, 3, 24, 24), O-Net
 (N, 3, 48, 48). Outputs are upstream's without its softmax: box regression (N, 4, ...), for O-Net five points (N, 10),

@@ -214,8 +214,10 @@ class MtcnnObjective(Objective):
     def _stage_loss(
         self, network: str, boxes: Array, real: int, shifts: Tensor, margin: Tensor, target: Tensor
     ) -> Tensor:
-        """Loss of one frame's candidates `boxes` (k, 4), of which the cascade proposes the first `real`, from their
-        shifts (k, 4) and differences of logits (k,)."""
+        """Loss of one frame's candidates `boxes` (k, 4), from their shifts (k, 4) and differences of logits (k,).
+
+        The cascade proposes the first `real` of them.
+        """
         tensor = torch.from_numpy(boxes).float().to(margin.device)
         wanted = target.expand_as(tensor)
         sides = tensor[:, 2:] - tensor[:, :2] + 1.0
@@ -236,8 +238,11 @@ class MtcnnObjective(Objective):
     def _look(
         self, network: str, change: Tensor, items: Sequence[int], proposals: Sequence[Proposals]
     ) -> tuple[list[Array], list[tuple[int, int]], Tensor, Tensor]:
-        """What a later stage says of the candidates it sees, those added last: the boxes (k, 4) of each frame; k and
-        how many of them the cascade proposes; shifts and logits of all frames together."""
+        """What a later stage says of the candidates it sees, those added last.
+
+        Returns the boxes (k, 4) of each frame; k and how many of them the cascade proposes; shifts and logits of all
+        frames together.
+        """
         crops, boxes, counts = [], [], []
         for row, (item, found) in enumerate(zip(items, proposals, strict=True)):
             followed = found.boxes[: self.FOLLOWED]
@@ -283,9 +288,11 @@ class MtcnnObjective(Objective):
 
 
 class MtcnnRepelObjective(MtcnnObjective):
-    """Make the cascade return nothing: R- and O-Net are to reject the candidates around the hidden face, those that
-    P-Net proposes now and those it may propose in the next frame. A cascade is blind once one stage rejects, and the
-    later ones look at few crops, so P-Net is left alone.
+    """Make the cascade return nothing.
+
+    R- and O-Net are to reject the candidates around the hidden face, those that P-Net proposes now and those it may
+    propose in the next frame. A cascade is blind once one stage rejects, and the later ones look at few crops, so P-Net
+    is left alone.
 
     `error` is O-Net's probability for the best candidate that R-Net lets through, 0 where there is none.
     """

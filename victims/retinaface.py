@@ -50,8 +50,11 @@ def preprocess(rgb: Tensor) -> Tensor:
 
 
 def priors(height: int, width: int, x: int = 0, y: int = 0) -> Tensor:
-    """Centre x, centre y and side (P, 3), px of the frame, of the priors of a (height, width) region whose corner is
-    (x, y), a multiple of 32. In the network's order: level, row, column, size."""
+    """Centre x, centre y and side (P, 3), px of the frame, of a region's priors.
+
+    The region is (height, width) with its corner at (x, y), a multiple of 32. The order is the network's: level, row,
+    column, size.
+    """
     levels = []
     for step, sizes in zip(STEPS, MIN_SIZES, strict=True):
         rows = (torch.arange(math.ceil(height / step)) + 0.5) * step + y

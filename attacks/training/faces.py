@@ -40,8 +40,10 @@ class ReadFaces:
 
 
 def read_faces(folder: Path, chain: Observer, validation: bool, limit: int, cache: Path) -> ReadFaces:
-    """`limit` pictures of faces68, evenly over its people, as `chain` reads them; `validation`: of the 36 people kept
-    out. What was read is kept in the .npz file `cache`, and taken from there the next time.
+    """`limit` pictures of faces68, evenly over its people, as `chain` reads them.
+
+    With `validation`, they are of the 36 people kept out. What was read is kept in the .npz file `cache`, and taken
+    from there the next time.
 
     A face that the chain does not find is left out. Raises InputError where the set is missing.
     """

@@ -104,8 +104,11 @@ class Channel:
 
 
 class Fast(nn.Module):
-    """A victim's network that is run in bfloat16 where a gradient is wanted: processors with matrix units are four
-    times as fast at it, and what it costs in accuracy is far under what the codec does."""
+    """A victim's network that runs in bfloat16 where a gradient is wanted.
+
+    Processors with matrix units are four times as fast at it, and what it costs in accuracy is far below what the codec
+    does.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()

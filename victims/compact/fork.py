@@ -206,8 +206,11 @@ def fork(
 def measure(
     family: Family, public: nn.Module, own: nn.Module, crops: Tensor, seed: int = 0, steps: int = 30
 ) -> Measured:
-    """Distances on held-out `crops`, as in `fork`. Perturbations start from nothing, `steps` of them, one network
-    embedded for and none repelled: what another party would do with weights it knows."""
+    """Distances on held-out `crops`, as in `fork`.
+
+    Perturbations start from nothing, `steps` of them, one network embedded for and none repelled: what another party
+    would do with weights it knows.
+    """
     natural = _middle(crops, family.size)
     base = obscured(natural, family.cell, torch.Generator().manual_seed(seed))
     read: dict[str, list[Tensor]] = {}
@@ -269,8 +272,11 @@ def embedded(
     steps: int = 30,
     rate: float = 4 / 255,
 ) -> Tensor:
-    """Perturbations (n, 3, size, size) of `base` from which `networks` read `wanted` and those `repelled` do not:
-    momentum steps on smoothed gradients of unit length, as `drsf deid` takes them. One step goes the whole way."""
+    """Perturbations (n, 3, size, size) of `base` from which `networks` read `wanted` and those `repelled` do not.
+
+    They are momentum steps on smoothed gradients of unit length, as `drsf deid` takes them. One step goes the whole
+    way.
+    """
     delta = torch.zeros_like(base) if start is None else start.clone()
     momentum = torch.zeros_like(base)
     for step in range(steps):

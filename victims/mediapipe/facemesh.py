@@ -140,8 +140,10 @@ class FaceMesh(Aligner):
         return [own.landmarks for own in self.align_faces(images, boxes)]
 
     def align_faces(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Alignment]:
-        """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image. A box without a face gets
-        points, too."""
+        """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image.
+
+        A box without a face gets points, too.
+        """
         found = []
         for image, regions in zip(images, self.start_regions(images, boxes), strict=True):
             for turn in range(PASSES):

@@ -29,8 +29,11 @@ _SAME = 0
 
 
 class TfliteNetwork(nn.Module):
-    """A graph of one input. Called with (N, C, H, W), it returns a tuple: outputs of rank 4 flattened to (N, k) in
-    NHWC's order, others (N, ...) as they are."""
+    """A graph of one input.
+
+    Called with (N, C, H, W), it returns a tuple: outputs of rank 4 flattened to (N, k) in NHWC's order, others (N, ...)
+    as they are.
+    """
 
     def __init__(self, graph: Graph) -> None:
         """Raises ValueError for an operator or option that is not supported."""

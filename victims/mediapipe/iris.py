@@ -135,8 +135,10 @@ class IrisGaze(GazeEstimator):
         return results
 
     def mesh_around(self, image: Image, landmarks: Array) -> Array:
-        """(478, 3) px, read in the region of landmarks (68, 2), and again in that of the points found; NaN where the
-        landmarks are not finite."""
+        """(478, 3) px, read in the region of landmarks (68, 2), and again in that of the points found.
+
+        NaN where the landmarks are not finite.
+        """
         if not np.all(np.isfinite(landmarks)):
             return np.full((POINTS, 3), np.nan)
         region = region_of_landmarks(landmarks)

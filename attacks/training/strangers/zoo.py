@@ -39,8 +39,10 @@ BGR_MEAN = (104.0, 117.0, 123.0)
 
 @dataclass(frozen=True)
 class Cells:
-    """Where a detector's outputs lie, and how they are decoded: a centre is the cell's, moved by `moves` sides; a side
-    is the cell's times exp(`grows` · output)."""
+    """Where a detector's outputs lie, and how they are decoded.
+
+    A centre is the cell's, moved by `moves` sides; a side is the cell's times exp(`grows` · output).
+    """
 
     levels: tuple[tuple[int, tuple[tuple[float, tuple[float, ...]], ...]], ...]
     """Stride -> the side of each cell, px, and at which offsets, in strides, it lies in each direction."""
@@ -102,8 +104,11 @@ class ZooDetector(Detector):
         self.name, self.kind = name, kind
 
     def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of pixels (N, 3, H, W), H and W multiples of 32, differentiable: boxes (N, P, 4) px, the log odds (N, P) that
-        each is of a face, and the centres (P, 2) of the cells that say so."""
+        """What a detector sees in pixels (N, 3, H, W), H and W multiples of 32; differentiable.
+
+        Returns boxes (N, P, 4) px, the log odds (N, P) that each is of a face, and the centres (P, 2) of the cells that
+        say so.
+        """
         loc, margins = self.networks["detector"](self._values(pixels))
         cells = self.kind.cells.at(*pixels.shape[2:]).to(pixels)
         return self.kind.cells.boxes(loc, cells), margins, cells[:, :2]

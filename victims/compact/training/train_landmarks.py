@@ -224,8 +224,10 @@ def train(
     seed: int,
     start: Path | None = None,
 ) -> None:
-    """Train from scratch, or from the weights in `start`, and leave the averaged weights in `output` after every
-    epoch."""
+    """Train from scratch, or from the weights in `start`.
+
+    The averaged weights are left in `output` after every epoch.
+    """
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     data = make_training_set(faces, boxes)
