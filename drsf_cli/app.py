@@ -1,5 +1,6 @@
-"""The command line: parses, calls, prints, exits. Logic raises its own errors; here each becomes one line and an exit
-code (weights/errors.py has the table).
+"""The command line: parses, calls, prints, exits.
+
+Logic raises its own errors; here each becomes one line and an exit code (weights/errors.py has the table).
 
 Commands import what they work with when they are called, so that help and completion do not wait for torch.
 """

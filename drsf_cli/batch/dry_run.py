@@ -115,8 +115,10 @@ class Stopwatch:
 
 
 def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
-    """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
-    of several inputs."""
+    """Try the first frames.
+
+    Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one of several inputs.
+    """
     source, output, settings = job.source, job.output, job.settings
     reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:

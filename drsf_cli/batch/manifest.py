@@ -63,8 +63,11 @@ def read_manifest(path: Path) -> list[Row]:
 def manifest_wishes(
     path: Path, settings: DeidSettings, leave_out: Path | None = None, passed_over: PassedOver | None = None
 ) -> list[Wish]:
-    """What the rows ask for, on top of `settings`; places are relative to the manifest's folder where they lie below
-    it. `leave_out`, `passed_over` as in `expand`. Raises InputError, UsageError."""
+    """What the rows ask for, on top of `settings`.
+
+    Places are relative to the manifest's folder where they lie below it. `leave_out`, `passed_over` as in `expand`.
+    Raises InputError, UsageError.
+    """
     wishes = []
     home = path.parent
     for row in read_manifest(path):
@@ -147,8 +150,10 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """`value` converted to its field's type if it is a text that can be converted, else unchanged: the settings then
-    say what is wrong with it."""
+    """`value` converted to its field's type if it is a text that can be converted, else unchanged.
+
+    Where it is unchanged, the settings say what is wrong with it.
+    """
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:

@@ -45,8 +45,10 @@ class LongJob:
 
 @dataclass
 class Task:
-    """One step of a job for one worker: the whole job or, for a long job, the survey or the embedding of a part, the
-    planning, or the finish."""
+    """One step of a job for one worker.
+
+    It is the whole job or, for a long job, the survey or the embedding of a part, the planning, or the finish.
+    """
 
     job: Job
     attempt: int = 1

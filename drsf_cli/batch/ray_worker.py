@@ -66,8 +66,11 @@ class Worker:
         return process(job, self._shelf, resume, self._posting(job), self.name)
 
     def survey(self, job: Job, part: Part, which: str) -> tuple[float | None, Survey | None]:
-        """Survey a part. Like all methods for parts, this returns the seconds that it took, or None if the job cannot
-        be done in parts, and the result."""
+        """Survey a part.
+
+        Like all methods for parts, this returns the seconds that it took, or None if the job cannot be done in parts,
+        and the result.
+        """
         return _timed(lambda: self._work(job).part(part).survey(self._posting(job, which)))
 
     def plan(self, job: Job, *surveys: Survey) -> tuple[Any, ...]:

@@ -74,8 +74,10 @@ class Engine(Protocol):
 
 
 class ModelShelf:
-    """Keeps loaded victims by the settings that select them. The last two sets are kept, so that inputs with different
-    victims can alternate."""
+    """Keeps loaded victims by the settings that select them.
+
+    The last two sets are kept, so that inputs with different victims can alternate.
+    """
 
     KEPT = 2
 
@@ -109,8 +111,11 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
 def attempted(
     job: Job, resume: bool, work: Callable[[], dict[str, Any]], worker: str = "", keep: Collection[Path] = ()
 ) -> Result:
-    """The result of a job that `work` does; `work` returns the report. Every exception becomes a failed result, so that
-    it does not stop other jobs; only KeyboardInterrupt and the like pass. `keep`: files that are not leftovers."""
+    """The result of a job that `work` does; `work` returns the report.
+
+    Every exception becomes a failed result, so that it does not stop other jobs; only KeyboardInterrupt and the like
+    pass. `keep`: files that are not leftovers.
+    """
     began = time.monotonic()
 
     def failed(message: str, code: int, trace: str | None = None) -> Result:
@@ -197,9 +202,11 @@ def plan_batch(
     shard: Shard | None = None,
     into_folder: bool = False,
 ) -> Batch:
-    """The jobs that inputs and a manifest stand for, or this shard of them. `into_folder`: `output` is meant as a
-    folder, whether it is there or not. Nothing is read but names, and nothing
-    written. Raises UsageError, InputError."""
+    """The jobs that inputs and a manifest stand for, or this shard of them.
+
+    `into_folder`: `output` is meant as a folder, whether it is there or not. Nothing is read but names, and nothing
+    written. Raises UsageError, InputError.
+    """
     over = PassedOver()
     wishes = [Wish(one, settings) for one in expand(inputs, output, over)]
     if manifest is not None:

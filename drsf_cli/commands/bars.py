@@ -34,8 +34,10 @@ class RichProgress:
 
 
 class FileBars:
-    """A bar for the inputs, a bar for each worker, and a line for each input that has ended. `traces`: print the
-    traceback of an error that is a bug in drsf."""
+    """A bar for the inputs, a bar for each worker, and a line for each input that has ended.
+
+    `traces`: print the traceback of an error that is a bug in drsf.
+    """
 
     def __init__(self, bars: Bars, inputs: int, quiet: bool, *, traces: bool = False) -> None:
         self._bars, self._inputs, self._quiet, self._traces = bars, inputs, quiet, traces

@@ -232,8 +232,10 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
 
 
 def leakage(document: Mapping[str, Any]) -> RenderableType:
-    """What each model reads from the original, from the obscured video and from the written one; and the gap between
-    the last two; and what a reader gets who is told the true box and looks at no pixel."""
+    """What each model reads from the original, from the obscured video and from the written one.
+
+    Beside it the gap between the last two, and what a reader gets who is told the true box and looks at no pixel.
+    """
     table = Table(title="What others can read", title_justify="left")
     for name in ("model", "", *leakage_table.MODEL_HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")

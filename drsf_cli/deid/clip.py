@@ -65,8 +65,11 @@ class SurveyedClip:
         return self.targets.tracks[frame.index]
 
     def target(self, frame: Frame, covered: CoveredImage, track: int) -> Target | None:
-        """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
-        its head, nothing where that is not covered. Each pixel belongs to one face."""
+        """What to embed in this frame for one of its `tracks`, where nothing else is embedded.
+
+        It lies in what is obscured of the head; there is nothing to embed where that is not covered. Each pixel belongs
+        to one face.
+        """
         faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)
         mask = region_mask(self.regions[frame.index], *covered.shape[:2])

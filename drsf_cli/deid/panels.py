@@ -92,8 +92,10 @@ def compare(
 
 
 def settings_of(written: Path, mask: str | None) -> DeidSettings:
-    """What decides how `written` was covered and is read, from the report beside it; the defaults where that says
-    nothing."""
+    """What decides how `written` was covered and is read, from the report beside it.
+
+    The defaults where that says nothing.
+    """
     path = report_path(written)
     report: Mapping[str, Any] = read_report(path) if path.is_file() else {}
     said: Mapping[str, Any] = report.get("settings", {})

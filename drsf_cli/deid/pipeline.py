@@ -87,8 +87,10 @@ def deidentify(
 
 @contextlib.contextmanager
 def opened(work: Work, output: Path, report: Path, progress: Progress) -> Iterator[Run]:
-    """A run whose places are held: those that cannot be written are said before any work. What it has not published
-    is removed at the end."""
+    """A run whose places are held: those that cannot be written are said before any work.
+
+    What it has not published is removed at the end.
+    """
     s, source = work.settings, work.reader.path
     run = Run(work, progress, output, report)
     try:
@@ -235,8 +237,10 @@ class Run:
         return audit
 
     def _leakage(self, clip: SurveyedClip) -> dict[str, Any] | None:
-        """What models that were not authorised read from the temporary file: all at hand where that was asked for,
-        else those that were repelled."""
+        """What models that were not authorised read from the temporary file.
+
+        All at hand where that was asked for, else those that were repelled.
+        """
         outsiders = outsiders_at_hand(self.work.models) if self.settings.audit == "full" else {}
         outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
         if not outsiders:

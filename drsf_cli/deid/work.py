@@ -123,8 +123,10 @@ class Work:
     def embed(
         self, clip: SurveyedClip, progress: Progress
     ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
-        """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
-        by itself."""
+        """Each frame once everything is embedded, what is seen of it once it is obscured, and what is embedded.
+
+        Each segment by itself.
+        """
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
         attack = s.attack_settings

@@ -46,8 +46,10 @@ _CUT_OFF = "mmco: unref short failure"
 
 
 def shown_packets(container: InputContainer, stream: VideoStream, clock: Clock) -> Iterator[tuple[Packet[Any], bool]]:
-    """The stream's packets on one clock, less those that no decoder can show, each with whether it is certain to be
-    shown; the last one is empty. Raises FFmpegError, OSError, ValueError."""
+    """The stream's packets on one clock, less those that no decoder can show.
+
+    Each comes with whether it is certain to be shown; the last one is empty. Raises FFmpegError, OSError, ValueError.
+    """
     codec = stream.codec_context.name
     cut = codec in _CUT_ANYWHERE and is_one_of(container, _CUTTABLE)
     # pictures that follow the first key frame and are shown before it refer to what was cut off
@@ -123,8 +125,11 @@ def _prepare(context: VideoCodecContext, first: Packet[Any] | None, whole: bool)
 
 
 def _is_idr(packet: Packet[Any], extradata: bytes | None) -> bool:
-    """Whether a packet of H.264 has a slice of an IDR picture: NAL units of type 5 (ITU-T H.264, table 7-1), behind
-    their lengths where the extradata are an AVCDecoderConfigurationRecord (ISO/IEC 14496-15), else start codes."""
+    """Whether a packet of H.264 has a slice of an IDR picture.
+
+    Those are NAL units of type 5 (ITU-T H.264, table 7-1), behind their lengths where the extradata are an
+    AVCDecoderConfigurationRecord (ISO/IEC 14496-15), else behind start codes.
+    """
     data = bytes(packet)
     if not extradata or extradata[0] != 1:
         return any(unit and unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:])

@@ -189,8 +189,11 @@ class VideoReader:
         return tuple(self._notes.values())
 
     def part(self, start: Fraction | None, end: Fraction | None) -> Self:
-        """A reader of a part, which is not probed again and may have no frame. Frames are counted from the part's
-        first. Decoding begins at the key frame before it or, without an index, at the file's start."""
+        """A reader of a part, which is not probed again and may have no frame.
+
+        Frames are counted from the part's first. Decoding begins at the key frame before it or, without an index, at
+        the file's start.
+        """
         part = copy.copy(self)
         part.start, part.end, part._open, part._may_be_empty = start, end, set(), True
         return part
@@ -385,8 +388,10 @@ class VideoReader:
     # -- frames -------------------------------------------------------------------------------------------------
 
     def times(self) -> list[float]:
-        """Seconds of the frames that will be given, without decoding them: exact where each packet is a frame, as of
-        H.264 and HEVC. Raises InputError."""
+        """Seconds of the frames that will be given, without decoding them.
+
+        Exact where each packet is a frame, as of H.264 and HEVC. Raises InputError.
+        """
         base = self.info.time_base
         if self.info.kind != "video":
             return [float(ticks * base) for ticks in range(len(self.info.frame_names)) if self._wants(ticks * base)]

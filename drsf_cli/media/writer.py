@@ -72,8 +72,10 @@ class Writer(Protocol):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
-        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it; `focus`: what a
-        lossy encoder is to code more finely."""
+        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it.
+
+        `focus`: what a lossy encoder is to code more finely.
+        """
 
     def begin_afresh(self) -> None:
         """Encode the following frames without reference to those before."""
@@ -101,8 +103,10 @@ def open_writer(
     end: float | None = None,
     overwrite: bool = False,
 ) -> Writer:
-    """The writer for what was read and where it goes: a picture for a picture, a folder of PNG for a folder of
-    pictures, unless the output is named like a video; else a video. `start`, `end`: as given to the reader.
+    """The writer for what was read and where it goes.
+
+    A picture for a picture, a folder of PNG for a folder of pictures, unless the output is named like a video; else a
+    video. `start`, `end`: as given to the reader.
     """
     path = Path(path)
     if info.kind != "video" and path.suffix.lower() not in _MUXERS:
@@ -300,8 +304,10 @@ class VideoWriter(_WriterBase):
         cast(OutputContainer, self._container).mux_one(packet)
 
     def _mux_last(self, packet: Packet[Any]) -> None:
-        """Write the last packet. MP4 takes the length of a track from the decoding times. It differs from the display
-        length when frames are reordered and unevenly spaced; the last packet's duration makes up the difference.
+        """Write the last packet.
+
+        MP4 takes the length of a track from the decoding times. It differs from the display length when frames are
+        reordered and unevenly spaced; the last packet's duration makes up the difference.
         """
         if _MUXERS[self._output.final.suffix.lower()] != "matroska" and packet.dts is not None:
             span = self._end_ticks - (self._first_ticks - self.shift_ticks)

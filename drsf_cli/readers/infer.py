@@ -25,8 +25,10 @@ def infer(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> list[FrameObservation]:
-    """Every face of every frame of `source`. `backend` is `onnx` or `torch`; `camera` an OpenCV calibration file, for
-    the frames as `rotate` turns them: 0, 90, 180, 270 degrees clockwise or `auto` (drsf_cli/readers/rotation.py).
+    """Every face of every frame of `source`.
+
+    `backend` is `onnx` or `torch`; `camera` an OpenCV calibration file, for the frames as `rotate` turns them: 0, 90,
+    180, 270 degrees clockwise or `auto` (drsf_cli/readers/rotation.py).
 
     Raises InputError for what cannot be read, UsageError, DeviceError.
     """

@@ -64,8 +64,10 @@ def centerface() -> tuple[FaceFinder, dict[str, str]]:
 
 
 def dlib_hog() -> tuple[FaceFinder, dict[str, str]]:
-    """The finder; its numbers are part of dlib. Faces from 40 px on are found; scores are distances, not
-    probabilities, and left out (NaN)."""
+    """The finder; its numbers are part of dlib.
+
+    Faces from 40 px on are found; scores are distances, not probabilities, and left out (NaN).
+    """
     import dlib
 
     detector = dlib.get_frontal_face_detector()

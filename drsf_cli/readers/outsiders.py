@@ -77,8 +77,10 @@ class FinderDetector(Detector):
 
 
 def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
-    """Every victim of the registry whose weights are installed and that is not one of `models`, every finder, and the
-    models of installed packages."""
+    """Every model that is installed and that is not one of `models`.
+
+    These are victims of the registry whose weights are installed, every finder, and the models of installed packages.
+    """
     found: dict[str, Outsider] = {}
     for name, entry in registry.VICTIMS.items():
         try:
@@ -228,8 +230,11 @@ def _yunet(path: Path) -> FaceFinder:
 
 
 def _ultraface(path: Path) -> FaceFinder:
-    """One input (1, 3, h, w), RGB, (x - 127) / 128; outputs (1, n, 2) scores, softmaxed, and (1, n, 4) corners in
-    shares of width and height (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB)."""
+    """Ultra-Light-Fast-Generic-Face-Detector-1MB (Linzaer).
+
+    One input (1, 3, h, w), RGB, (x - 127) / 128; outputs (1, n, 2) scores, softmaxed, and (1, n, 4) corners in shares
+    of width and height.
+    """
     network = OnnxNetwork(path)
     sizes = network.input_shapes[0]
     if len(network.input_shapes) != 1 or len(sizes) != 4 or not all(isinstance(side, int) for side in sizes[2:]):
