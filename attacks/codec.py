@@ -159,6 +159,7 @@ class EncoderSettings:
 
     @property
     def planar_yuv(self) -> bool:
+        """Whether frames are coded as luma and chroma, not as RGB."""
         return self.pixel_format.startswith("yuv")
 
     def encoder(self, width: int, height: int) -> VideoCodecContext:

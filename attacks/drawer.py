@@ -124,6 +124,7 @@ class DrawerNet(nn.Module):
         self.last = nn.Conv2d(w[0], 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         skips = []
         for block in self.down:
             skips.append(block(x))

@@ -85,6 +85,7 @@ class Embedded:
         return replace(self, change=np.zeros((0, 0, 3), np.int8))
 
     def with_pixels(self, change: NDArray[np.int8]) -> Embedded:
+        """The same with another `change` (h, w, 3), grey levels."""
         return replace(self, change=change)
 
     def apply(self, covered: CoveredImage) -> CoveredImage:
@@ -113,6 +114,7 @@ class Embedder:
 
     @property
     def device(self) -> torch.device:
+        """Where the victims' tensors are."""
         return self.chain.detector.device
 
     def embed(self, targets: Sequence[Target], track: int = 0) -> list[Embedded]:

@@ -227,6 +227,7 @@ class Pull:
     """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
     def of(self, rows: Sequence[int]) -> Pull:
+        """The pull of some rows of the batch."""
         return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
 
     @property

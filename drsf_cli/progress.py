@@ -22,9 +22,11 @@ class Silent:
     """Says nothing."""
 
     def begin(self, title: str, total: int | None) -> None:
+        """Tell nobody."""
         pass
 
     def advance(self, parts: int = 1) -> None:
+        """Tell nobody."""
         pass
 
 

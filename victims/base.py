@@ -138,6 +138,8 @@ class Victim(ABC):
 
 
 class Detector(Victim):
+    """A victim that finds faces."""
+
     role: Role = "detector"
     cover_threshold: float
     """Detections count for covering from this score on: lower than the detector's own threshold, for reading."""
@@ -173,6 +175,8 @@ class Detector(Victim):
 
 
 class Aligner(Victim):
+    """A victim that reads 68 landmarks in a face box."""
+
     role: Role = "aligner"
 
     @abstractmethod
@@ -200,6 +204,8 @@ class Aligner(Victim):
 
 
 class GazeEstimator(Victim):
+    """A victim that reads where a face with given landmarks looks."""
+
     role: Role = "gaze"
 
     @abstractmethod

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import Aligner, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
 from victims.compact.landmark_net import (
@@ -111,8 +112,10 @@ class HeatmapAligner(Aligner):
         return (landmarks - self.pixel_offset - origin) / side
 
     def heatmaps(self, crops: Tensor) -> Tensor:
+        """Heatmaps (N, 68, h, w) of crops (N, 3, size, size)."""
         return self.networks[NETWORK](crops)[0]
 
+    @override
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
         crops, windows = [], []
         for image, own in zip(images, boxes, strict=True):
@@ -128,6 +131,7 @@ class HeatmapAligner(Aligner):
         landmarks = self.in_frame(torch.cat(points).double(), torch.cat(windows))
         return [own.numpy() for own in landmarks.split([len(own) for own in windows])]
 
+    @override
     def objective(
         self,
         frames: Sequence[Image],
@@ -138,6 +142,7 @@ class HeatmapAligner(Aligner):
     ) -> Objective:
         return _HeatmapObjective(self, frames, windows, boxes, landmarks)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         size = self.crop_size
         return {
@@ -161,18 +166,23 @@ class CompactFan(HeatmapAligner):
     coordinate_weight = 60.0
 
     @staticmethod
+    @override
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:
         return load_strict(LandmarkNet(), state, source)
 
+    @override
     def windows(self, boxes: Tensor) -> Tensor:
         return windows_of_boxes(boxes)
 
+    @override
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
         return crop_squares(images, windows if corners is None else windows - corners.repeat(1, 2), CROP_SIZE)
 
+    @override
     def points(self, maps: Tensor) -> Tensor:
         return decode_heatmaps(maps)
 
+    @override
     def soft_points(self, maps: Tensor) -> Tensor:
         return decode_heatmaps(maps)
 
@@ -192,6 +202,7 @@ class LastHeatmaps(nn.Module):
         self.stack = stack
 
     def forward(self, crops: Tensor) -> tuple[Tensor]:
+        """Crops (N, 3, 256, 256) -> heatmaps (N, 68, 64, 64)."""
         return (self.stack(crops)[-1],)
 
 
@@ -213,17 +224,20 @@ class Fan(HeatmapAligner):
     """Of the Gaussians, one high, that the network was trained to give, in cells."""
 
     @staticmethod
+    @override
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:
         from face_alignment.models import FAN  # takes seconds, and only this victim needs it
 
         return LastHeatmaps(load_strict(FAN(4), state, source)).eval()
 
+    @override
     def windows(self, boxes: Tensor) -> Tensor:
         sizes = boxes[:, 2:] - boxes[:, :2]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sizes * sizes.new_tensor((0.0, self.SHIFT))
         halves = 100.0 * sizes.sum(dim=1, keepdim=True) / self.REFERENCE
         return torch.cat((centres - halves, centres + halves), dim=1)
 
+    @override
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
         whole = self.whole_windows(windows)
         if corners is not None:

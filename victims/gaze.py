@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import ExportSpec, GazeEstimator, Image, Network, Objective, Reading, Window, load_strict, to_pixels
 from victims.camera import NORMALIZATIONS, Camera, Normalization, normalize_view, solve_head_pose, vector_to_angles
@@ -187,6 +188,7 @@ class NormalizedGaze(GazeEstimator):
         views = self.views(landmarks, camera)
         return None if views is None else views.reference
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         width, height = self._model.views[0].size
         if self._model.takes_head_pose:

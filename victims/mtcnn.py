@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from victims.area import AreaSampler
 from victims.base import Detector, ExportSpec, Image, Network, Window, load_strict
@@ -57,6 +58,7 @@ class Mtcnn(Detector):
         samplers = [AreaSampler(image) for image in images]
         return self._decide(samplers, self._first_stage(samplers, THRESHOLDS[0]), threshold)
 
+    @override
     def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
         samplers = [AreaSampler(image) for image in images]
         proposals = self._first_stage(samplers, THRESHOLDS[0])
@@ -121,12 +123,15 @@ class Mtcnn(Detector):
                 parts.append(self.networks[network](normalize(batch.to(self.device))))
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
+    @override
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> MtcnnObjective:
         return MtcnnObjective(self, frames, windows, boxes)
 
+    @override
     def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> MtcnnRepelObjective:
         return MtcnnRepelObjective(self, frames, windows, boxes)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         text = "RGB 0..255, (x - 127.5) / 128, area-resampled; outputs are logits, softmax outside"
         batch = {0: "batch"}

@@ -30,6 +30,7 @@ def normalize(values: Tensor) -> Tensor:
 
 
 def pyramid_scales(height: int, width: int) -> list[float]:
+    """Scales of the pyramid's levels for a frame of height x width px, the finest first."""
     scale = CELL / MIN_FACE
     scales = []
     while min(height, width) * scale >= CELL:
@@ -39,6 +40,7 @@ def pyramid_scales(height: int, width: int) -> list[float]:
 
 
 def level_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width, px, of the level of a frame at `scale`."""
     return int(height * scale + 1), int(width * scale + 1)
 
 

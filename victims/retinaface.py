@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from victims import boxes as box_arithmetic
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window, load_strict
@@ -145,6 +146,7 @@ class RetinaFace(Detector):
         """See Detector. Every prior of a window is asked, wherever the face is."""
         return RepelObjective(self, frames, windows)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         axes = {"pixels": {0: "batch", 2: "height", 3: "width"}}
         axes |= {name: {0: "batch", 1: "priors"} for name in ("loc", "logits", "points")}

@@ -46,6 +46,8 @@ class ResolvedWeights:
 
 @dataclass(frozen=True)
 class FileStatus:
+    """A file of the catalogue, where it lies or would lie, and in what state it is."""
+
     record: WeightFile
     path: Path
     state: State

@@ -44,6 +44,7 @@ def mean_face(faces: ReadFaces) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Average what is read of the training people.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")

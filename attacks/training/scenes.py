@@ -65,10 +65,12 @@ class Scene:
 
     @property
     def boxes(self) -> Array:
+        """(B, 4) px of the picture."""
         return np.stack([one.box for one in self.attributes])
 
     @property
     def landmarks(self) -> Array:
+        """(B, 68, 2) px of the picture."""
         return np.stack([one.landmarks for one in self.attributes if one.landmarks is not None])
 
 

@@ -1,4 +1,4 @@
-"""Train the drawer of a chain, on one core:
+"""Train the drawer of a chain, on one core.
 
     python -m attacks.training.train --data DIR --output FILE.safetensors --minutes 60
 
@@ -57,6 +57,8 @@ VALIDATION_HEIGHTS = (100.0, 190.0)
 
 @dataclass
 class Settings:
+    """What a training run may be told."""
+
     minutes: float = 60.0
     """The learning rate falls over them, by the process's own time."""
     rate: float = 1.5e-3
@@ -117,6 +119,7 @@ class Fast(nn.Module):
             network.to(memory_format=torch.channels_last)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The network's outputs, in float32."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.is_grad_enabled()):
             return tuple(output.float() for output in self.network(*inputs))
 
@@ -132,6 +135,7 @@ class Chain:
 
     @property
     def gaze(self) -> NormalizedGaze | None:
+        """The gaze estimator; None where the chain has none."""
         look = self.observer.gaze
         assert look is None or isinstance(look, NormalizedGaze)
         return look
@@ -183,6 +187,7 @@ class Training:
     # -- one batch --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
+        """Draw a scene, attack it and move the weights once."""
         began = time.monotonic()
         s = self.settings
         progress = min(self.minutes / s.minutes, 1.0)
@@ -392,6 +397,7 @@ def load_chain(options: argparse.Namespace) -> Chain:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train the drawer of a chain.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")

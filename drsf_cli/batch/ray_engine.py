@@ -57,6 +57,7 @@ class RayEngine:
         self._address, self._workers = address, workers
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """See Engine; results come in the order in which jobs end."""
         import ray
 
         if not jobs:

@@ -70,7 +70,8 @@ class Watch(Protocol):
 class Engine(Protocol):
     """Runs jobs and yields their results, in the order in which they end."""
 
-    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]: ...
+    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """The result of each job; `watch` is told what goes on meanwhile."""
 
 
 class ModelShelf:
@@ -86,6 +87,7 @@ class ModelShelf:
 
     @staticmethod
     def key(settings: DeidSettings) -> tuple[Any, ...]:
+        """What decides which models a job needs."""
         return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
 
     def get(self, settings: DeidSettings) -> Models:
@@ -154,6 +156,7 @@ class Local:
     """One after another, in this process, with the models loaded once."""
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """See Engine; one job after another, in this process."""
         shelf = ModelShelf()
         if len({shelf.key(job.settings) for job in jobs}) == 1:
             shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately

@@ -23,12 +23,14 @@ class RichProgress:
         self._task: TaskID | None = None
 
     def begin(self, title: str, total: int | None) -> None:
+        """See Progress."""
         if self._task is not None:
             task = self._bars.tasks[self._bars.task_ids.index(self._task)]
             self._bars.update(self._task, total=max(task.completed, 1), completed=max(task.completed, 1))
         self._task = self._bars.add_task(title, total=total)
 
     def advance(self, parts: int = 1) -> None:
+        """See Progress."""
         if self._task is not None:
             self._bars.advance(self._task, parts)
 
@@ -46,11 +48,13 @@ class FileBars:
         self._ended = 0
 
     def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        """See Watch."""
         if worker not in self._workers:
             self._workers[worker] = self._bars.add_task("")
         self._bars.update(self._workers[worker], description=f"{name}: {title}", completed=done, total=total)
 
     def result(self, result: Result) -> None:
+        """See Watch."""
         self._ended += 1
         self._bars.advance(self._all)
         console = self._bars.console

@@ -58,6 +58,7 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
 
 
 def cost(document: Mapping[str, Any]) -> RenderableType:
+    """What the run took, for each frame."""
     spent = document["cost"]
     return Text(
         f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['victim_checks_per_frame']:.1f} checks and "

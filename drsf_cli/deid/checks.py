@@ -127,6 +127,7 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was found."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -251,6 +252,7 @@ def _check_hidden(
 def check_uncovered(
     frame: Frame, regions: Sequence[Region], finders: dict[str, FaceFinder], report: AuditReport
 ) -> float:
+    """Look for faces outside `regions` in a written frame; the problems go into `report`."""
     height, width = frame.image.shape[:2]
     mask = region_mask(regions, height, width)
     report.frames_looked_at += 1

@@ -59,6 +59,7 @@ class Survey:
 
     @property
     def track_count(self) -> int:
+        """How many tracks there are."""
         return 1 + max((number for own in self.tracks for number in own), default=-1)
 
 

@@ -53,6 +53,7 @@ class Given:
 
     @property
     def face_count(self) -> int:
+        """How many faces are given in all frames."""
         return sum(len(one.faces) for one in self.frames.values())
 
 

@@ -69,10 +69,12 @@ class Work:
 
     @cached_property
     def companions(self) -> Sequence[Detector]:
+        """The detectors that decide about covering beside the chain's own."""
         return self.models.covering(self.settings.cover_detectors, self.settings.allow_unknown_weights)
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
+        """The models that are repelled, by name; none where nothing is embedded."""
         wanted = self.settings.repel if self.settings.attack_settings else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
@@ -152,4 +154,5 @@ class Work:
         return load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights).to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
+        """What embeds with `attack` through `codec`."""
         return Embedder(self.models.attacker(self.camera), attack, self.drawer, codec, self.extra_stages)

@@ -12,7 +12,7 @@ from victims.face import Array
 
 
 def ratio(above: Any, below: Any) -> Any:
-    """above / below; NaN where below is 0."""
+    """The quotient above / below; NaN where below is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 

@@ -93,10 +93,12 @@ class FrameErrors:
 
     @property
     def missed(self) -> bool:
+        """A face of the ground truth that was not read."""
         return self.in_gt and not self.in_pred
 
     @property
     def extra(self) -> bool:
+        """A face that is not in the ground truth."""
         return self.in_pred and not self.in_gt
 
 

@@ -19,6 +19,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from attacks.codec import CODECS, Codec, Converter, EncoderSettings, Focus, Rect, find_codec
 from drsf_cli.media.atomic import NO_SPACE, AtomicOutput, synchronise
@@ -258,6 +259,7 @@ class VideoWriter(_WriterBase):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
+        """See Writer."""
         self._check(image)
         if self._last_ticks is None:
             self._first_ticks = pts_ticks
@@ -278,6 +280,7 @@ class VideoWriter(_WriterBase):
             self._mux(self._encoder.encode(frame))
         self.frames_written += 1
 
+    @override
     def begin_afresh(self) -> None:
         if not self.frames_written or self.settings.codec.lossless:
             return
@@ -365,6 +368,7 @@ class ImageWriter(_WriterBase):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
+        """See Writer."""
         self._check(image)
         if self._is_folder:
             write_image(self.temporary / f"{self._stems[pts_ticks]}.png", image)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder
 from victims.base import Aligner, ExportSpec, Image, Objective, Window
@@ -126,6 +127,7 @@ class DlibTrees(Aligner):
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another aligner.")
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder, finders_at_hand
 from drsf_cli.readers.installed import INSTALLED_FINDERS, LANDMARKS_FILE, DlibTrees, is_installed, model_file
@@ -48,6 +49,7 @@ class Outsider:
 
     @property
     def role(self) -> Role:
+        """Detector, aligner or gaze estimator."""
         return self.victim.role
 
     def reader(self, device: Device) -> Victim:
@@ -72,6 +74,7 @@ class FinderDetector(Detector):
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another detector.")
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 

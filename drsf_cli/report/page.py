@@ -58,6 +58,8 @@ class Still:
 
 @dataclass(frozen=True)
 class Sample:
+    """A frame that the page shows."""
+
     frame_id: int
     caption: str
     stills: tuple[Still, ...]

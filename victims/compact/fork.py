@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.compact.averaging import MovingAverage
 from victims.compact.fork_settings import ForkSettings
@@ -78,19 +79,23 @@ class Landmarks(Family):
     size, cell, unit = CROP_SIZE, 43, "% of the landmarks' box"
     allowed, apart = 1.37, 12.0  # of 2.98 %; see weights/bundled/fan_compact.md
 
+    @override
     def network(self) -> nn.Module:
         return LandmarkNet()
 
+    @override
     def run(self, network: nn.Module, crops: Tensor) -> Tensor:
         maps: Tensor = network(crops)[0]
         return maps
 
+    @override
     def distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         read, truth = decode_heatmaps(outputs), decode_heatmaps(wanted)
         sides = truth.amax(dim=1) - truth.amin(dim=1)
         errors: Tensor = (read - truth).norm(dim=-1).mean(dim=-1) / sides.prod(dim=-1).sqrt().clamp_min(1e-6)
         return 100 * errors
 
+    @override
     def follow(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         own, goal = (functional.log_softmax(SOFTMAX_GAIN * maps.flatten(2), dim=-1) for maps in (outputs, wanted))
         divergence = (goal.exp() * (goal - own)).sum(dim=-1).mean(dim=-1)
@@ -111,16 +116,20 @@ class Gaze(Family):
     size, cell, unit = PATCH, 107, "°"
     allowed, apart = 2.97, 20.0  # of 6.47°; see weights/bundled/gaze_compact.md
 
+    @override
     def network(self) -> nn.Module:
         return GazeNet()
 
+    @override
     def run(self, network: nn.Module, crops: Tensor) -> Tensor:
         angles: Tensor = network(crops)
         return angles
 
+    @override
     def distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         return torch.rad2deg((_vectors(outputs) - _vectors(wanted)).square().sum(dim=-1).add(1e-12).sqrt())
 
+    @override
     def follow(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         return 5.0 * functional.smooth_l1_loss(outputs, wanted, beta=0.1, reduction="none").mean(dim=-1)
 
@@ -152,6 +161,7 @@ class Measured:
 
     @property
     def accurate(self) -> bool:
+        """Whether the fork reads pictures well enough to be used."""
         return self.accuracy <= self.allowed
 
 

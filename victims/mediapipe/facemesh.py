@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window
 from victims.boxes import iou
@@ -136,6 +137,7 @@ class FaceMesh(Aligner):
         own.device = self.device
         return own
 
+    @override
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
         return [own.landmarks for own in self.align_faces(images, boxes)]
 
@@ -190,6 +192,7 @@ class FaceMesh(Aligner):
             raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
         return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec(), **self._finder.export_specs()}
 

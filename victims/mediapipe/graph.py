@@ -62,6 +62,7 @@ class TfliteNetwork(nn.Module):
         return name
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images in the graph's own layout -> the graph's outputs, in its order."""
         values: dict[int, Tensor] = {self.input: images}
         for step, (operator, run) in enumerate(self._steps):
             own = [values[n] for n in operator.inputs if n >= 0 and n in values]

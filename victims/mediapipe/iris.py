@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import ExportSpec, GazeEstimator, Image, Network, Objective, Window
 from victims.camera import Camera, HeadPose, Normalization, normalize_view, solve_head_pose, vector_to_angles
@@ -155,6 +156,7 @@ class IrisGaze(GazeEstimator):
 
         return IrisObjective(self, frames, windows, landmarks, gaze, camera)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec()}
 

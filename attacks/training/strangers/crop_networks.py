@@ -65,6 +65,7 @@ class Pfld(nn.Module):
         self.fc = nn.Linear(176, 136)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(N, 3, 112, 112) -> 68 points (N, 136), x and y in turn, in shares of the crop."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.relu(self.conv1_extra(self.dw_bn(self.dw_pool(x))))
         for name in self.ORDER:
@@ -156,6 +157,7 @@ class MobileFaceNet(nn.Module):
         self.bn = nn.BatchNorm1d(128)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, 112, 112) -> (N, 128)."""
         x = self.gdconv(self.conv2(self.features(self.dw_conv(self.conv1(x)))))
         embedding: Tensor = self.bn(self.conv3(x).flatten(1))
         return embedding

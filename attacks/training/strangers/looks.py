@@ -37,14 +37,18 @@ JITTER = 0.04
 class SeesFaces(Protocol):
     """What is needed of a detector."""
 
-    def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+    def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `ZooDetector.faces_seen`."""
 
 
 class ReadsSquares(Protocol):
     """What is needed of an aligner."""
 
-    def squares(self, boxes: Tensor) -> Tensor: ...
-    def read_squares(self, pixels: Tensor, squares: Tensor) -> Tensor: ...
+    def squares(self, boxes: Tensor) -> Tensor:
+        """The squares (N, 4) that are cut for boxes (N, 4), px."""
+
+    def read_squares(self, pixels: Tensor, squares: Tensor) -> Tensor:
+        """See `ZooAligner.read_squares`."""
 
 
 class UnseenObjective(Objective):

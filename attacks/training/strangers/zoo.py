@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from attacks.training.strangers.crop_networks import MobileFaceNet, Pfld
 from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaFace, UltraFace, YuNet
@@ -151,6 +152,7 @@ class ZooDetector(Detector):
         """See Detector and `repel.UnseenObjective`."""
         return UnseenObjective(self, windows, boxes)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 
@@ -198,6 +200,7 @@ class ZooAligner(Aligner):
         """See Aligner; `repel.PointsObjective`: of the windows alone, from the boxes that are given here."""
         return PointsObjective(self, windows, boxes, landmarks)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         example = torch.zeros(2, 3, self.SIDE, self.SIDE)
         axes = {name: {0: "batch"} for name in ("pixels", "points")}

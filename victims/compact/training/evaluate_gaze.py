@@ -131,6 +131,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Measure gaze-compact on composites and on a real clip.")
     parser.add_argument("shared", type=Path, help="the shared folder, with data/ and weights/")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)

@@ -46,6 +46,8 @@ class Crops:
 
 @dataclass(frozen=True)
 class ValidationSet:
+    """Crops of the people kept out of training, in MTCNN's boxes and in those of their landmarks."""
+
     detector: Crops
     landmarks: Crops
     targets: Tensor
@@ -66,11 +68,13 @@ class ValidationSet:
         )
 
     def sources(self) -> Iterator[tuple[str, Crops]]:
+        """The crops by where their boxes come from."""
         yield "mtcnn boxes", self.detector
         yield "landmark boxes", self.landmarks
 
 
 def crops_of(images: list[Image], windows: Tensor, targets: Tensor) -> Crops:
+    """Crops (N, 3, 128, 128) of `images` in `windows` (N, 4), with their landmarks (N, 68, 2), px of the image."""
     pixels = [
         crop_squares(torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0, window[None], CROP_SIZE)
         for image, window in zip(images, windows, strict=True)
@@ -91,6 +95,7 @@ def normalised_errors(network: LandmarkNet, crops: Crops) -> Tensor:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Measure fan-compact on the validation people of faces68.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--weights", type=Path, required=True, help="safetensors file to measure")

@@ -144,6 +144,7 @@ def train(folder: Path, minutes: float, output: Path, batch: int, start: Path | 
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train gaze-compact on composited eyes.")
     parser.add_argument("shared", type=Path, help="the shared folder, with data/faces68.tar")
     parser.add_argument("--minutes", type=float, default=60.0)

@@ -49,6 +49,8 @@ CACHE_MARGIN = 1.5  # ... which is this many times as wide as the crop window: a
 
 @dataclass(frozen=True)
 class Settings:
+    """What a training run may be told; the defaults trained the bundled weights."""
+
     epochs: int = 45
     minutes: float = math.inf
     """The schedule is shortened to end by then; training stops after the epoch in which that happens."""
@@ -210,6 +212,7 @@ def rate_factor(step: int, progress: float, warmup: int) -> float:
 
 
 def batches(count: int, size: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Rows 0..count - 1 in random order, `size` at a time; those left over are dropped."""
     order = torch.randperm(count, generator=random)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
@@ -289,6 +292,7 @@ def train(
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train fan-compact on faces68.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
