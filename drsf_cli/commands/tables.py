@@ -100,6 +100,16 @@ def batch(results: Sequence[Result]) -> RenderableType:
     return Group(table, *errors, Text(line, style="red" if counts["failed"] else ""))
 
 
+def comparison(result: Evaluation | FolderEvaluation) -> RenderableType:
+    """Everything that `drsf eval` shows."""
+    parts = [evaluation(result)]
+    if isinstance(result, FolderEvaluation):
+        parts.append(files(result))
+    if result.behaviour is not None:
+        parts.append(behaviour(result.behaviour))
+    return Group(*parts)
+
+
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
     """Every metric of a comparison."""
     table = Table()

@@ -89,8 +89,10 @@ def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
 
 
 def dlib_recogniser(path: Path) -> Recogniser:
-    """The residual network of dlib, from its file. Raises InputError if the file cannot be read, WeightsError if dlib is not
-    installed."""
+    """The residual network of dlib, from its file.
+
+    Raises InputError if the file cannot be read, WeightsError if dlib is not installed.
+    """
     if not is_installed("dlib"):
         raise WeightsError(f"--recogniser {path} needs dlib; pip install 'drsf[others]', or give an ONNX file.")
     if not path.is_file():

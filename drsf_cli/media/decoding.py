@@ -34,6 +34,8 @@ DECODER_THREADS = 4
 _SAMPLE_IS_FRAME = ("h264", "hevc")
 _SAMPLES_APART = (*INDEXED, "avi")
 
+_IDR = 5  # the type of a NAL unit with a slice of an IDR picture
+
 # Codecs whose streams may be cut at any packet, and containers that are cut so
 _CUT_ANYWHERE = ("h264", "hevc", "mpeg2video")
 _CUTTABLE = ("mpegts", "mpeg")
@@ -132,10 +134,10 @@ def _is_idr(packet: Packet[Any], extradata: bytes | None) -> bool:
     """
     data = bytes(packet)
     if not extradata or extradata[0] != 1:
-        return any(unit and unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:])
+        return any(unit and unit[0] & 31 == _IDR for unit in data.split(b"\0\0\1")[1:])
     size, position = (extradata[4] & 3) + 1, 0
     while position + size < len(data):
-        if data[position + size] & 31 == 5:
+        if data[position + size] & 31 == _IDR:
             return True
         position += size + int.from_bytes(data[position : position + size], "big")
     return False
