@@ -83,28 +83,33 @@ def draw_obscuring(random: np.random.Generator) -> Obscuring:
 def draw_scene(faces: ReadFaces, gaze: NormalizedGaze | None, random: np.random.Generator) -> Scene:
     """A random batch of `faces`, one size and one obscuring for all. `gaze` turns angles into vectors."""
     height = math.exp(random.uniform(math.log(HEIGHTS[0]), math.log(HEIGHTS[1])))
-    side = math.ceil(TILE * height / GRID) * GRID
+    side = tile_side(height)
     count = int(np.clip(PIXELS // side**2, 2, MOST))
     rows = random.choice(len(faces), count, replace=False)
     width = side * random.uniform(1.3, 4.0)
     centre = side / 2 + random.uniform(-0.3, 0.3, 2) * (width - side)
     matrix = np.array([[width, 0.0, centre[0]], [0.0, width, centre[1]], [0.0, 0.0, 1.0]])
     camera = Camera(matrix, np.zeros(5))
-    return make_scene(faces, rows, height, side, camera, draw_obscuring(random), gaze, random, augmented=True)
+    return make_scene(faces, rows, height, camera, draw_obscuring(random), gaze, random, augmented=True)
+
+
+def tile_side(height: float) -> int:
+    """The side, px, of the tiles for faces whose boxes are `height` px high."""
+    return math.ceil(TILE * height / GRID) * GRID
 
 
 def make_scene(
     faces: ReadFaces,
     rows: NDArray[np.intp],
     height: float,
-    side: int,
     camera: Camera,
     obscuring: Obscuring,
     gaze: NormalizedGaze | None,
     random: np.random.Generator,
     augmented: bool,
 ) -> Scene:
-    """Faces `rows`, their boxes about `height` px high, in tiles of `side` px."""
+    """Faces `rows`, their boxes about `height` px high."""
+    side = tile_side(height)
     covered, masks, attributes, vectors = [], [], [], []
     for row in rows:
         image, own = _moved(faces, int(row), height, side, random, augmented)

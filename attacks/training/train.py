@@ -31,7 +31,7 @@ from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
 from attacks.embed import TOLERANCES
 from attacks.obscure import parse_obscuring
 from attacks.training.faces import ReadFaces, read_faces
-from attacks.training.scenes import GRID, TILE, Scene, draw_scene, make_scene
+from attacks.training.scenes import Scene, draw_scene, make_scene, tile_side
 from attacks.training.strangers.repel import hinge, strangers
 from victims import registry
 from victims.base import Network, Objective, Reading, Victim, Window
@@ -281,11 +281,11 @@ class Training:
         network.eval()
         rows: dict[str, list[np.ndarray]] = {}
         for number, height in enumerate(VALIDATION_HEIGHTS):
-            side = math.ceil(TILE * height / GRID) * GRID
+            side = tile_side(height)
             camera = Camera.default(2 * side, side)
             own = np.arange(number, len(self.held), len(VALIDATION_HEIGHTS))
             for chosen in np.array_split(own, max(1, len(own) // 8)):
-                scene = make_scene(self.held, chosen, height, side, camera, mosaic, self.chain.gaze, random, False)
+                scene = make_scene(self.held, chosen, height, camera, mosaic, self.chain.gaze, random, False)
                 for name, values in evaluate(self.chain, network, scene, self.channel).items():
                     rows.setdefault(name, []).append(values)
         joined = {name: np.concatenate(values) for name, values in rows.items()}

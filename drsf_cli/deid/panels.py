@@ -83,7 +83,7 @@ def compare(
         Panel(
             "original",
             reader,
-            infer(original, models, camera=camera, start=settings.start, end=settings.end, progress=progress),
+            infer(reader, models, camera=camera, progress=progress),
         ),
         Panel("obscured", (image for image, _ in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),

@@ -45,7 +45,7 @@ from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.media.writer import Writer, open_writer
+from drsf_cli.media.writer import Writer, encoder_settings, open_writer
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.finders import finders_around
@@ -142,9 +142,7 @@ class Run:
         return open_writer(
             self.output,
             info,
-            codec=s.codec,
-            crf=s.crf,
-            focus_qp=s.head_qp,
+            encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp),
             audio=s.audio,
             start=s.start,
             end=s.end,

@@ -22,7 +22,7 @@ from skimage import data
 
 from attacks.codec import Colour
 from drsf_cli.media.reader import VideoInfo
-from drsf_cli.media.writer import VideoWriter
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import UsageError
 
 _PORTRAIT_SIDE = 512
@@ -153,7 +153,7 @@ def write_frames(
         pixel_format="rgb24",
         container="",
     )
-    with VideoWriter(path, info, codec=codec, crf=crf, overwrite=overwrite) as writer:
+    with VideoWriter(path, info, encoder_settings(info, codec, crf), overwrite=overwrite) as writer:
         for index, frame in enumerate(frames):
             writer.write(frame, index, 1)
         return writer.publish()

@@ -94,11 +94,8 @@ class Writer(Protocol):
 def open_writer(
     path: str | Path,
     info: VideoInfo,
+    settings: EncoderSettings | None = None,
     *,
-    codec: str = "h264",
-    crf: int = 23,
-    preset: str = "medium",
-    focus_qp: int = 0,
     audio: Audio = "drop",
     start: float | None = None,
     end: float | None = None,
@@ -107,23 +104,12 @@ def open_writer(
     """The writer for what was read and where it goes.
 
     A picture for a picture, a folder of PNG for a folder of pictures, unless the output is named like a video; else a
-    video. `start`, `end`: as given to the reader.
+    video. `settings`, `start`, `end`: see VideoWriter.
     """
     path = Path(path)
     if info.kind != "video" and path.suffix.lower() not in _MUXERS:
         return ImageWriter(path, info, overwrite=overwrite)
-    return VideoWriter(
-        path,
-        info,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        focus_qp=focus_qp,
-        audio=audio,
-        start=start,
-        end=end,
-        overwrite=overwrite,
-    )
+    return VideoWriter(path, info, settings, audio=audio, start=start, end=end, overwrite=overwrite)
 
 
 class _WriterBase:
@@ -184,7 +170,9 @@ class _WriterBase:
 class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
-    codec: 'h264' (the default: 4:2:0, which browsers play, and 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless).
+    `settings`: by default what `encoder_settings` makes of 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes);
+    the other codecs, 'h264-rgb' and 'ffv1', are lossless.
+
     Times, size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied.
     MP4 and MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or
     encoded as AAC, and stays synchronous. With `start` and `end` (seconds, as given to the reader), the sound between
@@ -198,18 +186,16 @@ class VideoWriter(_WriterBase):
         self,
         path: str | Path,
         info: VideoInfo,
+        settings: EncoderSettings | None = None,
         *,
-        codec: str = "h264",
-        crf: int = 23,
-        preset: str = "medium",
-        focus_qp: int = 0,
         audio: Audio = "drop",
         start: float | None = None,
         end: float | None = None,
         overwrite: bool = False,
     ) -> None:
         path = Path(path)
-        self.settings = encoder_settings(info, codec, crf, preset, focus_qp)
+        self.settings = settings or encoder_settings(info)
+        codec = self.settings.codec.name
         suffixes = self.settings.codec.suffixes
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{path} cannot hold --codec {codec}; name the output {' or '.join(suffixes)}.")
