@@ -18,7 +18,7 @@ from drsf_cli.deid.shape import average_face
 from drsf_cli.deid.survey import Survey, told_apart
 from drsf_cli.measure.evaluation import box_iou, match_faces
 from drsf_cli.measure.records import read_observations
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from victims.base import GazeEstimator
 from victims.camera import (
     Camera,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from attacks.codec import Colour
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import UsageError
 

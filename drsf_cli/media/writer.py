@@ -25,7 +25,7 @@ from attacks.codec import CODECS, Codec, Converter, EncoderSettings, Focus, Rect
 from drsf_cli.media.atomic import NO_SPACE, AtomicOutput, synchronise
 from drsf_cli.media.container import decimal, reason
 from drsf_cli.media.images import IMAGE_SUFFIXES, writable_suffix, write_image
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from drsf_cli.media.sound import Sound, open_sound
 from drsf_cli.settings import Audio
 from weights.errors import OutputError, UsageError
@@ -170,8 +170,8 @@ class _WriterBase:
 class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
-    `settings`: by default what `encoder_settings` makes of 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes);
-    the other codecs, 'h264-rgb' and 'ffv1', are lossless.
+    `settings`: see `encoder_settings`; by default 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes). The other
+    codecs, 'h264-rgb' and 'ffv1', are lossless.
 
     Times, size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied.
     MP4 and MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or
