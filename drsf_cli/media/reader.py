@@ -27,9 +27,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from attacks.codec import (
-    Converter,
-)
+from attacks.codec import Converter
 from drsf_cli.media.container import INDEXED, Seconds, decimal, is_one_of, open_container, pick_video, reason
 from drsf_cli.media.decoding import decode, shown_packets
 from drsf_cli.media.images import PictureNotes, read_image

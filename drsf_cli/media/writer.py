@@ -170,8 +170,8 @@ class _WriterBase:
 class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
-    `settings`: see `encoder_settings`; by default 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes). The other
-    codecs, 'h264-rgb' and 'ffv1', are lossless.
+    `settings`: see `encoder_settings`; by default 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes). The
+    other codecs, 'h264-rgb' and 'ffv1', are lossless.
 
     Times, size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied.
     MP4 and MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or
