@@ -23,11 +23,9 @@ class Silent:
 
     def begin(self, title: str, total: int | None) -> None:
         """Tell nobody."""
-        pass
 
     def advance(self, parts: int = 1) -> None:
         """Tell nobody."""
-        pass
 
 
 def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -76,9 +76,9 @@ def manifest_wishes(
         if row.output is not None and (len(found) > 1 or found[0].searched):
             raise UsageError(f"{row.where}: output names one file, and {row.input} stands for several; leave it out.")
         for one in found:
-            if one.source.absolute().is_relative_to(home.absolute()) and ".." not in Path(row.input).parts:
-                one = replace(one, place=one.source.absolute().relative_to(home.absolute()))
-            wishes.append(Wish(one, own, None if row.output is None else Path(row.output)))
+            below = one.source.absolute().is_relative_to(home.absolute()) and ".." not in Path(row.input).parts
+            placed = replace(one, place=one.source.absolute().relative_to(home.absolute())) if below else one
+            wishes.append(Wish(placed, own, None if row.output is None else Path(row.output)))
     return wishes
 
 

@@ -54,7 +54,8 @@ def match_times(first: Sequence[float], second: Sequence[float], within: float) 
 
 def match_glances(first: Sequence[Glance], second: Sequence[Glance]) -> list[tuple[Glance, Glance]]:
     """Pairs of glances to the same zone that overlap in time: each with the one that it overlaps most, none used
-    twice."""
+    twice.
+    """
     overlaps = [
         (min(a.end, b.end) - max(a.start, b.start), i, j)
         for i, a in enumerate(first)

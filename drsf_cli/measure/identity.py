@@ -234,7 +234,8 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
     """The user's file, else facenet if its weights are installed, else dlib's if it is installed; and the reason if
-    there is none."""
+    there is none.
+    """
     if path is not None:
         return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""
     try:

@@ -133,15 +133,15 @@ class VideoReader:
         frames = self._video_frames() if self.info.kind == "video" else self._image_frames()
         count = 0
         for frame in frames:
+            image = frame.image
             if self.rotate:
-                upright = np.ascontiguousarray(np.rot90(frame.image, -self.rotate // 90))
-                frame = replace(frame, image=upright)
-            if frame.image.shape[:2] != (self.info.height, self.info.width):
+                image = np.ascontiguousarray(np.rot90(image, -self.rotate // 90))
+            if image.shape[:2] != (self.info.height, self.info.width):
                 raise InputError(
                     f"{self.path} changes its size from {self.info.width}x{self.info.height} to "
-                    f"{frame.image.shape[1]}x{frame.image.shape[0]} at frame {count}; split it there."
+                    f"{image.shape[1]}x{image.shape[0]} at frame {count}; split it there."
                 )
-            yield frame
+            yield replace(frame, image=image)
             count += 1
         if not count and not self._may_be_empty:
             raise InputError(f"{self.path} has no frame between --start and --end; choose other times.")

@@ -147,7 +147,8 @@ class FaceMesh(Aligner):
         A box without a face gets points, too.
         """
         found = []
-        for image, regions in zip(images, self.start_regions(images, boxes), strict=True):
+        for image, start in zip(images, self.start_regions(images, boxes), strict=True):
+            regions = start
             for turn in range(PASSES):
                 points, _ = read_regions(self.networks[MESH], image, regions, self.device)
                 if turn + 1 < PASSES:

@@ -117,9 +117,8 @@ class YuNet(nn.Module):
                 x = functional.max_pool2d(x, 2)
         joined: list[Tensor] = []
         for level, lateral in zip(levels[::-1], list(self.neck["lateral_convs"])[::-1], strict=True):  # type: ignore[call-overload]
-            if joined:
-                level = level + functional.interpolate(joined[0], scale_factor=2.0, mode="nearest")
-            joined.insert(0, lateral(level))
+            above = functional.interpolate(joined[0], scale_factor=2.0, mode="nearest") if joined else 0.0
+            joined.insert(0, lateral(level + above))
         return joined
 
     def _each(self, name: str, levels: list[Tensor]) -> list[Tensor]:

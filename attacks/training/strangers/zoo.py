@@ -283,7 +283,7 @@ def load_aligner(name: str, folder: Path) -> ZooAligner:
 
 
 def load_recogniser(folder: Path) -> Recogniser:
-    """mobilefacenet. Raises WeightsError where its file is missing or another's."""
+    """The recogniser mobilefacenet. Raises WeightsError where its file is missing or another's."""
     path = _there(folder / RECOGNISER)
     return Recogniser(load_strict(MobileFaceNet(), load_state_dict(path), path.name))
 
@@ -296,7 +296,7 @@ def load_zoo(folder: Path) -> dict[str, Victim]:
 
 def is_of(name: str, families: Collection[str]) -> bool:
     """Whether a model belongs to one of `families`: by its own name, or by the part before the first dash."""
-    return name in families or name.split("-")[0] in families
+    return name in families or name.split("-", maxsplit=1)[0] in families
 
 
 def _there(path: Path) -> Path:
