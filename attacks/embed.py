@@ -84,6 +84,7 @@ class Embedded:
         return replace(self, change=np.zeros((0, 0, 3), np.int8))
 
     def with_pixels(self, change: NDArray[np.int8]) -> Embedded:
+        """The same with another `change` (h, w, 3), grey levels."""
         return replace(self, change=change)
 
     def apply(self, covered: CoveredImage) -> CoveredImage:
@@ -112,6 +113,7 @@ class Embedder:
 
     @property
     def device(self) -> torch.device:
+        """Where the victims' tensors are."""
         return self.chain.detector.device
 
     def embed(self, targets: Sequence[Target], track: int = 0) -> list[Embedded]:
@@ -171,8 +173,10 @@ class Embedder:
 
 
 def as_crops(codec: DeliveryCodec, focus: Sequence[Rect], pixels: Tensor) -> Tensor:
-    """A channel (see attacks/perturb.py): what comes back of windows (B, 3, h, w) that are coded one after another, the
-    first one twice, so that all have the noise of frames that others came before."""
+    """A channel (see attacks/perturb.py) that codes windows (B, 3, h, w) one after another.
+
+    The first one is coded twice, so that all have the noise of frames that others came before.
+    """
     frames = _levels(pixels)
     decoded = codec.roundtrip(np.concatenate([frames[:1], frames]), focus=[[rect] for rect in (focus[0], *focus)])
     return stacked(list(decoded[1:]), pixels.device)

@@ -203,6 +203,7 @@ class Pull:
     """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
     def of(self, rows: Sequence[int]) -> Pull:
+        """The pull of some rows of the batch."""
         return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
 
     @property
@@ -212,15 +213,20 @@ class Pull:
 
 
 def direction(pulls: Sequence[Pull]) -> Tensor:
-    """The victims' gradients at unit length, each counted by how far its victim is from good enough: the scale of a
-    loss does not matter, and a victim that is far out cannot drown the rest."""
+    """The victims' gradients at unit length, each counted by how far its victim is from good enough.
+
+    So the scale of a loss does not matter, and a victim that is far out cannot drown the rest.
+    """
     return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
 def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
-    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: what lowers the linearised sum of losses, weighted
-    as in `direction`, by `cap` of itself. This is Polyak's step length, for any rule: targets are attainable, so that
-    losses can reach 0 and much longer steps overshoot. A `cap` of 0 takes every move whole."""
+    """(n, 1, 1, 1) the share of a rule's move to take, at most 1.
+
+    It is what lowers the linearised sum of losses, weighted as in `direction`, by `cap` of itself. This is Polyak's
+    step length, for any rule: targets are attainable, so losses can reach 0, and much longer steps overshoot. A `cap`
+    of 0 takes every move whole.
+    """
     if cap <= 0:
         return torch.ones_like(move[:, :1, :1, :1])
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)

@@ -59,9 +59,12 @@ class HiddenFrame(Protocol):
     """What is needed of a frame to embed in; `attacks.embed.Target` is one."""
 
     @property
-    def covered(self) -> CoveredImage: ...
+    def covered(self) -> CoveredImage:
+        """The obscured frame, (H, W, 3)."""
+
     @property
-    def face(self) -> Face: ...
+    def face(self) -> Face:
+        """The face that is hidden in it."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ Loader = Callable[[str, Path | None, bool], Victim]
 
 @dataclass(frozen=True)
 class Entry:
+    """A victim that may be named: what it does, and how it is loaded."""
+
     role: Role
     load: Loader
     aliases: tuple[str, ...] = ()

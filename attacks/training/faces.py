@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from victims.base import Image
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.compact.faces68 import load_faces68
+from victims.compact.training.faces68 import load_faces68
 from victims.face import Array
 from victims.observe import Observer
 
@@ -39,8 +40,10 @@ class ReadFaces:
 
 
 def read_faces(folder: Path, chain: Observer, validation: bool, limit: int, cache: Path) -> ReadFaces:
-    """`limit` pictures of faces68, evenly over its people, as `chain` reads them; `validation`: of the 36 people kept
-    out. What was read is kept in the .npz file `cache`, and taken from there the next time.
+    """`limit` pictures of faces68, evenly over its people, as `chain` reads them.
+
+    With `validation`, they are of the 36 people kept out. What was read is kept in the .npz file `cache`, and taken
+    from there the next time.
 
     A face that the chain does not find is left out. Raises InputError where the set is missing.
     """
@@ -58,7 +61,7 @@ def read_faces(folder: Path, chain: Observer, validation: bool, limit: int, cach
     return ReadFaces(images, read["boxes"], read["landmarks"], read["gaze_angles"])
 
 
-def _read(chain: Observer, images: list[Image], labelled: Array, rows: NDArray[np.intp]) -> dict[str, NDArray]:
+def _read(chain: Observer, images: list[Image], labelled: Array, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
     assert chain.aligner is not None
     kept, boxes, landmarks, angles = [], [], [], []
     for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Train the drawer of a chain, on one core:
+"""Train the drawer of a chain, on one core.
 
     python -m attacks.training.train --data DIR --output FILE.safetensors --minutes 60
 
@@ -31,13 +31,13 @@ from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
 from attacks.embed import TOLERANCES
 from attacks.obscure import parse_obscuring
 from attacks.training.faces import ReadFaces, read_faces
-from attacks.training.scenes import GRID, TILE, Scene, draw_scene, make_scene
+from attacks.training.scenes import Scene, draw_scene, make_scene, tile_side
 from attacks.training.strangers.repel import hinge, strangers
 from victims import registry
 from victims.base import Network, Objective, Reading, Victim, Window
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.compact.train_landmarks import MovingAverage
+from victims.compact.averaging import MovingAverage
 from victims.gaze import NormalizedGaze
 from victims.observe import Observer
 
@@ -57,6 +57,8 @@ VALIDATION_HEIGHTS = (100.0, 190.0)
 
 @dataclass
 class Settings:
+    """What a training run may be told."""
+
     minutes: float = 60.0
     """The learning rate falls over them, by the process's own time."""
     rate: float = 1.5e-3
@@ -104,16 +106,20 @@ class Channel:
 
 
 class Fast(nn.Module):
-    """A victim's network that is run in bfloat16 where a gradient is wanted: processors with matrix units are four
-    times as fast at it, and what it costs in accuracy is far under what the codec does."""
+    """A victim's network that runs in bfloat16 where a gradient is wanted.
+
+    Processors with matrix units are four times as fast at it, and what it costs in accuracy is far below what the codec
+    does.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         if isinstance(network, nn.Module):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The network's outputs, in float32."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.is_grad_enabled()):
             return tuple(output.float() for output in self.network(*inputs))
 
@@ -129,6 +135,7 @@ class Chain:
 
     @property
     def gaze(self) -> NormalizedGaze | None:
+        """The gaze estimator; None where the chain has none."""
         look = self.observer.gaze
         assert look is None or isinstance(look, NormalizedGaze)
         return look
@@ -168,7 +175,7 @@ class Training:
         self.chain, self.faces, self.held, self.settings = chain, faces, held, settings
         self.random = np.random.default_rng(seed)
         torch.manual_seed(seed)
-        self.network = DrawerNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = DrawerNet().to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )
@@ -180,6 +187,7 @@ class Training:
     # -- one batch --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
+        """Draw a scene, attack it and move the weights once."""
         began = time.monotonic()
         s = self.settings
         progress = min(self.minutes / s.minutes, 1.0)
@@ -273,11 +281,11 @@ class Training:
         network.eval()
         rows: dict[str, list[np.ndarray]] = {}
         for number, height in enumerate(VALIDATION_HEIGHTS):
-            side = math.ceil(TILE * height / GRID) * GRID
+            side = tile_side(height)
             camera = Camera.default(2 * side, side)
             own = np.arange(number, len(self.held), len(VALIDATION_HEIGHTS))
             for chosen in np.array_split(own, max(1, len(own) // 8)):
-                scene = make_scene(self.held, chosen, height, side, camera, mosaic, self.chain.gaze, random, False)
+                scene = make_scene(self.held, chosen, height, camera, mosaic, self.chain.gaze, random, False)
                 for name, values in evaluate(self.chain, network, scene, self.channel).items():
                     rows.setdefault(name, []).append(values)
         joined = {name: np.concatenate(values) for name, values in rows.items()}
@@ -389,6 +397,7 @@ def load_chain(options: argparse.Namespace) -> Chain:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train the drawer of a chain.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")

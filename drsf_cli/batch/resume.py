@@ -23,9 +23,12 @@ _NOT_DECIDING = ("overwrite", "threads")
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """The report of a finished job. A job is finished if its output exists and has a report that names this version of
-    drsf, these settings, and the sha256 of the weights, of the camera's calibration, of given targets, of the input and
-    of the output as they are now. None if anything is missing or differs; a matching name alone is never enough."""
+    """The report of a finished job.
+
+    A job is finished if its output exists and has a report that names this version of drsf, these settings, and the
+    sha256 of the weights, of the camera's calibration, of given targets, of the input and of the output as they are
+    now. None if anything is missing or differs; a matching name alone is never enough.
+    """
     document = _read(job.report)
     if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
         return None
@@ -51,8 +54,11 @@ def restore_page(job: Job, document: Mapping[str, Any]) -> None:
 
 
 def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:
-    """Remove what a process that was killed during this job left: hidden temporary files other than `keep`, and a
-    report without an output. No other process may work on the same job."""
+    """Remove what a process that was killed during this job left.
+
+    That is hidden temporary files other than `keep`, and a report without an output. No other process may work on the
+    same job.
+    """
     for final in job.files:
         for path in leftovers(final):
             if path in keep:

@@ -1,5 +1,8 @@
-"""What shell completion offers for a flag. The names are written out here, so that completion need not import torch. A
-test compares them with the tables that decide (victims/registry.py, attacks/steps.py, effort.py and codec.py)."""
+"""What shell completion offers for a flag.
+
+The names are written out here, so that completion need not import torch. A test compares them with the tables that
+decide (victims/registry.py, attacks/steps.py, effort.py and codec.py).
+"""
 
 from __future__ import annotations
 

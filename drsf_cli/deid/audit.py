@@ -41,8 +41,9 @@ def audit(
     every: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """`measure` for two files: the covering is planned again from the original with the run's `settings`. `repelled`:
-    the sha256 of the weight files of each model that the run repelled.
+    """`measure` for two files: the covering is planned again from the original with the run's `settings`.
+
+    `repelled`: the sha256 of the weight files of each model that the run repelled.
 
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """

@@ -83,7 +83,7 @@ def compare(
         Panel(
             "original",
             reader,
-            infer(original, models, camera=camera, start=settings.start, end=settings.end, progress=progress),
+            infer(reader, models, camera=camera, progress=progress),
         ),
         Panel("obscured", (image for image, _ in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
@@ -92,8 +92,10 @@ def compare(
 
 
 def settings_of(written: Path, mask: str | None) -> DeidSettings:
-    """What decides how `written` was covered and is read, from the report beside it; the defaults where that says
-    nothing."""
+    """What decides how `written` was covered and is read, from the report beside it.
+
+    The defaults where that says nothing.
+    """
     path = report_path(written)
     report: Mapping[str, Any] = read_report(path) if path.is_file() else {}
     said: Mapping[str, Any] = report.get("settings", {})

@@ -17,6 +17,7 @@ from victims.base import Detector, Victim
 
 
 def input_section(clip: SurveyedClip, camera: Path | None) -> dict[str, Any]:
+    """What was read: the file, its frames, its camera."""
     info = clip.reader.info
     return {
         "path": str(clip.reader.path),
@@ -48,6 +49,7 @@ def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: floa
 
 
 def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[str, Any]:
+    """Which detectors decided about covering, and on how many frames."""
     return {
         "detectors": [_named(one) for one in detectors],
         "frames_with_face": sum(len(found) > 0 for found in clip.survey.seen),
@@ -71,6 +73,7 @@ def targets_section(given: Given | None) -> dict[str, Any] | None:
 
 
 def repelled_section(repelled: Mapping[str, Victim]) -> dict[str, Any]:
+    """Which models were repelled, and the hashes of their weights."""
     return {name: _named(victim) for name, victim in repelled.items()}
 
 

@@ -93,10 +93,12 @@ class FrameErrors:
 
     @property
     def missed(self) -> bool:
+        """A face of the ground truth that was not read."""
         return self.in_gt and not self.in_pred
 
     @property
     def extra(self) -> bool:
+        """A face that is not in the ground truth."""
         return self.in_pred and not self.in_gt
 
 
@@ -146,7 +148,8 @@ class Evaluation:
 @dataclass(frozen=True)
 class OtherFaces:
     """The faces of the ground truth that are not their frame's own, each compared with the prediction's face at the
-    same place."""
+    same place.
+    """
 
     faces: int
     missed: int
@@ -227,7 +230,8 @@ def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
 
 def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
     """For each face, the one of `read` at the same place. No face is taken twice, and the sum of the overlaps is the
-    largest possible. None if no remaining face overlaps it."""
+    largest possible. None if no remaining face overlaps it.
+    """
     from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
 
     overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
@@ -240,7 +244,8 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
 
 def evaluate_files(gt: str | Path, pred: str | Path, offset: int = 0, zones: str | Path | None = None) -> Evaluation:
     """`evaluate` on two files, and their behaviour by `zones` (drsf_cli/measure/glances.py). `offset` is added to the
-    frame ids of `pred`. Raises InputError naming the file."""
+    frame ids of `pred`. Raises InputError naming the file.
+    """
     truth, prediction = read_observations(gt), read_observations(pred)
     prediction = [replace(one, index=one.index + offset) for one in prediction]
     ranges = load_zones(zones)
@@ -380,7 +385,8 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
 
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
     """The result for JSON: counts, the frames that were counted, and each metric's summary with its unit, but not the
-    rows of all frames."""
+    rows of all frames.
+    """
     summaries = _summaries_to_dict(evaluation.summaries)
     seen = None if evaluation.behaviour is None else behaviour_to_dict(evaluation.behaviour)
     if isinstance(evaluation, FolderEvaluation):
@@ -429,7 +435,8 @@ def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
 
 def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
     """Write one row for each frame of both lists; unknown values are empty. The file is written completely or not at
-    all. Raises OutputError."""
+    all. Raises OutputError.
+    """
     columns = [field.name for field in fields(FrameErrors)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -457,7 +464,8 @@ def _cells(frame: FrameErrors) -> list[str]:
 
 def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
     """Where the curves go: to the PNG `path`, or for folders to a PNG for each pair below the folder `path`, with the
-    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist."""
+    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist.
+    """
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} is not a folder; make it first.")
     if isinstance(evaluation, Evaluation):

@@ -255,7 +255,8 @@ def _blind(
 
 def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:
     """Means over the frames that `truth` has a face in. `iou` counts a missed face as 0 and `diff_score` charges it
-    (see drsf_cli.measure.evaluation); `nme` (%) and `gaze_deg` are over the faces that were read."""
+    (see drsf_cli.measure.evaluation); `nme` (%) and `gaze_deg` are over the faces that were read.
+    """
     count = sum(bool(observation.faces) for observation in truth)
     figures: dict[str, Any] = {"frames": count, **dict.fromkeys(METRICS_OF[role])}
     if not count:

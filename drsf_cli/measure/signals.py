@@ -106,7 +106,8 @@ def measured(observations: Iterable[FrameObservation]) -> Measured:
 
 def face_signals(face: Face) -> dict[str, float | None]:
     """What a report keeps of a face: yaw and pitch in degrees, openness of the eyes (mean of both) and the mouth; None
-    for what is not known."""
+    for what is not known.
+    """
     yaw, pitch, *_, left, right, mouth = _numbers(face)
     values = {"yaw_deg": yaw, "pitch_deg": pitch, "eye_openness": (left + right) / 2, "mouth_openness": mouth}
     return {key: round(float(value), 5) if np.isfinite(value) else None for key, value in values.items()}
@@ -167,7 +168,8 @@ def _numbered(events: Iterable[Event], known: Array) -> Array:
 
 def write_signals(path: str | Path, table: Signals) -> None:
     """Write CSV with empty cells for unknown values, or Parquet with nulls if the name ends in .parquet; completely or
-    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing."""
+    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing.
+    """
     path = Path(path)
     writers: dict[str, Callable[[Signals], str | bytes]] = {".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in writers:

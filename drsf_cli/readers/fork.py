@@ -53,8 +53,9 @@ def fork_weights(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Train private weights of the victim `name` from faces of the folder `data`, write them to `output`, and measure
-    them on faces kept out of training.
+    """Train private weights of the victim `name` from faces of the folder `data`.
+
+    They are written to `output`, and measured on faces kept out of training.
 
     Without a `seed`, one is drawn from the system's randomness and not kept. Raises UsageError, InputError for too few
     faces, OutputError, and FidelityError, with nothing written, if the accuracy is not within a tenth of that of the

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder, finders_at_hand
 from drsf_cli.readers.installed import INSTALLED_FINDERS, LANDMARKS_FILE, DlibTrees, is_installed, model_file
@@ -48,6 +49,7 @@ class Outsider:
 
     @property
     def role(self) -> Role:
+        """Detector, aligner or gaze estimator."""
         return self.victim.role
 
     def reader(self, device: Device) -> Victim:
@@ -72,13 +74,16 @@ class FinderDetector(Detector):
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another detector.")
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 
 
 def outsiders_at_hand(models: Models) -> dict[str, Outsider]:
-    """Every victim of the registry whose weights are installed and that is not one of `models`, every finder, and the
-    models of installed packages."""
+    """Every model that is installed and that is not one of `models`.
+
+    These are victims of the registry whose weights are installed, every finder, and the models of installed packages.
+    """
     found: dict[str, Outsider] = {}
     for name, entry in registry.VICTIMS.items():
         try:
@@ -228,8 +233,11 @@ def _yunet(path: Path) -> FaceFinder:
 
 
 def _ultraface(path: Path) -> FaceFinder:
-    """One input (1, 3, h, w), RGB, (x - 127) / 128; outputs (1, n, 2) scores, softmaxed, and (1, n, 4) corners in
-    shares of width and height (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB)."""
+    """Ultra-Light-Fast-Generic-Face-Detector-1MB (Linzaer).
+
+    One input (1, 3, h, w), RGB, (x - 127) / 128; outputs (1, n, 2) scores, softmaxed, and (1, n, 4) corners in shares
+    of width and height.
+    """
     network = OnnxNetwork(path)
     sizes = network.input_shapes[0]
     if len(network.input_shapes) != 1 or len(sizes) != 4 or not all(isinstance(side, int) for side in sizes[2:]):

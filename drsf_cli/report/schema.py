@@ -218,7 +218,8 @@ def sample(
     obscured_only: FrameObservation | None = None,
 ) -> dict[str, Any]:
     """An entry of `samples`: what was read from the original, from the output, and from the obscured frame without a
-    perturbation, and the rectangles that were obscured."""
+    perturbation, and the rectangles that were obscured.
+    """
     entry: dict[str, Any] = {
         "frame_id": int(frame_id),
         "regions": [

@@ -18,8 +18,10 @@ from victims.mediapipe.topology import landmarks_68_tensor
 
 
 class LandmarksObjective(Objective):
-    """The distance between landmarks (B, 68, 2) and what the mesh reads in their region. The other points are unknown
-    and do not count. The mesh is not the victim here: use FaceMeshObjective to have a mesh read again."""
+    """The distance between landmarks (B, 68, 2) and what the mesh reads in their region.
+
+    The other points are unknown and do not count. Use FaceMeshObjective to have a mesh read again.
+    """
 
     BETA = 0.004
     """Huber's loss is linear from here on, in sizes of the box."""

@@ -36,7 +36,9 @@ then there is nothing to be learnt from it (PFLD, seen 0 % in training and 94 % 
 
 def strangers(folder: Path, keep_out: Collection[str]) -> tuple[list[Victim], list[Victim]]:
     """The zoo in `folder`: those to train against, and those of the families `keep_out`, which are only looked at.
-    Raises WeightsError."""
+
+    Raises WeightsError.
+    """
     everyone = load_zoo(folder)
     for victim in everyone.values():
         for network in victim.networks.values():
@@ -65,9 +67,11 @@ def ghost(network: nn.Module) -> None:
 
 
 def hinge(victim: Victim, scene: Scene) -> Objective | None:
-    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles. `Reading.error` is how much
-    it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an aligner is than the mean face.
-    None for an aligner where landmarks are not told."""
+    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles.
+
+    `Reading.error` is how much it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an
+    aligner is than the mean face. None for an aligner where landmarks are not told.
+    """
     side = scene.covered[0].shape[0]
     windows = [Window(0, 0, side, side)] * len(scene.covered)
     if isinstance(victim, Detector):
