@@ -14,10 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attacks.training.faces import ReadFaces, read_faces
+from attacks.fitting.faces import ReadFaces
+from attacks.training.faces68 import read_faces68
 from victims import registry
 from victims.camera import angles_to_vector, vector_to_angles
-from victims.compact.training.faces68 import FLIP
+from victims.face_model import FLIP
 from victims.observe import Observer
 from weights.files import write_atomically
 
@@ -56,7 +57,7 @@ def main() -> None:
         registry.load_detector(detector), registry.load_aligner_named(aligner), registry.load_gaze_named(gaze)
     )
     cache = options.cache or options.output.with_suffix(".npz")
-    found = mean_face(read_faces(options.data, chain, False, options.faces, cache))
+    found = mean_face(read_faces68(options.data, chain, False, options.faces, cache))
     write_atomically(options.output, json.dumps(found) + "\n")
 
 

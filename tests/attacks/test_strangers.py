@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from attacks.drawer import Attributes
-from attacks.training import scenes, train
-from attacks.training.faces import ReadFaces
-from attacks.training.scenes import Scene
+from attacks.fitting import loop, scenes
+from attacks.fitting.faces import ReadFaces
+from attacks.fitting.hinges import blind_errors, blurred, hinge
+from attacks.fitting.scenes import Scene
 from attacks.training.strangers import zoo
+from attacks.training.strangers.ensemble import ghost, strangers
 from attacks.training.strangers.looks import UnseenObjective
-from attacks.training.strangers.repel import blind_errors, blurred, ghost, hinge, strangers
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window
 from victims.blind import blind_landmarks
 from victims.camera import Camera
@@ -243,7 +244,7 @@ class _Bright(Detector):
         return {}
 
 
-class _Nobody(train.Chain):
+class _Nobody(loop.Chain):
     """A chain in which nobody is authorised."""
 
     def objectives(self, scene: Scene) -> dict[str, Objective]:
@@ -262,14 +263,14 @@ def test_training_with_a_repelled_stranger_teaches_the_drawer_to_hide_from_it(mo
         np.stack([blind_landmarks(box)] * 3),
         np.zeros((3, 2)),
     )
-    settings = train.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
+    settings = loop.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
     chain = _Nobody(Observer(_Bright(), None, None), [_Bright()])
-    training = train.Training(chain, faces, faces, settings, seed=0)
+    training = loop.Training(chain, faces, faces, settings, seed=0)
     scene = scenes.draw_scene(faces, None, np.random.default_rng(1))
 
     def mean_of_drawing() -> float:
         with torch.no_grad():
-            drawn = train.EPS * training.network(training._inputs(scene))
+            drawn = loop.EPS * training.network(training._inputs(scene))
         return 255 * float(drawn.mean())
 
     before = mean_of_drawing()

@@ -36,8 +36,9 @@ from victims.compact.landmark_net import (
 )
 from victims.compact.training.delivery import views
 from victims.compact.training.evaluate_landmarks import ValidationSet, normalised_errors
-from victims.compact.training.faces68 import FLIP, Faces68, detector_boxes, load_faces68
+from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
 from victims.face import Array
+from victims.face_model import FLIP
 from victims.warp import crop_squares
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.drawer import Attributes
+from attacks.fitting.faces import ReadFaces
 from attacks.obscure import Obscuring, head_mask, obscure, parse_obscuring, plan_regions, region_mask
-from attacks.training.faces import ReadFaces
 from victims.base import Image
 from victims.camera import Camera, angles_to_vector
-from victims.compact.training.faces68 import FLIP
 from victims.face import Array
+from victims.face_model import FLIP
 from victims.gaze import NormalizedGaze
 from victims.track import CoverBox
 
