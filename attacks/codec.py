@@ -31,14 +31,15 @@ from weights.errors import DrsfError, InputError, UsageError
 ENCODER_THREADS = 1
 
 # x264's AVX-512 code for macroblock trees reads past the end of a row where the width is no multiple of 128 px: the
-# same frames then give another file each time. Its AVX2 code gives what its C code gives. (No trees are made since
-# nothing looks ahead; whether other code of that kind does so was not looked at.)
+# same frames then give another file each time. Its AVX2 code gives what its C code gives.
 _AVX512 = 13  # CV_CPU_AVX_512F in opencv2/core/cvdef.h
 _ASSEMBLY = ("asm=avx2",) if cv2.checkHardwareSupport(_AVX512) else ()
 
+# Frames stay in order, so that none waits for a later one to be shown.
+_IN_ORDER = ("bframes=0", "force-cfr=1")
 # Each frame is coded without a look at later ones, so that what becomes of it is known as soon as it is settled
-# (attacks/live.py). Without B frames and macroblock trees files grow by about 45 %.
-_CAUSAL = ("bframes=0", "rc-lookahead=0", "sync-lookahead=0", "mbtree=0", "force-cfr=1")
+# (attacks/live.py). Without macroblock trees files grow: 127 kB for 89 (25 frames of the demo clip, drawn).
+_CAUSAL = ("rc-lookahead=0", "sync-lookahead=0", "mbtree=0")
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -149,6 +150,8 @@ class EncoderSettings:
     sample_aspect_ratio: Fraction | None = None
     focus_qp: int = 0
     "added to the quantiser where frames are marked as in focus; below 0 is finer"
+    looks_ahead: bool = False
+    "spend bits by a look at later frames: smaller files, but what becomes of a frame is known some frames later"
 
     def __post_init__(self) -> None:
         for name, value, (low, high) in (("crf", self.crf, CRF), ("focus_qp", self.focus_qp, FOCUS_QP)):
@@ -190,7 +193,9 @@ class EncoderSettings:
             options["preset"] = self.preset
             if not self.codec.lossless:
                 options["crf"] = str(self.crf)
-            parameters = _ASSEMBLY if self.codec.lossless else (*_ASSEMBLY, *_CAUSAL)
+            parameters = _ASSEMBLY
+            if not self.codec.lossless:
+                parameters = (*_ASSEMBLY, *_IN_ORDER, *(() if self.looks_ahead else _CAUSAL))
             if parameters:
                 options["x264-params"] = ":".join(parameters)
         context.options = options
@@ -323,7 +328,7 @@ class DeliveryCodec:
 
 
 class CodecState:
-    """An encoder, and a decoder of what it gives, in the middle of a stream. For encoders that do not look ahead."""
+    """An encoder, and a decoder of what it gives, in the middle of a stream."""
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings

@@ -17,7 +17,7 @@ from drsf_cli.progress import Progress
 from victims.face import FrameObservation
 from victims.observe import Observer
 
-FLOOR_FRAMES = 100
+FLOOR_FRAMES = 60
 """The codec's noise floor is read from this many frames at most."""
 FLOOR_STEP, SHOWN_STEP = "Measuring the codec's own noise", "Reading what is obscured only"
 

@@ -45,7 +45,7 @@ from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.media.writer import Writer, encoder_settings, open_writer
+from drsf_cli.media.writer import Writer, open_writer
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.finders import finders_around
@@ -142,7 +142,7 @@ class Run:
         return open_writer(
             self.output,
             info,
-            encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp),
+            self.work.encoder,
             audio=s.audio,
             start=s.start,
             end=s.end,
@@ -189,7 +189,7 @@ class Run:
         audit = self._audit(clip)
         floor = None
         if self.settings.attack_settings is not None and self.work.delivery is not None:
-            floor = noise_floor(clip, self.observer, self.work.delivery.settings, focus_of(embedded), self.progress)
+            floor = noise_floor(clip, self.observer, self.work.encoder, focus_of(embedded), self.progress)
         document = self._report(clip, embedded, result, floor, began)
         document["audit"] = audit.to_dict()
         document["leakage"] = self._leakage(clip)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from attacks.codec import CODECS, DeliveryCodec
+from attacks.codec import CODECS, DeliveryCodec, EncoderSettings
 from attacks.drawer import Drawer, load_drawer
 from attacks.embed import Embedded, Embedder, Target
 from attacks.live import LiveCodec, Sent
@@ -79,12 +79,19 @@ class Work:
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
     @cached_property
+    def encoder(self) -> EncoderSettings:
+        """How the output is encoded; it looks ahead unless frames are tried on the very encoder (attacks/live.py)."""
+        s = self.settings
+        live = s.takes_steps and s.effort_settings.live
+        return encoder_settings(self.reader.info, s.codec, s.crf, focus_qp=s.head_qp, looks_ahead=not live)
+
+    @cached_property
     def delivery(self) -> DeliveryCodec | None:
-        """What the output goes through; None where that is lossless."""
+        """What steps see of the codec, frame by frame; None where that is lossless."""
         s, info = self.settings, self.reader.info
         if CODECS[s.codec].lossless or info.kind != "video":
             return None
-        return DeliveryCodec(encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp))
+        return DeliveryCodec(replace(self.encoder, looks_ahead=False))
 
     @cached_property
     def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:

@@ -35,7 +35,12 @@ _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
 def encoder_settings(
-    info: VideoInfo, codec: str | Codec = "h264", crf: int = 23, preset: str = "medium", focus_qp: int = 0
+    info: VideoInfo,
+    codec: str | Codec = "h264",
+    crf: int = 23,
+    preset: str = "medium",
+    focus_qp: int = 0,
+    looks_ahead: bool = False,
 ) -> EncoderSettings:
     """How frames of this source are encoded; also what `attacks.codec.DeliveryCodec` takes."""
     record = find_codec(codec) if isinstance(codec, str) else codec
@@ -50,6 +55,7 @@ def encoder_settings(
         rate=info.average_rate,
         sample_aspect_ratio=info.sample_aspect_ratio,
         focus_qp=focus_qp,
+        looks_ahead=looks_ahead,
     )
 
 

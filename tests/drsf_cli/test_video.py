@@ -495,6 +495,28 @@ def test_in_memory_codec_equals_the_file_with_a_focus_too(tmp_path: Path) -> Non
     assert not np.array_equal(decoded, DeliveryCodec(settings).roundtrip(images, ticks))
 
 
+def test_a_look_ahead_makes_files_smaller_and_keeps_order_and_times(tmp_path: Path) -> None:
+    """A still scene with noise in a corner: no frame is coded for a later one's sake but with a look at later ones."""
+    random = np.random.default_rng(0)
+    still = clips.patterns(1, 192, 128)[0]
+    images = [still.copy() for _ in range(40)]
+    for image in images:
+        image[:32, :32] = random.integers(0, 256, (32, 32, 3))
+    source = clips.make_clip(tmp_path / "in.mp4", images)
+    sizes, times = [], []
+    for looks_ahead in (False, True):
+        target = tmp_path / f"{looks_ahead}.mp4"
+        _copy(source, target, looks_ahead=looks_ahead)
+        sizes.append(target.stat().st_size)
+        times.append([frame.pts for frame in _read(target)])
+        decoded = np.stack([frame.image for frame in _read(target)]).astype(float)
+        assert np.abs(decoded - np.stack(images))[:, 40:, 40:].mean() < 4.0
+        with av.open(str(target)) as container:
+            assert all(packet.dts == packet.pts for packet in container.demux(video=0) if packet.pts is not None)
+    assert sizes[1] < 0.95 * sizes[0]
+    assert times[0] == times[1] == [frame.pts for frame in _read(source)]
+
+
 def test_frames_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     info = VideoReader(clips.make_clip(tmp_path / "in.mp4", clips.patterns(2, 32, 32))).info
     with VideoWriter(tmp_path / "out.mp4", info) as writer:
