@@ -42,6 +42,8 @@ LEAST = 0.02
 """What a victim counts at least."""
 OWN_BOX = 0.5
 """IoU under which a detected box is another face's: the next victim then gets the target's."""
+RARE = 0.05
+"""A repelled model is chosen as often as faces are seen by it, and as if by at least this share."""
 VALIDATION_HEIGHTS = (100.0, 190.0)
 
 
@@ -245,7 +247,8 @@ class Training:
 
     def _repelled(self, scene: Scene, pixels: Tensor, leaf: Tensor) -> Tensor:
         """Away from what one of the repelled models reads."""
-        victim = self.chain.repelled[int(self.random.integers(len(self.chain.repelled)))]
+        shares = np.array([max(self.errors.get(f"seen {one.name}", 1.0), RARE) for one in self.chain.repelled])
+        victim = self.chain.repelled[int(self.random.choice(len(shares), p=shares / shares.sum()))]
         objective = hinge(victim, scene)
         if objective is None:
             return torch.zeros_like(leaf)

@@ -24,9 +24,9 @@ NEAR = 1.25
 """Cells whose centres lie in the head's box, widened by this, say whether it is seen."""
 GRID = 32
 """px of which a detector's input has a multiple on each side."""
-PIXELS = 300_000
+PIXELS = 600_000
 """Of a batch that a detector looks at."""
-SIDES = (64, 256)
+SIDES = (64, 448)
 """px: least and greatest side of a window as a detector looks at it."""
 SMALLEST = 0.55
 """Of that side, at random."""
