@@ -24,6 +24,7 @@ from attacks.drawer import Attributes, Drawer, lifted, placed, square_of
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
+from attacks.visibility import Visibility, visibility
 from victims.base import Image, Role, Window
 from victims.camera import Camera
 from victims.face import Face
@@ -78,6 +79,8 @@ class Embedded:
     """Victim passes: how often one victim was run forward and backward over this frame."""
     checks: int
     """Forward runs without a gradient."""
+    visibility: Visibility | None = None
+    """How much of the change a person sees."""
 
     def without_pixels(self) -> Embedded:
         """The same with an empty change, to be kept for a whole clip."""
@@ -244,6 +247,7 @@ def _results(targets: Sequence[Target], window: Window, budget: Budget, outcome:
             int(outcome.steps[row]),
             int(outcome.passes[row]),
             int(outcome.checks[row]),
+            visibility(target.covered, change[row], (window.x, window.y), target.face.box, budget.eps),
         )
         for row, target in enumerate(targets)
     ]
