@@ -638,7 +638,7 @@ _CHILD = """
 import resource, signal, sys
 from pathlib import Path
 from drsf_cli.media.reader import VideoReader
-from drsf_cli.media.writer import VideoWriter
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import OutputError
 source, target, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 reader = VideoReader(source)
