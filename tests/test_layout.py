@@ -168,6 +168,7 @@ HEAVY = {"torch", "onnxruntime", "ray", "cv2", "av", "scipy", "numpy", "matplotl
 NUMBERS = {"cv2", "scipy", "numpy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "allowed"),
     [

@@ -23,6 +23,8 @@ from weights.catalog import catalog
 from weights.errors import DrsfError
 from weights.store import default_store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 GAZE = default_store().path(catalog()["gaze_compact.safetensors"])
 
