@@ -104,8 +104,9 @@ def test_what_the_run_would_refuse_it_refuses(clip, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_several_inputs_go_to_a_folder_that_will_be_made(clip, tmp_path, capsys):
+def test_several_inputs_go_to_a_folder_that_will_be_made(tmp_path, capsys):
     """One that would fail stops no other; what is finished is left out."""
+    clip = make_demo_clip(tmp_path / "driver.mp4", seconds=0.12, size=(160, 120))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     arguments = ["deid", str(clip), str(broken), "-o", str(tmp_path / "new" / "deid"), "--attack", "none", "--quiet"]
