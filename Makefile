@@ -29,13 +29,16 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# a file's tests stay together, or each process would make what they share
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile
+
 # lint, types and the quick tests
 check: lint
-	$(BIN)/pytest --numprocesses 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # everything, with the share of lines that the tests run
 test: lint
-	$(BIN)/pytest --numprocesses 2 --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 clean:
 	rm -rf .venv demo build dist

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from attacks.obscure import Obscuring
     from attacks.perturb import AttackSettings
     from victims.base import Role
-    from victims.track import ManualRegion
+    from victims.drawn_regions import ManualRegion
 
 DEFAULT_RULE = "sgd"
 """The rule of steps where none is named (docs/measurements/attack.md compares them)."""
@@ -108,7 +108,7 @@ def _head_qp(value: object) -> None:
 
 
 def _region(value: str) -> ManualRegion:
-    from victims.track import parse_region
+    from victims.drawn_regions import parse_region
 
     return parse_region(value)
 

@@ -38,6 +38,8 @@ THRESHOLD = 0.5
 """Upstream shows boxes from 0.5 (test_widerface.py) or 0.6 (detect.py)."""
 OVERLAP = 0.4
 """NMS."""
+TOUCHES = 0.1
+"""IoU with the target from which a face lies over it."""
 CANDIDATES, KEPT = 5000, 750
 """Upstream's top_k before and after NMS."""
 
@@ -344,7 +346,7 @@ class RetinaFaceObjective(_WindowObjective):
         boxes, margins = boxes[passed], margins[passed]
         boxes = boxes[suppress(boxes, margins)]
         overlap = iou_tensor(boxes, target)
-        boxes, overlap = boxes[overlap > 0.1], overlap[overlap > 0.1]
+        boxes, overlap = boxes[overlap > TOUCHES], overlap[overlap > TOUCHES]
         if not len(boxes):
             return torch.full_like(target[0], torch.inf), torch.full_like(target, torch.nan)
         largest = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argmax()

@@ -27,7 +27,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from drsf_cli.report.schema import SAMPLES
 from drsf_cli.settings import DeidSettings
-from victims.track import refuse_idle
+from victims.drawn_regions import refuse_idle
 from weights.errors import NoFaceError, OutputError
 
 TRIAL_GROUPS = 2

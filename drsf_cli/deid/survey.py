@@ -19,9 +19,10 @@ from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import see_all
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
+from victims.drawn_regions import add_regions, refuse_idle
 from victims.face import Detections, FrameObservation, by_prominence
 from victims.observe import Observer
-from victims.track import CoverBox, add_regions, cover_boxes, is_sustained, link, refuse_idle
+from victims.track import CoverBox, cover_boxes, is_sustained, link
 from weights.errors import NoFaceError
 
 

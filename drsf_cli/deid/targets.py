@@ -38,6 +38,8 @@ SAME_PLACE = 0.5
 """IoU from which two boxes of one frame are of one face."""
 BESIDE = 0.5
 """How far the middle of the landmarks may lie from the box's, in its width and height."""
+EXTENT = (0.3, 3.0)
+"""The least and the most that the landmarks may span, in its width and height."""
 TURNED_AWAY = 120.0
 """Degrees from the direction to the camera. A gaze beyond is nobody's whose face is seen, but has the wrong sign."""
 OTHER_POSE = 20.0
@@ -157,7 +159,7 @@ def _check_landmarks(landmarks: Array, box: Array, place: str) -> None:
     size = box[2:] - box[:2]
     away = np.abs((landmarks.min(axis=0) + landmarks.max(axis=0)) / 2 - (box[:2] + box[2:]) / 2) / size
     extent = np.ptp(landmarks, axis=0) / size
-    if (away > BESIDE).any() or (extent < 0.3).any() or (extent > 3.0).any():
+    if (away > BESIDE).any() or (extent < EXTENT[0]).any() or (extent > EXTENT[1]).any():
         _refuse(place, '"landmarks" do not lie in "bboxes"; both take px of the frame')
     across, down = landmarks[42:48].mean(axis=0) - landmarks[36:42].mean(axis=0), landmarks[8] - landmarks[27]
     if across[0] * down[1] - across[1] * down[0] <= 0:

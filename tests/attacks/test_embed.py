@@ -92,6 +92,7 @@ def test_a_frame_does_not_depend_on_those_before_it() -> None:
     np.testing.assert_allclose(both.change, alone.change, atol=1)
 
 
+@pytest.mark.slow
 def test_what_steps_add_is_where_the_next_frame_starts() -> None:
     """Of the same face, and of no other; a little of it fades."""
     both, single = embedder(1), embedder(1)

@@ -39,6 +39,7 @@ def make(count=3, seed=0):
     return Budget(base, mask, EPS), weights, now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_reaches_an_attainable_target(name):
     budget, weights, now = make()

@@ -151,6 +151,7 @@ def test_mtcnn_vanishes_from_a_face_it_sees(portrait):
     assert len(after) == 0
 
 
+@pytest.mark.slow
 def test_one_training_run_is_embedded_for_and_another_sees_nothing(portrait, shared, published):
     """The whole point: with the repelled one's stage its best score falls under half of what it is without, and under
     the threshold at which it reports a face, while the authorised one's box is as good."""

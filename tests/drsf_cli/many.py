@@ -10,7 +10,7 @@ from drsf_cli.batch.jobs import Job
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.settings import DeidSettings
 
-COUNT = 20
+COUNT = 9
 FLAGS = ["--attack", "none", "--quiet"]
 
 

@@ -303,6 +303,7 @@ def test_half_a_face_at_the_border_is_covered_to_the_border(mtcnn: Mtcnn, tile: 
     assert share(regions, face, (240, 360)) == 1.0
 
 
+@pytest.mark.slow
 def test_a_smaller_picture_shows_every_face_that_matters(mtcnn: Mtcnn, tile: Image) -> None:
     """Faces of 40 and of 61 px in all turns; the smallest that matters is 40 px, so that 0.6 of the size is enough."""
     rows = []
@@ -328,6 +329,7 @@ def test_a_smaller_picture_shows_every_face_that_matters(mtcnn: Mtcnn, tile: Ima
     assert all(small >= whole for small, whole in zip(smaller, full, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["turned", "upside down", "cut"])
 def test_the_audit_finds_heads_that_were_left_open(mtcnn: Mtcnn, tile: Image, tmp_path: Path, kind: str) -> None:
     second = {"turned": np.rot90(tile), "upside down": np.rot90(tile, 2), "cut": tile[:, :120]}[kind]
@@ -339,6 +341,7 @@ def test_the_audit_finds_heads_that_were_left_open(mtcnn: Mtcnn, tile: Image, tm
     assert any("not covered" in problem for problem in report.problems)
 
 
+@pytest.mark.slow
 def test_a_real_head_on_its_side_is_covered(mtcnn: Mtcnn, shared: Path) -> None:
     """The right half is the left one turned by 90 degrees counter-clockwise."""
     (image,) = (frame.image for frame in islice(VideoReader(shared / "cases" / "side.mp4"), 1))
@@ -384,6 +387,7 @@ def test_what_is_no_rotation_is_refused() -> None:
         DeidSettings(rotate="45")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_turned_as_a_whole(tile: Image, tmp_path: Path) -> None:
     """With `auto` it is read and written upright."""
     source = tmp_path / "turned.png"

@@ -203,6 +203,7 @@ class TestFile:
         centre = np.array([(FACE[0] + FACE[2]) / 2, (FACE[1] + FACE[3]) / 2])
         assert any((box[:2] < centre).all() and (box[2:] > centre).all() for box in boxes)
 
+    @pytest.mark.slow
     def test_count_size_and_times(self, source: Path, portrait: Image, tmp_path: Path) -> None:
         hidden = obscure(portrait, [HEAD], Pixelate(5))
         short = audit(source, encode(tmp_path / "short.mp4", [hidden] * (COUNT - 1)))

@@ -218,6 +218,7 @@ def test_eval_prints_dashes_with_reasons_and_exits_with_0(
         assert (row.numbers[2] == "–") == bool(row.reason)
 
 
+@pytest.mark.slow
 def test_eval_takes_zones_and_folders(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -9,6 +9,8 @@ from drsf_cli import Models, VictimNames, infer, signals
 from drsf_cli.measure.signals import Signals
 from tests.behaviour_clip import ROAD, TWENTY_SECONDS, ZONES, Behaviour, Glance, against_truth, make_behaviour_clip
 
+pytestmark = pytest.mark.slow
+
 SHORT = Behaviour(3.2, (0.6, 2.6), (Glance(1.2, 2.0, "left"),))
 
 

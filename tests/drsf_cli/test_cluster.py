@@ -85,6 +85,7 @@ class Watching:
 ATTACK = {"threads": 1}
 
 
+@pytest.mark.slow
 def test_the_same_result_as_one_process(cluster, clips, tmp_path):
     """With an attack: outputs byte for byte, and every error in the reports. Both nodes take part."""
     flags = ["--threads", "1", "--quiet"]
@@ -102,6 +103,7 @@ def test_the_same_result_as_one_process(cluster, clips, tmp_path):
     assert {row["attempts"] for row in rows} == {1}
 
 
+@pytest.mark.slow
 def test_a_lost_worker(cluster, clips, tmp_path):
     """One job's worker is killed once: it is done by another. One job's is killed twice: it is given up. No other job
     is touched, nothing is left of either death, and progress comes from the workers."""
@@ -138,6 +140,7 @@ def long_alone(long_clip, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alone, tmp_path):
     """Both workers embed; one is killed at the second segment, which another does again. The output and every error
     are those of one process."""
@@ -152,6 +155,7 @@ def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alo
     assert len({worker.rpartition("/")[0] for worker in embedding}) == 2
 
 
+@pytest.mark.slow
 def test_a_segment_that_is_lost_twice(cluster, tmp_path_factory, tmp_path):
     # frames that take long enough for a signal to arrive before the part is done
     long_clip = make_demo_clip(tmp_path_factory.mktemp("longer") / "long.mp4", seconds=2.8, fps=5, size=(480, 360))
@@ -163,6 +167,7 @@ def test_a_segment_that_is_lost_twice(cluster, tmp_path_factory, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_in_parts_is_done_as_a_whole(cluster, long_clip, tmp_path):
     """Nobody is seen: one sentence, as from one process. An output that is there is not touched."""
     grey = make_clip(tmp_path / "grey.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 15, rate=Fraction(5))
@@ -178,6 +183,7 @@ def test_what_cannot_be_done_in_parts_is_done_as_a_whole(cluster, long_clip, tmp
     assert there.read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "words"), [({"workers": 3}, "have no room"), ({"workers": 0}, "1 or more")], ids=["room", "none"]
 )
@@ -188,6 +194,7 @@ def test_what_cannot_be_had(given, words, cluster, clips, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_job_that_asks_for_more_threads_than_a_node_has(cluster, clips, tmp_path):
     jobs = [job_of(clips / "a" / "c00.mp4", tmp_path / "out.mp4", threads=2)]
     with pytest.raises(UsageError, match="no node of the Ray cluster has 2 cores"):

@@ -12,6 +12,8 @@ import pytest
 from drsf_cli.app import main
 from tests.drsf_cli.many import contents, make_clips
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "cluster"
 PACKAGES = {"attacks", "drsf_cli", "export", "victims", "weights"}

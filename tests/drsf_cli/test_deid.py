@@ -45,6 +45,7 @@ def covered(report):
     return report["covering"]
 
 
+@pytest.mark.slow
 def test_box_landmarks_and_gaze_come_back(deid):
     """From the written file, through ONNX Runtime. Obscuring alone gives nothing like this (next test)."""
     _, report = deid
@@ -56,6 +57,7 @@ def test_box_landmarks_and_gaze_come_back(deid):
     assert recovered["gaze_deg"]["mean"] < 4.0
 
 
+@pytest.mark.slow
 def test_obscuring_alone_brings_little_back(clip, tmp_path):
     output = tmp_path / "out.mkv"
     arguments = ["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]
@@ -70,6 +72,7 @@ def test_obscuring_alone_brings_little_back(clip, tmp_path):
     assert changed[:, 60:160, 110:200].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_video_of_one_frame_comes_back(tmp_path):
     source = make_clip(tmp_path / "one.mp4", list(demo_frames(0.04, size=SIZE)))
     output = tmp_path / "out.mp4"
@@ -81,6 +84,7 @@ def test_a_video_of_one_frame_comes_back(tmp_path):
     assert recovered["iou"]["mean"] > 0.8
 
 
+@pytest.mark.slow
 def test_only_the_obscured_region_changes_and_by_no_more_than_eps(clip, deid, tmp_path):
     """Against obscuring alone: the same pixels outside, at most 24 levels inside."""
     output, _ = deid
@@ -101,6 +105,7 @@ def test_only_the_obscured_region_changes_and_by_no_more_than_eps(clip, deid, tm
     assert (attacked[frame] == original[frame]).all()
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_done(deid):
     output, report = deid
     assert report["settings"]["mask"] == "pixelate_5"
@@ -115,6 +120,7 @@ def test_the_report_says_what_was_done(deid):
     assert covered(report)["frames_covered"] == 8
 
 
+@pytest.mark.slow
 def test_infer_and_eval(clip, deid, tmp_path, capsys):
     output, report = deid
     gt, pred = tmp_path / "gt.json", tmp_path / "pred.json"
@@ -127,6 +133,7 @@ def test_infer_and_eval(clip, deid, tmp_path, capsys):
     assert mean == pytest.approx(report["fidelity"]["recovered"]["iou"]["mean"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_provider_that_ran_is_named(clip, deid, tmp_path, capsys, monkeypatch):
     """By the report and by infer's line, against what each session says itself."""
     opened = []
@@ -166,6 +173,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_runtimes_words(command, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
     """The fourth frame's detections are taken away; its neighbours' show where the head is."""
     from drsf_cli.deid import survey
@@ -194,6 +202,7 @@ def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path
     assert (original[80:140, 130:180] != hidden[80:140, 130:180]).any(axis=-1).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_picture_gives_a_picture(tmp_path):
     source, output = tmp_path / "face.png", tmp_path / "hidden.png"
     image = next(iter(demo_frames(seconds=0.04, size=SIZE)))
@@ -294,6 +303,7 @@ def test_existing_and_unwritable_outputs(clip, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4"]
 
 
+@pytest.mark.slow
 def test_a_failure_half_way_leaves_nothing(clip, tmp_path, capsys, monkeypatch):
     from attacks.embed import Embedder
 
@@ -324,6 +334,7 @@ ORIGINAL = ["-g", "rmsprop", "-m", "pixelate_30", "-bs", "16"]
 SHORT = ["--repel", "none", "--codec", "ffv1", "--quiet"]
 
 
+@pytest.mark.slow
 def test_the_flags_of_the_original_implementation_run(stored, clip, tmp_path):
     """With the official RetinaFace and MPIIGaze, on three frames, a few steps each."""
     stored("retinaface_mobilenet0.25.pth", "mpiigaze_resnet_preact.pth")
@@ -343,6 +354,7 @@ def test_the_flags_of_the_original_implementation_run(stored, clip, tmp_path):
     assert [row["steps"] > 0 for row in report["frames"]] == [True] * 3
 
 
+@pytest.mark.slow
 def test_its_very_line_runs(stored, clip, tmp_path, monkeypatch):
     """`-a fan -z ETH-XGaze` with random weights, as an organisation's own, of one hourglass where 2DFAN4 has four: the
     way is the same, and a step costs a quarter. Nothing sensible is read, so one frame with no more than a step."""
@@ -368,6 +380,7 @@ def test_its_very_line_runs(stored, clip, tmp_path, monkeypatch):
     assert [row["frame_id"] for row in report["frames"]] == [0]
 
 
+@pytest.mark.slow
 def test_several_inputs_go_to_a_folder_and_one_bad_file_stops_nothing_else(clip, tmp_path, capsys):
     bad, folder = tmp_path / "bad.mp4", tmp_path / "out"
     bad.write_bytes(b"")
@@ -395,6 +408,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == metadata.version("drsf")
 
 
+@pytest.mark.slow
 def test_the_middle_panel_is_covered_as_the_report_says(clip, tmp_path):
     """One grey, not blocks, and only the time that was run; the page is refused where something is in its way."""
     output, panels = tmp_path / "out.mp4", tmp_path / "panels.mkv"
@@ -415,6 +429,7 @@ def test_the_middle_panel_is_covered_as_the_report_says(clip, tmp_path):
     assert blocks[60:160, 110:200].astype(int).std(axis=(0, 1)).max() > 15
 
 
+@pytest.mark.slow
 def test_a_file_that_shows_a_head_fails_its_audit(clip, tmp_path, capsys, monkeypatch):
     """Planted: what should obscure does nothing. The audit obscures by itself, and notices."""
     monkeypatch.setattr(surveyed_clip, "obscure", lambda image, regions, obscuring: image.copy())
@@ -428,6 +443,7 @@ def test_a_file_that_shows_a_head_fails_its_audit(clip, tmp_path, capsys, monkey
     assert len(list(VideoReader(output))) == 3
 
 
+@pytest.mark.slow
 def test_errors_over_the_limit_remove_the_output(clip, tmp_path):
     settings = DeidSettings(attack="none", end=0.1, max_error=20)
     with pytest.raises(FidelityError, match="3 of 3 frames are over max_error 20"):
@@ -435,6 +451,7 @@ def test_errors_over_the_limit_remove_the_output(clip, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_panels_are_read_by_the_run_s_own_victims_unless_others_are_typed(clip, tmp_path, monkeypatch):
     output = tmp_path / "out.mp4"
     assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "-z", "none", "--end", "0.1", "-q"]) == 0
@@ -455,6 +472,7 @@ def test_panels_are_read_by_the_run_s_own_victims_unless_others_are_typed(clip, 
     ]
 
 
+@pytest.mark.slow
 def test_the_audit_names_the_frames_nearest_to_failing(deid):
     _, report = deid
     nearest = report["audit"]["worst_frames"]
@@ -462,6 +480,7 @@ def test_the_audit_names_the_frames_nearest_to_failing(deid):
     assert [row["nearness"] for row in nearest] == sorted((row["nearness"] for row in nearest), reverse=True)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_obscuring_alone_lets_through(deid):
     """Of the sample frames; the portrait's face is found in none of its mosaics, or in few."""
     _, report = deid

@@ -48,6 +48,7 @@ def test_time_of_the_whole_from_time_of_the_parts():
     assert watch.forecast(elapsed=22.0, tried=8, frames=8) == pytest.approx(22)
 
 
+@pytest.mark.slow
 def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, capsys):
     places = tmp_path / "temporary"
     places.mkdir()
@@ -67,6 +68,7 @@ def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, c
     assert re.search(r"about \d+ s, measured on 4 frames", said)
 
 
+@pytest.mark.slow
 def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
     """Within a factor of five, which a busy machine needs."""
     settings = DeidSettings(attack="none")
@@ -83,6 +85,7 @@ def job_of(clip, output, settings):
     return Job(clip, output, settings)
 
 
+@pytest.mark.slow
 def test_start_and_end_count(clip, tmp_path):
     settings = DeidSettings(attack="none", start=0.1, end=0.5)
     found = dry_run_of(job_of(clip, tmp_path / "out.mp4", settings), Models.load(settings.victims, "cpu"))
@@ -100,8 +103,10 @@ def test_what_the_run_would_refuse_it_refuses(clip, tmp_path, capsys):
     assert there.read_text() == "mine"
 
 
-def test_several_inputs_go_to_a_folder_that_will_be_made(clip, tmp_path, capsys):
+@pytest.mark.slow
+def test_several_inputs_go_to_a_folder_that_will_be_made(tmp_path, capsys):
     """One that would fail stops no other; what is finished is left out."""
+    clip = make_demo_clip(tmp_path / "driver.mp4", seconds=0.12, size=(160, 120))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     arguments = ["deid", str(clip), str(broken), "-o", str(tmp_path / "new" / "deid"), "--attack", "none", "--quiet"]
@@ -116,6 +121,7 @@ def test_several_inputs_go_to_a_folder_that_will_be_made(clip, tmp_path, capsys)
     assert "is finished already" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_clip_that_starts_without_a_face_is_told(tmp_path, capsys):
     grey = [np.full((96, 128, 3), 90, np.uint8)] * 3
     clip = make_clip(tmp_path / "grey.mp4", grey)

@@ -192,6 +192,7 @@ def runs(pair: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 def test_both_faces_come_back(runs: dict[str, Any]) -> None:
     fidelity_of = runs["all"][1]["fidelity"]
     for part in (fidelity_of["recovered"], fidelity_of["other_faces"], *fidelity_of["other_faces"]["tracks"]):
@@ -203,6 +204,7 @@ def test_both_faces_come_back(runs: dict[str, Any]) -> None:
     assert runs["largest"][1]["fidelity"]["other_faces"] is None
 
 
+@pytest.mark.slow
 def test_the_page_tells_of_the_other_face(runs: dict[str, Any]) -> None:
     output, document = runs["all"]
     report = output.with_name("all.mkv.report.json")
@@ -211,11 +213,13 @@ def test_the_page_tells_of_the_other_face(runs: dict[str, Any]) -> None:
     assert "further faces" not in render_html([(output.with_name("largest.mkv.report.json"), document)])
 
 
+@pytest.mark.slow
 def test_without_embedding_neither_comes_back(runs: dict[str, Any]) -> None:
     fidelity_of = runs["none"][1]["fidelity"]
     assert fidelity_of["other_faces"]["missed"] + fidelity_of["recovered"]["missed"] > COUNT
 
 
+@pytest.mark.slow
 def test_only_what_is_obscured_changes_and_by_no_more_than_eps(pair: Path, runs: dict[str, Any]) -> None:
     source, hidden, both = (
         np.stack([frame.image for frame in VideoReader(path)]).astype(int)
@@ -229,6 +233,7 @@ def test_only_what_is_obscured_changes_and_by_no_more_than_eps(pair: Path, runs:
     assert not (changed & outside).sum() > 0.02 * outside.sum()  # a block may have its own mean's colour
 
 
+@pytest.mark.slow
 def test_infer_and_eval_tell_of_the_other_face(pair: Path, runs: dict[str, Any], capsys: Any) -> None:
     paths = {name: pair.parent / f"{name}.json" for name in ("pair", "all", "largest")}
     for name, path in paths.items():
@@ -261,6 +266,7 @@ class Brighter:
         return done
 
 
+@pytest.mark.slow
 def test_a_face_is_embedded_in_frames_that_show_the_others(tmp_path: Path) -> None:
     """Two faces, the frame's own last: it sees the other one's change, and is told where that is."""
     images = [np.full((96, 160, 3), 90, np.uint8)] * 2
@@ -281,6 +287,7 @@ def test_a_face_is_embedded_in_frames_that_show_the_others(tmp_path: Path) -> No
     assert set(embedded) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_drawn_again(tmp_path: Path) -> None:
     """Two faces of one frame, 8 and 5 levels brighter."""
     image = np.full((96, 160, 3), 90, np.uint8)

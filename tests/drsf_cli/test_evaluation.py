@@ -237,6 +237,7 @@ def test_folders_are_read_to_the_bottom_and_each_pair_has_a_row(tmp_path: Path, 
     assert len(rows) == 3, "90 of 110: of all, and of each file"
 
 
+@pytest.mark.slow
 def test_each_pair_of_folders_has_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """In a folder, placed as the pairs are; an older one is kept unless it may be replaced."""
     make_tree(tmp_path)

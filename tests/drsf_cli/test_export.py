@@ -26,6 +26,7 @@ def test_one_file_a_network_and_a_table_of_parity(tmp_path: Path, capsys: pytest
         assert relative <= limit == 1e-4
 
 
+@pytest.mark.slow
 def test_it_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also of the victims that are left out; and in no terminal there is nothing but the table."""
     steps = Steps()
@@ -37,6 +38,7 @@ def test_it_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_all_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--all", "--fp16", "-o", str(tmp_path / "out")]) == 0
     exported = {path.name.split("_")[0] for path in (tmp_path / "out").iterdir()}

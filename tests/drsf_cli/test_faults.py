@@ -42,6 +42,8 @@ from victims.face import Array, Detections
 from victims.observe import Observer
 from weights.errors import DrsfError, InputError, NoFaceError, OutputError, UsageError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, COUNT = 320, 240, 40
 

@@ -29,6 +29,8 @@ from tests.drsf_cli.test_faults import (
 )
 from weights.errors import DrsfError, InputError, OutputError, UsageError
 
+pytestmark = pytest.mark.slow
+
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "4:4:4": ("in.mp4", {"pixel_format": "yuv444p"}),
     "4:2:2, 10 bit": ("in.mkv", {"codec": "ffv1", "pixel_format": "yuv422p10le", "options": {}}),

@@ -17,6 +17,8 @@ from victims.compact.fork import FAMILIES, ForkSettings, clone, fork
 from weights.loading import load_state_dict
 from weights.store import resolve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):

@@ -41,6 +41,7 @@ def test_faces_are_taken_from_videos_and_pictures(faces):
     assert len(held_out) == 8
 
 
+@pytest.mark.slow
 def test_a_fork_is_written_and_used(faces, tmp_path, capsys):
     output = tmp_path / "ours.safetensors"
     arguments = ["weights", "fork", "gaze-compact", "--data", str(faces), "-o", str(output), "--steps", "2"]
@@ -70,6 +71,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(faces, tmp_path, capsys, name
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_weights_that_read_worse_are_not_written(faces, tmp_path, capsys, monkeypatch):
     """The released weights' own reading, turned by noise that no few steps mend."""
     from drsf_cli.readers import fork as fork_weights

@@ -152,6 +152,7 @@ def test_a_gallery_of_pictures(tmp_path):
         read_gallery(tmp_path / "empty", Observer(FinderDetector("f", find)), recogniser)
 
 
+@pytest.mark.slow
 def test_facenet_with_weights_of_its_form(tmp_path):
     """Random weights in the published file's form, with its classifier; the embedding is the network's own."""
     torch.manual_seed(0)

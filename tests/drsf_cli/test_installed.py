@@ -54,6 +54,7 @@ def test_landmarks_of_another_family(shared: Path) -> None:
     assert np.linalg.norm(own - known, axis=1).mean() / size < 0.05
 
 
+@pytest.mark.slow
 @needs_dlib
 def test_dlib_tells_people_apart(shared: Path) -> None:
     """Faces of 12 people, two pictures each, some of them blurred: the nearest of the 23 other pictures is of the same
@@ -97,6 +98,7 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
         dlib_recogniser(tmp_path / "x.dat")
 
 
+@pytest.mark.slow
 @needs_dlib
 def test_they_cannot_be_repelled() -> None:
     models = Models.load(VictimNames(), "cpu")

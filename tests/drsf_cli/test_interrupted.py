@@ -14,6 +14,8 @@ import pytest
 from drsf_cli.media.demo_clip import make_demo_clip
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SECONDS, FRAMES = 0.24, 6
 LITTLE = 1000
 """Bytes: what libraries leave, such as a mark that a session was."""

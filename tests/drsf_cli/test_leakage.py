@@ -186,6 +186,7 @@ def obscured(clip, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_obscured_only_is_made_again_exactly(clip, obscured, tmp_path, capsys):
     """Where nothing was embedded and nothing lost, both columns are one video: every gap is exactly 0."""
     figures = tmp_path / "out.json"
@@ -245,6 +246,7 @@ def test_the_report_of_another_clip_is_refused(clip, obscured, tmp_path, capsys)
     assert "another original" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_obscured_only_has_its_heads_coded_as_the_file_has(clip, tmp_path, monkeypatch):
     output, coded = tmp_path / "out.mp4", []
     deidentify(clip, output, DeidSettings(attack="none", head_qp=-8))
@@ -264,6 +266,7 @@ def test_obscured_only_has_its_heads_coded_as_the_file_has(clip, tmp_path, monke
         assert y1 < 110 < y2
 
 
+@pytest.mark.slow
 def test_the_full_audit_and_repelling_are_in_the_report(clip, tmp_path, capsys):
     """A gaze estimator with other weights is repelled, is measured for it, and ends farther from its own reading than
     without; the authorised one still reads."""
@@ -310,6 +313,7 @@ def models():
     return Models.load(VictimNames(), "cpu")
 
 
+@pytest.mark.slow
 def test_at_hand_are_those_that_are_not_authorised(models):
     found = outsiders_at_hand(models)
     assert "lbp-cascade" in found
@@ -318,6 +322,7 @@ def test_at_hand_are_those_that_are_not_authorised(models):
     assert {"fan-compact", "gaze-compact"} <= set(outsiders_at_hand(smaller))
 
 
+@pytest.mark.slow
 def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path, stored):
     """With weights of its own for gaze, the released ones are at hand and not authorised. MediaPipe's mesh is kept from
     reading though the chain has no mesh to keep it away from. Without a step nothing is repelled, and none is named."""
@@ -336,6 +341,7 @@ def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path, stored):
     assert json.loads((tmp_path / "fast.mkv.report.json").read_text())["repelled"] == {}
 
 
+@pytest.mark.slow
 def test_what_can_be_repelled(models, tmp_path):
     other = noisy(FAN, tmp_path / "f.safetensors")
     assert list(repelled_victims([f"fan-compact@{other}", "none"], models, True)) == [f"fan-compact@{other}"]

@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from make import NOTEBOOK, PICTURE, run_notebook  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(600)
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,7 @@ class FromOriginal(Objective):
         return Reading(loss, loss.detach(), honest.output)
 
 
+@pytest.mark.slow
 def test_a_heatmap_of_the_original_as_a_target_is_found(
     tmp_path: Path, face: Face, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

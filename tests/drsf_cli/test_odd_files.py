@@ -61,6 +61,7 @@ def test_a_region_that_meets_no_frame_is_an_error(tmp_path: Path) -> None:
     assert nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_is_shown(tmp_path: Path) -> None:
     boxes = face_boxes([sway], 20)
     source = clips.hide_start(clips.make_clip(tmp_path / "in.mp4", scene(boxes)), 0.4)
@@ -76,6 +77,7 @@ def test_a_dry_run_counts_what_is_shown(tmp_path: Path) -> None:
 # -- row 7: shares ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP], ids=errno.errorcode.get)
 def test_a_share_that_cannot_flush_a_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
@@ -106,6 +108,7 @@ def test_a_file_that_cannot_be_flushed_is_an_error(tmp_path: Path, monkeypatch: 
     assert nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_what_was_renamed_is_removed_where_publishing_fails(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +136,7 @@ def test_what_was_renamed_is_removed_where_publishing_fails(
 # -- row 8: names ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("told")
 def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     """Every command that reads or writes files, alone and in folders."""
@@ -247,6 +251,7 @@ def test_pipes_are_refused_at_once(
 # -- rows 13 and 16 to 18 --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("told")
 def test_what_becomes_of_the_sound(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     images = scene(face_boxes([sway], 5))
@@ -265,6 +270,7 @@ def test_what_becomes_of_the_sound(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "no.mkv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("told")
 def test_a_slash_at_the_end_means_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = lossless(tmp_path / "in.mkv", scene(face_boxes([sway], 5)))
@@ -288,6 +294,7 @@ def test_grey_pictures_are_scaled_by_the_bits_in_use(bits: int, tmp_path: Path) 
     assert all(f"use {bits} of their 16 bits" in note for note in reader.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "note"),
     [

@@ -50,6 +50,7 @@ def settings_of(output: Path) -> dict:
 # ---------------------------------------------------------------------------------------------- --config
 
 
+@pytest.mark.slow
 def test_a_file_says_what_flags_say_and_typed_flags_win(clip, tmp_path, capsys):
     config = tmp_path / "study.toml"
     config.write_text(

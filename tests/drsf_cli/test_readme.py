@@ -16,6 +16,8 @@ from drsf_cli.app import main
 from drsf_cli.media import demo_clip
 from drsf_cli.media.reader import VideoReader
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = [(kind, body) for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]

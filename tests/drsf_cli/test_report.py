@@ -560,6 +560,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it(browser: Browser, folder: Path, full_page: Page, width: int, scheme: str) -> None:
@@ -594,6 +595,7 @@ def test_a_browser_shows_it(browser: Browser, folder: Path, full_page: Page, wid
         Path(folder_of_shots, f"report-{width}-{scheme}.png").write_bytes(base64.b64decode(shot))
 
 
+@pytest.mark.slow
 def test_the_scrubber_and_the_pointer_work(browser: Browser, folder: Path, page: Page) -> None:
     browser.open(folder / "page.html", 1280, "light")
     visible = "[...document.querySelectorAll('.samples > li')].map(item => item.offsetHeight > 0)"
@@ -620,6 +622,7 @@ def test_the_scrubber_and_the_pointer_work(browser: Browser, folder: Path, page:
     assert browser.value(text).startswith("frame 5: missed")
 
 
+@pytest.mark.slow
 def test_it_prints(browser: Browser, folder: Path, page: Page) -> None:
     browser.open(folder / "page.html", 1280, "dark")
     pdf = base64.b64decode(browser.ask("Page.printToPDF")["data"])

@@ -102,6 +102,7 @@ def test_parts_hold_the_frames_of_the_whole(name: str, tmp_path: Path) -> None:
     assert all(np.array_equal(one.image, other.image) for one, other in zip(found, whole, strict=True))
 
 
+@pytest.mark.slow
 def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: Path, monkeypatch: Any) -> None:
     """A new embedder for each, and no run of frames reaches over a cut."""
     real, seen = passes.Embedder, []
@@ -119,6 +120,7 @@ def test_each_segment_starts_from_nothing(clip: Path, models: Models, tmp_path: 
     assert {own[0][0] for own in seen} >= {0, 5, 10}  # and wherever so few steps lost the face
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embed", ["largest", "all"])
 def test_parts_in_any_order_give_what_one_run_gives(embed: str, clip: Path, models: Models, tmp_path: Path) -> None:
     """Byte for byte, and every figure of the report but times and memory; what lies in between is removed by whoever

@@ -183,6 +183,7 @@ def test_transport_stream_starts_at_zero_and_in_step(tmp_path: Path) -> None:
     assert np.diff([frame.pts for frame in frames]) == pytest.approx(0.04)
 
 
+@pytest.mark.slow
 def test_decoded_pictures_go_with_their_frames(tmp_path: Path) -> None:
     """Without the garbage collector's help: it comes too seldom for objects that hold megabytes."""
     path = clips.make_clip(tmp_path / "in.mp4", [np.full((48, 64, 3), value, np.uint8) for value in range(40)])
@@ -638,7 +639,7 @@ _CHILD = """
 import resource, signal, sys
 from pathlib import Path
 from drsf_cli.media.reader import VideoReader
-from drsf_cli.media.writer import VideoWriter
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import OutputError
 source, target, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 reader = VideoReader(source)
@@ -700,6 +701,7 @@ print(writer.frames_written, status["VmHWM"].split()[0])
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     """Peak memory of a process that copies 60 and 360 frames; holding the 300 more would
     cost 16 MB."""

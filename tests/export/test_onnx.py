@@ -188,6 +188,7 @@ def _random_resnet50(published: Published) -> Victim:
     return RetinaFace("retinaface-resnet50", resnet50_network().eval(), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "load",
     [
@@ -209,6 +210,7 @@ def test_victims_export(load: Callable[[Published], Victim], published: Publishe
         assert {entry.key for entry in onnx.load_from_string(data).metadata_props} >= {"victim", "preprocessing"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "most"),
     [

@@ -85,6 +85,7 @@ def test_cuda_that_is_not_there_is_an_error_with_the_runtimes_words(graph: bytes
         use_cuda("gpu")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @CPU_ONLY
 def test_no_line_is_printed_where_there_is_no_gpu(graph: bytes, tmp_path: Path) -> None:
     """In a process of its own: native code prints past sys.stderr, and only once."""

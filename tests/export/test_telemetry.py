@@ -30,6 +30,7 @@ def left_by(code: str, folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if p.name == ".ses" or "onnxruntime" in p.name.lower())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["import drsf_cli, onnxruntime", LOADS])
 def test_nothing_is_told_to_anybody(code: str, tmp_path: Path) -> None:
     if left_by("import onnxruntime", tmp_path / "without") == []:

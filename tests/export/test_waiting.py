@@ -20,6 +20,7 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise():
     assert said == {"OMP_WAIT_POLICY": "ACTIVE"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_the_openmp_that_torch_brings_is_told(given, policy):
     """OMP_DISPLAY_ENV makes the library print what it took from the environment when it was loaded."""

@@ -15,15 +15,13 @@ from victims.compact.training.composite import (
     EYES,
     PX_PER_MM,
     SIDE,
-    Eye,
     FaceBank,
-    Look,
     compose,
     degrade,
-    draw_eye,
     draw_gaze,
     load_faces,
 )
+from victims.compact.training.eyes import Eye, Look, draw_eye
 
 LOOK = Look(
     sclera=np.full(3, 0.9),

@@ -104,6 +104,7 @@ def test_fan_decoding_is_face_alignments(upstream_decode) -> None:  # type: igno
         assert np.abs(got[row] - in_image[0]).max() <= 1.0 + 1e-6
 
 
+@pytest.mark.slow
 def test_fan_reads_what_face_alignments_pipeline_reads(  # type: ignore[no-untyped-def]
     portrait: np.ndarray, four_stacks: torch.nn.Module, upstream_decode
 ) -> None:

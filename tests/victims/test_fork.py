@@ -36,6 +36,7 @@ def crop_of(name, portrait):
     return crop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fan-compact", "gaze-compact"])
 def test_who_reads_what_was_embedded_for_whom(name, portrait):
     """A tiny fork, of one face under other light and from other places. Embedded for either network, that one reads it
@@ -58,6 +59,7 @@ def test_who_reads_what_was_embedded_for_whom(name, portrait):
     assert result.public_private > 4 * result.public_own
 
 
+@pytest.mark.slow
 def test_the_seed_makes_the_weights(portrait):
     family, released = FAMILIES["gaze-compact"], public("gaze-compact")
     crops = crop_of("gaze-compact", portrait)[None].repeat(4, 1, 1, 1)
@@ -67,6 +69,7 @@ def test_the_seed_makes_the_weights(portrait):
     assert any(not torch.equal(value, other[key]) for key, value in first.items())
 
 
+@pytest.mark.slow
 def test_a_repelled_network_reads_less(portrait):
     """Of two networks that differ by noise, the one that is repelled ends farther off than without."""
     family, released = FAMILIES["gaze-compact"], public("gaze-compact")

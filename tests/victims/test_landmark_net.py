@@ -99,6 +99,7 @@ def test_augmentation_moves_pixels_and_points_together() -> None:
     assert (turned > 0).all(), "after a flip the image-left eye must again be number 36"
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss() -> None:
     torch.manual_seed(0)
     faces = synthetic_faces()
@@ -144,6 +145,7 @@ def test_a_missing_data_folder_is_named(tmp_path) -> None:  # type: ignore[no-un
         load_faces68(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_bundled_weights_reach_their_error(shared) -> None:  # type: ignore[no-untyped-def]
     """On 60 of the 441 faces of people no training saw, with boxes derived from the landmarks. The whole
     measurement, MTCNN's boxes included, is `python -m victims.compact.training.evaluate_landmarks`."""

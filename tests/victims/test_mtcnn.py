@@ -73,6 +73,7 @@ def test_reading_equals_facenet_pytorch(mtcnn, portrait):
         np.testing.assert_allclose(found.scores[order], np.asarray(scores, dtype=float), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_reading_a_street_equals_facenet_pytorch(mtcnn, shared):
     """Many faces, most of them small: 1920x1080."""
     reference, compared = facenet_pytorch.MTCNN(device="cpu"), 0
@@ -206,6 +207,7 @@ def test_the_gradient_points_uphill_and_stays_in_its_frame(mtcnn, scene):
     assert float(downhill[0]) < float(reading.loss[0].detach())
 
 
+@pytest.mark.slow
 def test_the_whole_cascade_returns_the_box_after_an_attack(mtcnn, scene):
     covered, window, mask, box = scene
     (before,) = mtcnn.detect([covered])

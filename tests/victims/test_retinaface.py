@@ -132,6 +132,7 @@ def test_threshold_and_frames_without_faces(official: RetinaFace, portrait: Imag
     assert official.detect([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_same_faces_as_facexlib_on_the_street(official: RetinaFace, shared: Path) -> None:
     """Every frame of the clip: tests/benchmarks/retinaface_vs_facexlib.py."""
@@ -250,6 +251,7 @@ def test_five_points_add_a_term(official: RetinaFace, portrait: Image) -> None:
     assert loss(points + np.array([20, 0])) - loss() == pytest.approx(0.5 * 20 / 361.7, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_box_comes_back(official: RetinaFace, portrait: Image) -> None:
     covered, eps = pixelated(portrait), 24 / 255
     base, mask = window_pixels(covered), head_mask()

@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from victims.drawn_regions import ManualRegion, add_regions, parse_region
 from victims.face import Array, Detections
-from victims.track import (
-    CoverBox,
-    ManualRegion,
-    add_regions,
-    cover_boxes,
-    link,
-    merge_detections,
-    parse_region,
-)
+from victims.track import CoverBox, cover_boxes, link, merge_detections
 from weights.errors import UsageError
 
 Path = Callable[[float], tuple[float, float, float]]  # seconds -> centre x, centre y, width
