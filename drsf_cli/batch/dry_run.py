@@ -11,11 +11,10 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
@@ -25,7 +24,7 @@ from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
-from drsf_cli.report.schema import SAMPLES
+from drsf_cli.report.schema import SAMPLES, Report
 from drsf_cli.settings import DeidSettings
 from victims.track import refuse_idle
 from weights.errors import NoFaceError, OutputError
@@ -52,7 +51,7 @@ class Forecast:
     seconds: float
     """Expected seconds of the run, without loading the models."""
     settings: DeidSettings
-    trial: Mapping[str, Any]
+    trial: Report
     """The report of the trial."""
     notes: tuple[str, ...]
 
@@ -154,8 +153,9 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
             document = deidentify(source, target, replace(trial, on_no_face="solid"), models=models, progress=watch)
         watch.stop()
         elapsed = time.monotonic() - began
-    if not document["audit"]["passed"]:
-        notes.append(f"The audit of the trial failed: {document['audit']['problems'][0]}")
+    audit = document["audit"]
+    if audit is not None and not audit["passed"]:
+        notes.append(f"The audit of the trial failed: {audit['problems'][0]}")
     return Forecast(
         source=source,
         writes=job.files,

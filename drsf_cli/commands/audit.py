@@ -95,8 +95,8 @@ def audit(
 ) -> None:
     """Measure what models that were not authorised read from a de-identified video."""
     from drsf_cli.commands import tables
-    from drsf_cli.deid.audit import Run, read_run
     from drsf_cli.deid.audit import audit as measure_audit
+    from drsf_cli.deid.known_run import KnownRun, read_run
     from drsf_cli.measure.identity import IdentityMeter, find_recogniser, read_gallery
     from drsf_cli.readers.models import Models
     from drsf_cli.readers.outsiders import named_outsiders
@@ -107,7 +107,7 @@ def audit(
         raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
         refuse_existing(json_file, overwrite)
-    known = read_run(original, deid, report) or Run(DeidSettings())
+    known = read_run(original, deid, report) or KnownRun(DeidSettings())
     names = known.settings.victims.replaced(detector, aligner, gaze)
     settings = replace(
         known.settings,
@@ -116,6 +116,8 @@ def audit(
         device=known_device(device),
         allow_unknown_weights=allow_unknown or known.settings.allow_unknown_weights,
     )
+    hidden_otherwise = mask is not None and mask != known.settings.mask
+    known = replace(known, settings=settings, regions=None if hidden_otherwise else known.regions)
     models = Models.load(names, settings.device, settings.allow_unknown_weights)
     outsiders = named_outsiders(against or ["all"], models, settings.allow_unknown_weights)
     found, missing = find_recogniser(recogniser, settings.device)
@@ -130,10 +132,9 @@ def audit(
         document = measure_audit(
             original,
             deid,
-            settings,
+            known,
             models,
             outsiders,
-            repelled=known.repelled,
             identity=meter,
             every=every,
             progress=progress,

@@ -60,7 +60,7 @@ def run(pair, outsider, authorised_gaze=None, **more):
     original, written = pair
     truth = [FrameObservation(i, i / 25, (Face(BOX, 0.9, np.zeros((68, 2)), None, authorised_gaze),)) for i in range(4)]
     region = Region((10, 10, 70, 70), cell=12, origin=(10, 10))
-    covered = Covered(truth, [(region,)] * 4, Pixelate(5), None)
+    covered = Covered(lambda frames: [truth[one.index] for one in frames], [(region,)] * 4, Pixelate(5), None)
     authorised = Observer(FinderDetector("told", lambda image: detections(BOX)))
     document = measure(VideoReader(original), written, covered, authorised, {outsider.name: outsider}, **more)
     return document["models"][1], document
