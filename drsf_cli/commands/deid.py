@@ -95,7 +95,7 @@ def deid(
             "-g",
             "--attack",
             help="Step rule, or none; NAME:KEY=VALUE,...",
-            autocompletion=lambda: choices.ATTACKS,
+            autocompletion=lambda: choices.attacks(),
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.attack,
@@ -127,7 +127,7 @@ def deid(
         typer.Option(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
-            autocompletion=lambda: choices.CODECS,
+            autocompletion=lambda: choices.codecs(),
             hidden=True,
             rich_help_panel=FILE_PANEL,
         ),

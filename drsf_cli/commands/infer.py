@@ -28,6 +28,7 @@ from drsf_cli.commands.shared_options import (
     Start,
     examples,
     known_device,
+    schema_option,
 )
 from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
@@ -57,6 +58,7 @@ def infer(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
+    schema: Annotated[bool, schema_option("drsf_cli.measure.records", "READING")] = False,
     help_all: HelpAllOption = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""

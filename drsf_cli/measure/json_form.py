@@ -20,7 +20,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic.json_schema import JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from weights.errors import InputError
@@ -52,6 +52,13 @@ class Lengths:
         return {**handler(schema), **(ranges[0] if len(ranges) == 1 else {"anyOf": ranges})}
 
 
+class _Untitled(GenerateJsonSchema):
+    """Without a title for every key, which would only repeat the key."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Form:
     """The form of a kind of file."""
@@ -75,7 +82,7 @@ class Form:
     def schema(self) -> str:
         """The JSON Schema, as JSON text."""
         draft = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": self.title}
-        return json.dumps({**self._adapter.json_schema(), **draft}, indent=2) + "\n"
+        return json.dumps({**self._adapter.json_schema(schema_generator=_Untitled), **draft}, indent=2) + "\n"
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
