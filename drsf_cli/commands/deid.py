@@ -100,7 +100,10 @@ def deid(
         ),
     ] = DeidSettings.attack,
     mask: Annotated[
-        str, typer.Option("-m", "--mask", help="pixelate_N, blur_N or solid.", rich_help_panel=COVER_PANEL)
+        str,
+        typer.Option(
+            "-m", "--mask", help="What hides heads, such as pixelate_5, blur_20 or solid.", rich_help_panel=COVER_PANEL
+        ),
     ] = DeidSettings.mask,
     eps: Annotated[
         str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
