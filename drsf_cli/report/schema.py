@@ -220,6 +220,14 @@ class ExposureSection(TypedDict):
     """Whether the audit fails on it."""
 
 
+class WorstFrameSection(TypedDict, total=False):
+    """A frame that came near to failing."""
+
+    frame: Count
+    nearness: Number
+    """How near it came: the share of open tiles or of returned detail; 2 for a face that is not covered."""
+
+
 class AuditSection(TypedDict, total=False):
     """What the audit of the written file found."""
 
@@ -238,8 +246,8 @@ class AuditSection(TypedDict, total=False):
     detectors_every: Count
     frames_looked_at: Count
     streams: dict[str, int]
-    worst_frames: list[dict[str, Any]]
-    """Frames nearest to failing, as on the contact sheet."""
+    worst_frames: list[WorstFrameSection]
+    """Those on the contact sheet."""
 
 
 @with_config(CONFIG)

@@ -4,7 +4,6 @@ The files are held against the schemas by the package jsonschema, which knows no
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,13 +68,10 @@ def test_real_files_are_of_the_published_form(folder: Path, kind: str, name: str
     # every key that is written is described: nothing is let through only because unknown keys are
     closed = json.loads((SCHEMAS / f"{kind}.schema.json").read_text("utf-8"))
     closed = json.loads(json.dumps(closed).replace('"additionalProperties": true', '"additionalProperties": false'))
-    open_ones = {"settings", "worst_frames"}  # the run's settings, and a table for people
-    strange = [
-        error.json_path
-        for error in Draft202012Validator(closed).iter_errors(document)
-        if not any(name in error.json_path for name in open_ones)
-    ]
-    assert strange == []
+    if kind == "report":
+        del document["settings"]  # they are `DeidSettings`
+        closed["required"].remove("settings")
+    assert [error.json_path for error in Draft202012Validator(closed).iter_errors(document)] == []
 
 
 def _set(*place: str | int, to: Any) -> Callable[[Any], None]:
@@ -223,12 +219,13 @@ def test_heads_that_are_open_are_seen_whatever_the_report_says(folder: Path, tmp
     own, lbp = found["models"]
     assert own["columns"]["written"]["detected"] == 1
     assert own["columns"]["written"]["iou"] == pytest.approx(1)
-    assert lbp["columns"]["written"] == {**lbp["columns"]["original"], "iou": lbp["columns"]["written"]["iou"]}
+    assert lbp["columns"]["written"]["frames"] > 0
+    assert lbp["columns"]["written"]["detected"] == 1
     assert covered["models"][0]["columns"]["written"]["detected"] < 1
     # regions that a report only claims are not believed of the file either
     lying = json.loads((tmp_path / "open.mp4.report.json").read_text("utf-8"))
     for frame in lying["frames"]:
         frame["regions"] = []
     (tmp_path / "open.mp4.report.json").write_text(json.dumps(lying), "utf-8")
-    again = copy.deepcopy(_audited(folder, opened, tmp_path / "lying.json"))
+    again = _audited(folder, opened, tmp_path / "lying.json")
     assert again["models"][0]["columns"]["written"]["detected"] == 1
