@@ -20,6 +20,7 @@ from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.deid.targets import read_targets
+from drsf_cli.media.files import refuse_existing
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
@@ -173,8 +174,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
 
 def _refuse(path: Path, overwrite: bool, folder_is_made: bool) -> None:
     """As the run would, but without touching the place."""
-    if os.path.lexists(path) and not overwrite and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputError(f"{path} exists already; pass --overwrite to replace it.")
+    if not (path.is_dir() and not any(path.iterdir())):
+        refuse_existing(path, overwrite)
     folder = path.parent
     while folder_is_made and not folder.exists():
         folder = folder.parent

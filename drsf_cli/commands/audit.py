@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import ConfigOption, HelpAllOption
-from drsf_cli.commands.output import refuse_existing
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AllowUnknown,
@@ -26,6 +25,7 @@ from drsf_cli.commands.shared_options import (
     examples,
     known_device,
 )
+from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings
 from weights.errors import UsageError
 from weights.files import write_atomically
@@ -106,7 +106,7 @@ def audit(
     if not 0 < far < 1:
         raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
-        refuse_existing(json_file, overwrite)
+        check_place(json_file, overwrite)
     known = read_run(original, deid, report) or KnownRun(DeidSettings())
     names = known.settings.victims.replaced(detector, aligner, gaze)
     settings = replace(

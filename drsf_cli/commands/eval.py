@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.output import err, out, refuse_existing
+from drsf_cli.commands.output import err, out
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
@@ -18,7 +18,7 @@ from drsf_cli.commands.shared_options import (
     ZonesOption,
     examples,
 )
-from weights.errors import OutputError
+from drsf_cli.media.files import check_place, refuse_existing
 from weights.files import write_atomically
 
 EPILOG = examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json")
@@ -58,7 +58,7 @@ def evaluate(
 
     for path in (json_file, csv_file):
         if path is not None:
-            refuse_existing(path, overwrite)
+            check_place(path, overwrite)
     result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset, zones)
     for name, one in result.files.items() if isinstance(result, FolderEvaluation) else [(pred.name, result)]:
         if one.likely_offset:
@@ -69,8 +69,7 @@ def evaluate(
                 soft_wrap=True,
             )
     for path in () if plot is None else plot_paths(result, plot):
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
+        refuse_existing(path, overwrite)
     if not quiet:
         out.print(tables.evaluation(result))
         if isinstance(result, FolderEvaluation):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from drsf_cli.media.files import check_place
 from drsf_cli.media.images import is_image, read_image
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
@@ -24,7 +25,7 @@ from victims.compact.fork_settings import ForkSettings
 from victims.compact.landmark_net import windows_of_boxes
 from victims.face import Array
 from victims.warp import crop_squares
-from weights.errors import DrsfError, FidelityError, InputError, OutputError, UsageError
+from weights.errors import DrsfError, FidelityError, InputError, UsageError
 from weights.files import write_atomically
 from weights.loading import load_state_dict
 from weights.store import resolve
@@ -66,10 +67,7 @@ def fork_weights(
         raise UsageError(f"{name} cannot be forked; those that can are {', '.join(FAMILIES)}.")
     if steps < 1:
         raise UsageError(f"--steps {steps} is too small; it takes 1 or more.")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already; give --overwrite or another name.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output.parent} is not a folder; make it first.")
+    check_place(output, overwrite)
     if not data.is_dir():
         raise InputError(f"--data {data} is not a folder; give one with pictures or videos of faces.")
     training, held_out = read_faces(data, name.strip().lower(), progress)
