@@ -81,14 +81,10 @@ class ModelShelf:
     def __init__(self) -> None:
         self._loaded: dict[tuple[Any, ...], Models] = {}
 
-    @staticmethod
-    def key(settings: DeidSettings) -> tuple[Any, ...]:
-        return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
-
     def get(self, settings: DeidSettings) -> Models:
         """Loaded on first use. Raises as Models.load."""
-        key = self.key(settings)
-        models = self._loaded.pop(key, None) or Models.load(*key)
+        key = Models.key(settings)
+        models = self._loaded.pop(key, None) or Models.of(settings)
         self._loaded[key] = models
         while len(self._loaded) > self.KEPT:
             del self._loaded[next(iter(self._loaded))]
@@ -149,7 +145,7 @@ class Local:
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
         shelf = ModelShelf()
-        if len({shelf.key(job.settings) for job in jobs}) == 1:
+        if len({Models.key(job.settings) for job in jobs}) == 1:
             shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately
         for job in jobs:
             yield process(job, shelf, resume, _Told(watch, job))

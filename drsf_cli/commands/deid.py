@@ -281,23 +281,19 @@ def deid(
 def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:
     from drsf_cli.batch.dry_run import dry_run_of
     from drsf_cli.batch.resume import finished
+    from drsf_cli.batch.run import ModelShelf
     from drsf_cli.commands import tables
-    from drsf_cli.readers.models import Models
 
-    models: dict[VictimNames, Models] = {}
+    shelf = ModelShelf()
     failures: list[Path] = []
     for job in batch.jobs:
         if resume and finished(job) is not None:
             out.print(f"{job.output} is finished already.", soft_wrap=True)
             continue
-        s = job.settings
-        if s.victims not in models:
-            models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
+        models = shelf.get(job.settings)
         try:
             with bars(quiet) as progress:
-                forecast = dry_run_of(
-                    job, models[s.victims], folder_is_made=batch.several or into_folder, progress=progress
-                )
+                forecast = dry_run_of(job, models, folder_is_made=batch.several or into_folder, progress=progress)
         except DrsfError as error:
             if not batch.several:
                 raise
@@ -322,7 +318,7 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
             return
         clear_leftovers(job)
     settings = job.settings
-    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    models = Models.of(settings)
     with bars(quiet) as progress:
         document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
     if not quiet:

@@ -45,7 +45,7 @@ def demo(
     original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
     settings = DeidSettings(device=known_device(device), overwrite=overwrite)
-    models = Models.load(settings.victims, settings.device)
+    models = Models.of(settings)
     with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)
         readings = []
