@@ -15,8 +15,10 @@ from weights.errors import UsageError
 
 @dataclass(frozen=True)
 class Budget:
-    """The feasible set of a batch of perturbations. It is a product of intervals, so that projecting is clamping
-    and projecting twice changes nothing."""
+    """The feasible set of a batch of perturbations.
+
+    It is a product of intervals, so that projecting is clamping and projecting twice changes nothing.
+    """
 
     base: Tensor
     """(B, 3, h, w) covered pixels."""

@@ -116,8 +116,10 @@ class Colour:
 
 
 def resolve_matrix(matrix: int, height: int) -> int:
-    """The matrix to convert with: the stream's own, or where it names none BT.709 from 720 coded lines on, else
-    BT.601, as players guess it. InputError for one that nothing here can convert (YCgCo, ICtCp, ...).
+    """The matrix to convert with, as players guess it.
+
+    It is the stream's own, or where it names none BT.709 from 720 coded lines on, else BT.601. Raises InputError for
+    one that nothing here can convert (YCgCo, ICtCp, ...).
     """
     if matrix in (UNSPECIFIED, RGB_MATRIX, 3):
         return BT709 if height >= 720 else BT601
@@ -157,6 +159,7 @@ class EncoderSettings:
 
     @property
     def planar_yuv(self) -> bool:
+        """Whether frames are coded as luma and chroma, not as RGB."""
         return self.pixel_format.startswith("yuv")
 
     def encoder(self, width: int, height: int) -> VideoCodecContext:
@@ -217,8 +220,10 @@ class Converter:
         return frame
 
     def to_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """A decoded frame as (H, W, 3) RGB, by its own matrix and range (see `resolve_matrix`). Deeper samples are
-        rounded to 8 bits, grey is repeated, alpha is dropped so that nothing hidden under it goes unseen.
+        """A decoded frame as (H, W, 3) RGB, by its own matrix and range (see `resolve_matrix`).
+
+        Deeper samples are rounded to 8 bits, grey is repeated, alpha is dropped so that nothing hidden under it goes
+        unseen.
         """
         if frame.format.name == "rgb24":
             return cast(NDArray[np.uint8], frame.to_ndarray())
@@ -235,8 +240,11 @@ class Converter:
 
 
 class Focus:
-    """Marks the parts of frames that an encoder is to code more finely, as FFmpeg's regions of interest. x264 adds an
-    offset to the quantiser of the macroblocks they touch; the stream stays an ordinary one."""
+    """Marks the parts of frames that an encoder is to code more finely.
+
+    These are FFmpeg's regions of interest: x264 adds an offset to the quantiser of the macroblocks they touch, and the
+    stream stays an ordinary one.
+    """
 
     MOST = 16
     """Filter graphs kept; a covered head keeps its rectangle for many frames."""
@@ -339,8 +347,10 @@ class CodecState:
         self._decoded.clear()
 
     def take(self, wanted: Container[int]) -> list[tuple[int, NDArray[np.uint8]]]:
-        """What a reader sees of the frames at times `wanted`, with their times, of those decoded since the last call;
-        lets go of all of them."""
+        """What a reader sees of the frames at times `wanted`, with their times.
+
+        Of those decoded since the last call; lets go of all of them.
+        """
         decoded = [frame for frame in self._decoded if frame.pts in wanted]
         self.forget()
         return [(cast(int, frame.pts), self._converter.to_rgb(frame)) for frame in decoded]

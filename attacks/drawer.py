@@ -108,8 +108,10 @@ class _Block(nn.Module):
 
 
 class DrawerNet(nn.Module):
-    """(N, CHANNELS, 96, 96) -> (N, 3, 192, 192) in -1..1: a U-Net of four resolutions, whose finest one, where most of
-    the time goes, has a single convolution on either side."""
+    """A U-Net of four resolutions: (N, CHANNELS, 96, 96) -> (N, 3, 192, 192) in -1..1.
+
+    Its finest resolution, where most of the time goes, has a single convolution on either side.
+    """
 
     WIDTHS = (32, 64, 128, 192)
 
@@ -122,6 +124,7 @@ class DrawerNet(nn.Module):
         self.last = nn.Conv2d(w[0], 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         skips = []
         for block in self.down:
             skips.append(block(x))
@@ -276,8 +279,10 @@ DRAWERS: Mapping[str, str] = MappingProxyType(
 
 
 def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:
-    """The drawer nearest to a chain with the detector of this name, or that of the file `override` (refused if the
-    catalogue does not know it, unless `allow_unknown`). Raises WeightsError."""
+    """The drawer nearest to a chain with the detector of this name, or that of the file `override`.
+
+    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError.
+    """
     found = resolve([DRAWERS.get(detector, DRAWERS["mtcnn"])], override, allow_unknown)
     network = DrawerNet()
     load_strict(network, load_state_dict(found.path), found.path.name)
@@ -301,8 +306,10 @@ class Drawer:
 
     @torch.no_grad()
     def draw(self, covered: Sequence[CoveredImage], attributes: Sequence[Attributes], window: Window) -> Tensor:
-        """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame. They
-        are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`."""
+        """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame.
+
+        They are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`.
+        """
         images = [torch.from_numpy(image).permute(2, 0, 1).to(self.device) for image in covered]
         drawn = EPS * self.network(inputs_of(images, attributes))
         return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))

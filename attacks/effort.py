@@ -14,10 +14,6 @@ EffortName = Literal["fast", "normal", "best"]
 class Effort:
     """Steps of correction after the drawing, and how they are spent."""
 
-    aims: int
-    """How often a frame that no steps came before is drawn again, for attributes off to the other side of what is read
-    (attacks/aim.py). Three times, and no step: 0.929, 0.81 % and 1.9 degrees where drawings are 0.915, 0.94 % and
-    2.9 (8 frames of the demo clip)."""
     steps: int
     """Gradient steps of every frame that is not good enough as it is drawn."""
     extra: int
@@ -34,11 +30,11 @@ class Effort:
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
-        "fast": Effort(aims=0, steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
         # 50 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.943, NME 0.84 %, gaze 2.4 degrees at 2.4 passes
         # a frame; as drawn 0.913, 1.03 % and 4.1
-        "normal": Effort(aims=2, steps=1, extra=3, tries=0, behind=0.25, batch=1),
+        "normal": Effort(steps=1, extra=3, tries=0, behind=0.25, batch=1),
         # 20 frames of it: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
-        "best": Effort(aims=2, steps=5, extra=6, tries=4, behind=0.4, batch=1, live=True),
+        "best": Effort(steps=5, extra=6, tries=4, behind=0.4, batch=1, live=True),
     }
 )

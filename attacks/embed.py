@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.aim import aimed
 from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
 from attacks.drawer import Attributes, Drawer, lifted, placed, square_of
@@ -85,6 +84,7 @@ class Embedded:
         return replace(self, change=np.zeros((0, 0, 3), np.int8))
 
     def with_pixels(self, change: NDArray[np.int8]) -> Embedded:
+        """The same with another `change` (h, w, 3), grey levels."""
         return replace(self, change=change)
 
     def apply(self, covered: CoveredImage) -> CoveredImage:
@@ -113,6 +113,7 @@ class Embedder:
 
     @property
     def device(self) -> torch.device:
+        """Where the victims' tensors are."""
         return self.chain.detector.device
 
     def embed(self, targets: Sequence[Target], track: int = 0) -> list[Embedded]:
@@ -129,24 +130,13 @@ class Embedder:
         )
         attributes = [Attributes.of(target.face) for target in targets]
         drawn = self.drawer.draw([target.covered for target in targets], attributes, window).to(self.device)
-        if self.settings.steps == self.settings.aims == 0:
+        if self.settings.steps == 0:
             return _results(targets, window, budget, untried(budget, drawn))
-        aims = dict(enumerate(attributes))
         squares, windows = [square_of(one.box) for one in attributes], [window] * len(targets)
-        correction = self._corrections.get(track)
-        start, settings = drawn, self.settings
+        start, correction = drawn, self._corrections.get(track)
         if correction is not None:
             start = drawn + placed(correction.expand(len(targets), -1, -1, -1), squares, windows)
-            settings = replace(settings, aims=0)
-
-        def redraw(items: list[int], read: Mapping[str, Tensor]) -> Tensor:
-            for row, item in enumerate(items):
-                aims[item] = aimed(aims[item], targets[item].face, read, row)
-            covered = [targets[item].covered for item in items]
-            return self.drawer.draw(covered, [aims[item] for item in items], window).to(self.device)
-
-        stages, channel = self.stages(targets, window), self._channel(targets, window)
-        outcome = perturb(budget, start, stages, settings, channel, redraw)
+        outcome = perturb(budget, start, self.stages(targets, window), self.settings, self._channel(targets, window))
         added = lifted(outcome.delta - drawn, squares, windows)
         self._corrections[track] = KEPT * added.mean(dim=0, keepdim=True)
         return _results(targets, window, budget, outcome)
@@ -183,8 +173,10 @@ class Embedder:
 
 
 def as_crops(codec: DeliveryCodec, focus: Sequence[Rect], pixels: Tensor) -> Tensor:
-    """A channel (see attacks/perturb.py): what comes back of windows (B, 3, h, w) that are coded one after another, the
-    first one twice, so that all have the noise of frames that others came before."""
+    """A channel (see attacks/perturb.py) that codes windows (B, 3, h, w) one after another.
+
+    The first one is coded twice, so that all have the noise of frames that others came before.
+    """
     frames = _levels(pixels)
     decoded = codec.roundtrip(np.concatenate([frames[:1], frames]), focus=[[rect] for rect in (focus[0], *focus)])
     return stacked(list(decoded[1:]), pixels.device)

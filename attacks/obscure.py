@@ -198,9 +198,10 @@ def parse_obscuring(spec: str) -> Obscuring:
 
 
 def head_region(box: Array, turns: Sequence[int] = (0,)) -> Array:
-    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped. `turns`: the
-    quarter turns clockwise by which the head may be turned (0 crown up, 1 right, 2 down, 3 left); the region covers
-    the head in each of them.
+    """The region (4,) that covers the head whose face a detector put into `box` (4,); px, not clipped.
+
+    `turns`: the quarter turns clockwise by which the head may be turned (0 crown up, 1 right, 2 down, 3 left); the
+    region covers the head in each of them.
 
     A detector's box runs from the middle of the forehead to the chin and from cheek to cheek. Heads are about 1.6
     faces high above the chin and, hair included, twice as wide; in profile the box is narrow while the head is long,
@@ -216,7 +217,7 @@ def head_region(box: Array, turns: Sequence[int] = (0,)) -> Array:
         side = 0.40 * w + 0.25 * h
         upright = [side, 0.60 * h + 0.10 * w, side, 0.35 * h]
         margins = np.maximum(margins, np.roll(upright, turn))
-    return np.array([x1, y1, x2, y2]) + margins * np.array([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray([x1, y1, x2, y2] + margins * [-1.0, -1.0, 1.0, 1.0])
 
 
 def plan_regions(
@@ -306,7 +307,7 @@ def _pixelated(patch: Image, region: Region) -> Image:
     widths = np.diff(np.append(xs, x2 - x1))
     heights = np.diff(np.append(ys, y2 - y1))
     counts = (heights[:, None] * widths[None, :])[:, :, None]
-    means = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
+    means: Image = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
     return means.repeat(heights, axis=0).repeat(widths, axis=1)
 
 

@@ -27,8 +27,6 @@ FAR = 4.0
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
-Redraw = Callable[[list[int], Mapping[str, Tensor]], Tensor]
-"""(frames, stage -> what is read of them) -> perturbations (n, 3, h, w) to try next (attacks/aim.py)."""
 Channel = Callable[[Tensor], Tensor]
 """What delivery does to the pixels (B, 3, h, w) of *all* frames of the batch; no gradient is needed."""
 
@@ -66,8 +64,6 @@ class AttackSettings:
     cap: float = 1.4
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
-    aims: int = 0
-    """How often a frame is drawn again before the first step, for attributes off to the other side."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
@@ -100,13 +96,10 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
-    redraw: Redraw | None = None,
 ) -> Outcome:
     """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
     search = _Search(budget, start, stages, settings, channel)
     active = list(range(len(start)))
-    if redraw is not None and settings.aims:
-        active = search.aim(active, redraw)
     for taken in range(settings.steps + settings.extra + 1):
         going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
         search.look([item for item in active if item not in going])
@@ -150,21 +143,6 @@ class _Search:
             reading = self._read(items, self.delta[items], with_gradient=False)
             self.trail.add(items, reading.score, self.delta[items])
             self._keep(items, self.delta[items], reading)
-
-    def aim(self, items: list[int], redraw: Redraw) -> list[int]:
-        """Draw frames `items` again for what was read, some times; the best drawing of each is where steps begin.
-        Returns those that are not good enough."""
-        for number in range(self.settings.aims + 1):
-            reading = self._read(items, self.delta[items], with_gradient=False)
-            self._keep(items, self.delta[items], reading)
-            short = [row for row in range(len(items)) if reading.score[row] > 1.0]
-            read = {name: output[short] for name, output in reading.outputs.items()}
-            items = [items[row] for row in short]
-            if not items or number == self.settings.aims:
-                break
-            self.delta[items] = self.budget.project(redraw(items, read), items)
-        self.delta = self.outcome.delta.clone()
-        return [item for item in range(len(self.score)) if self.score[item] > 1.0]
 
     def step(self, items: list[int]) -> list[int]:
         """Read frames `items`, and move those that are not good enough, which are returned."""
@@ -225,6 +203,7 @@ class Pull:
     """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
     def of(self, rows: Sequence[int]) -> Pull:
+        """The pull of some rows of the batch."""
         return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
 
     @property
@@ -234,15 +213,20 @@ class Pull:
 
 
 def direction(pulls: Sequence[Pull]) -> Tensor:
-    """The victims' gradients at unit length, each counted by how far its victim is from good enough: the scale of a
-    loss does not matter, and a victim that is far out cannot drown the rest."""
+    """The victims' gradients at unit length, each counted by how far its victim is from good enough.
+
+    So the scale of a loss does not matter, and a victim that is far out cannot drown the rest.
+    """
     return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
 def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
-    """(n, 1, 1, 1) what share of a rule's move to take, at most 1: what lowers the linearised sum of losses, weighted
-    as in `direction`, by `cap` of itself. This is Polyak's step length, for any rule: targets are attainable, so that
-    losses can reach 0 and much longer steps overshoot. A `cap` of 0 takes every move whole."""
+    """(n, 1, 1, 1) the share of a rule's move to take, at most 1.
+
+    It is what lowers the linearised sum of losses, weighted as in `direction`, by `cap` of itself. This is Polyak's
+    step length, for any rule: targets are attainable, so losses can reach 0, and much longer steps overshoot. A `cap`
+    of 0 takes every move whole.
+    """
     if cap <= 0:
         return torch.ones_like(move[:, :1, :1, :1])
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)
@@ -267,7 +251,6 @@ class _Combined:
     total: Tensor  # (n,) their sum
     pulls: list[Pull]
     errors: dict[str, Tensor]
-    outputs: dict[str, Tensor]
 
 
 def _read(
@@ -288,10 +271,9 @@ def _read(
         for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
         if with_gradient and bool(wants.any())
     ]
-    outputs = {name: reading.output.cpu() for name, reading in readings.items()}
     hinges = torch.tensor([[stage.hinge] for stage in stages])
     counted = torch.where(hinges, excess(shares), shares)
-    return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors, outputs)
+    return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

@@ -59,9 +59,12 @@ class HiddenFrame(Protocol):
     """What is needed of a frame to embed in; `attacks.embed.Target` is one."""
 
     @property
-    def covered(self) -> CoveredImage: ...
+    def covered(self) -> CoveredImage:
+        """The obscured frame, (H, W, 3)."""
+
     @property
-    def face(self) -> Face: ...
+    def face(self) -> Face:
+        """The face that is hidden in it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Repeller:
     def _aligner(victim: Aligner, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         boxes = np.stack([frame.face.box for frame in frames])
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
-        return victim.objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
+        return victim.distance_objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
 
     def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from weights.errors import UsageError
 
@@ -43,7 +44,8 @@ class StepRule(ABC):
         return moved
 
     @abstractmethod
-    def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor: ...
+    def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
+        """`delta` (n, 3, h, w) of frames `items`, of this `loss` (n,), one step down `gradient`, projected."""
 
     def _alpha(self, items: Sequence[int], like: Tensor) -> Tensor:
         """Step sizes (n, 1, 1, 1): `alpha`, shrunk by `decay` at every step a frame has taken."""
@@ -54,6 +56,7 @@ class StepRule(ABC):
 class IFgsm(StepRule):
     """u <- P(u - a sign g). Kurakin et al. 2016, arXiv 1607.02533."""
 
+    @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         return self.project(delta - self._alpha(items, delta) * gradient.sign(), list(items))
 
@@ -73,6 +76,7 @@ class MiFgsm(StepRule):
             self._momentum[item] = direction[row] if before is None else self.options["mu"] * before + direction[row]
         return torch.stack([self._momentum[item] for item in items])
 
+    @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         return self.project(delta - self._alpha(items, delta) * self._accumulated(gradient, items).sign(), list(items))
 
@@ -80,6 +84,7 @@ class MiFgsm(StepRule):
 class NiFgsm(MiFgsm):
     """MI-FGSM with the gradient taken at u - a mu m. Lin et al. 2019, arXiv 1908.06281."""
 
+    @override
     def look_ahead(self, delta: Tensor, items: Sequence[int]) -> Tensor:
         ahead = delta.clone()
         alpha = self._alpha(items, delta)
@@ -106,6 +111,7 @@ class Apgd(StepRule):
             points.append(points[-1] + gap)
         self._checkpoints = {max(1, round(p * steps)) for p in points[1:]}
 
+    @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         rows = []
         for row, item in enumerate(items):
@@ -161,11 +167,13 @@ class Optimiser(StepRule):
         super().__init__(count, steps, project, options)
         self._optimisers: dict[int, tuple[Tensor, torch.optim.Optimizer]] = {}
 
+    @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         raw = torch.stack([self._one(item, self.encode(delta[row]), gradient[row]) for row, item in enumerate(items)])
         return self.project(raw, list(items))
 
     def encode(self, delta: Tensor) -> Tensor:
+        """`delta` in the variable that the optimiser moves; `project` decodes it."""
         return delta
 
     def _one(self, item: int, value: Tensor, gradient: Tensor) -> Tensor:
@@ -205,6 +213,7 @@ class TanhAdam(StepRule):
         super().__init__(count, steps, project, options)
         self._adam = Adam(count, steps, lambda value, items: value, options)
 
+    @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         u = delta.clamp(-self.LIMIT, self.LIMIT)
         w = self._adam.step(torch.atanh(u), gradient * (1.0 - u * u), loss, items)

@@ -40,11 +40,14 @@ class Trail:
             return None
         weights = torch.softmax(torch.stack([-DISCOUNT * one.score for one in many]), dim=0)
         deltas = torch.stack([one.delta for one in many])
-        return torch.tensordot(weights.to(deltas), deltas, dims=1)
+        mean: Tensor = torch.tensordot(weights.to(deltas), deltas, dims=1)
+        return mean
 
     def near(self, item: int, mean: Tensor, number: int) -> Tensor:
-        """The `number`-th point to try: the mean (3, h, w) itself, then some of the way to the best iterate, to the
-        second best, and so on."""
+        """The `number`-th point (3, h, w) to try.
+
+        The mean itself, then some of the way to the best iterate, to the second best, and so on.
+        """
         if number == 0:
             return mean
         many = sorted(self._iterates[item], key=lambda one: float(one.score))

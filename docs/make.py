@@ -46,8 +46,10 @@ def make_picture(target: Path, seconds: float = SECONDS) -> None:
 
 
 def make_perturbation(target: Path, seconds: float = SECONDS) -> None:
-    """The head in the last frame of a demo clip before it is encoded: original, obscured, perturbed, and the
-    perturbation alone, amplified around grey."""
+    """Draw the head in the last frame of a demo clip before it is encoded.
+
+    Four pictures: original, obscured, perturbed, and the perturbation alone, amplified around grey.
+    """
     with TemporaryDirectory() as name:
         work = Work.on(make_demo_clip(Path(name) / "driver.mp4", seconds=seconds), DeidSettings())
         survey = work.survey(Silent())

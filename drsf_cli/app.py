@@ -1,5 +1,6 @@
-"""The command line: parses, calls, prints, exits. Logic raises its own errors; here each becomes one line and an exit
-code (weights/errors.py has the table).
+"""The command line: parses, calls, prints, exits.
+
+Logic raises its own errors; here each becomes one line and an exit code (weights/errors.py has the table).
 
 Commands import what they work with when they are called, so that help and completion do not wait for torch.
 """
@@ -67,11 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wait_passively(os.environ)
     style = ErrorStyle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if threading.current_thread() is threading.main_thread():
-        # what a job scheduler sends, and a terminal that is closed, ends a run as Ctrl-C does: nothing is left behind
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
+    _end_as_ctrl_c_does()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments == ["--version"]:
@@ -79,26 +76,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         code = app(args=arguments, prog_name="drsf", standalone_mode=False, obj=style)
-    except DrsfError as error:
-        if style.debug:
-            raise
-        print_error(error)
-        return error.exit_code
     except typer.TyperException as error:  # a flag, a value or a command that it does not know
-        if not error.format_message():  # the help has been printed
-            return error.exit_code
-        context = getattr(error, "ctx", None)
-        command = "drsf" if context is None else context.command_path
-        print_error(f"{error.format_message().rstrip('.')}; see {command} --help.")
-        return error.exit_code
+        return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except Exception as error:
         if style.debug:
             raise
-        print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
-        return DrsfError.exit_code
+        return _failed(error)
     if code == STOPPED:
         with contextlib.suppress(OSError):  # the terminal may be gone
             err.print("[red]stopped[/]: nothing was left behind")
     return code if isinstance(code, int) else 0
+
+
+def _end_as_ctrl_c_does() -> None:
+    """Let what a job scheduler sends, and a terminal that is closed, end a run so that nothing is left behind."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """Print what was wrong with the command; returns the exit code."""
+    if error.format_message():  # else the help has been printed
+        context = getattr(error, "ctx", None)
+        command = "drsf" if context is None else context.command_path
+        print_error(f"{error.format_message().rstrip('.')}; see {command} --help.")
+    return error.exit_code
+
+
+def _failed(error: Exception) -> int:
+    """Print an error of the run; returns the exit code."""
+    if isinstance(error, DrsfError):
+        print_error(error)
+        return error.exit_code
+    print_error(f"{type(error).__name__}: {error} (a fault in drsf; drsf --debug shows where).")
+    return DrsfError.exit_code

@@ -22,10 +22,10 @@ class Silent:
     """Says nothing."""
 
     def begin(self, title: str, total: int | None) -> None:
-        pass
+        """Tell nobody."""
 
     def advance(self, parts: int = 1) -> None:
-        pass
+        """Tell nobody."""
 
 
 def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:

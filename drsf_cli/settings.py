@@ -290,10 +290,14 @@ class DeidSettings:
             effort.steps,
             options,
             extra=effort.extra,
-            aims=effort.aims,
             tries=effort.tries,
             behind=effort.behind,
         )
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether drawings are corrected, which is also when models are repelled."""
+        return self.attack_settings is not None and self.effort_settings.steps > 0
 
     @property
     def effort_settings(self) -> Effort:
@@ -321,8 +325,10 @@ def settings_to_dict(settings: DeidSettings) -> dict[str, Any]:
 
 
 def settings_from_dict(flat: Mapping[str, Any]) -> DeidSettings:
-    """What `settings_to_dict` wrote, from JSON; settings of other versions of drsf are left out. Raises UsageError for
-    a value that is not allowed."""
+    """What `settings_to_dict` wrote, from JSON; settings of other versions of drsf are left out.
+
+    Raises UsageError for a value that is not allowed.
+    """
     known = {one.name for one in fields(DeidSettings)}
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in flat.items() if key in known

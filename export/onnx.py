@@ -225,8 +225,10 @@ def _to_half(model: onnx.ModelProto, full_precision: Sequence[str]) -> onnx.Mode
 
 
 def _without_detours(graph: onnx.GraphProto) -> None:
-    """Remove needless casts: the converter also rounds to half and back between float32 nodes, and casts a tensor anew
-    for each of them."""
+    """Remove needless casts.
+
+    The converter also rounds to half and back between float32 nodes, and casts a tensor anew for each of them.
+    """
     nodes = list({node.output[0]: copy.deepcopy(node) for node in graph.node}.values())
     makers = {node.output[0]: node for node in nodes}
     direct: dict[str, str] = {}

@@ -192,8 +192,10 @@ def _addition() -> bytes:
 
 @contextlib.contextmanager
 def _stderr_to_file() -> Iterator[Callable[[], str]]:
-    """Redirect the descriptor of stderr, because native code bypasses sys.stderr. Yields a function that returns what
-    was written."""
+    """Redirect the descriptor of stderr, because native code bypasses sys.stderr.
+
+    Yields a function that returns what was written.
+    """
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as file:
@@ -248,8 +250,10 @@ class OnnxCache:
         self.folder = cache_folder() if folder is None else folder
 
     def load(self, victim: Victim, name: str, device: Device = "auto", threads: int | None = None) -> OnnxNetwork:
-        """Network `name` of the victim, from the cache or exported now. Raises DrsfError if it cannot be exported
-        faithfully, and DeviceError as OnnxNetwork does."""
+        """Network `name` of the victim, from the cache or exported now.
+
+        Raises DrsfError if it cannot be exported faithfully, and DeviceError as OnnxNetwork does.
+        """
         module = victim.networks[name]
         if not isinstance(module, nn.Module):
             raise ValueError(f"{victim.name}: network {name!r} is no torch module, there is nothing to export")

@@ -1,7 +1,8 @@
 """A clip whose blinks and glances are known: the demo's portrait with eyes drawn into it.
 
-The photographed eyes are filled with skin and new ones drawn as `victims.compact.composite` draws them: the lids close
-at known times, and the irises turn to known directions in the camera frame. The head moves a little, as in the demo.
+The photographed eyes are filled with skin and new ones drawn as `victims.compact.training.composite` draws them: the
+lids close at known times, and the irises turn to known directions in the camera frame. The head moves a little, as in
+the demo.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from drsf_cli.measure.glances import Glance as KnownGlance
 from drsf_cli.measure.signals import Signals
 from drsf_cli.media.demo_clip import demo_frames, portrait_to_clip, write_frames
 from victims.camera import angles_to_vector
-from victims.compact.composite import Eye, Look, draw_eye
+from victims.compact.training.composite import Eye, Look, draw_eye
 
 DETAIL = 3
 """Px of the drawn portrait to one of the photograph."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import os
 import pkgutil
 import subprocess
 import sys
+import tokenize
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import drsf_cli
+from drsf_cli.app import app
+from drsf_cli.commands import weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["attacks", "drsf_cli", "export", "victims", "weights"]
@@ -45,7 +51,94 @@ def test_the_wheel_holds_what_the_code_reads(wheel):
         "victims/blind.json",
     ):
         assert name in names
-    assert not any(name.startswith("attacks/training/") for name in names), "training is not installed"
+    assert not any("/training/" in name for name in names), "training is not installed"
+
+
+PRODUCT = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "training" not in path.parts
+)
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION, PARAMETERS = 400, 60, 8
+LINES_OF_CODE = 18_500
+"""In all, docstrings, comments and empty lines apart."""
+LARGER_FILES = {
+    "drsf_cli/measure/evaluation.py": "to be split once the table of metrics is merged",
+    "victims/track.py": "to be split once the covering is merged",
+}
+"""Files that may be larger, and why."""
+LARGER_FUNCTIONS = {
+    "drsf_cli/deid/audit.py: audit": "to go with the typed report",
+    "drsf_cli/measure/leakage.py: measure": "to go with the typed report",
+    "drsf_cli/report/page.py: render_html": "to go with the typed report",
+}
+"""Functions that may be larger or take more, and why."""
+
+
+def functions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, lines and parameters of each function, `self` and `cls` apart; of a method the class, too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own = node.args
+            names = [one.arg for one in (*own.posonlyargs, *own.args)]
+            count = len(names) - (names[:1] in (["self"], ["cls"])) + len(own.kwonlyargs)
+            count += (own.vararg is not None) + (own.kwarg is not None)
+            assert node.end_lineno is not None
+            yield f"{path.relative_to(ROOT)}: {node.name}", node.end_lineno - node.lineno + 1, count
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines with anything but comments and docstrings (and strings under fields, which are docstrings to a reader)."""
+    text = path.read_text()
+    described: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            assert node.end_lineno is not None
+            described |= set(range(node.lineno, node.end_lineno + 1))
+    nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    written = {
+        line for token in tokens if token.type not in nothing for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(written - described)
+
+
+def test_files_and_functions_are_small_enough_to_read():
+    """The commands apart: their parameters are their flags, each with its help."""
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PRODUCT}
+    larger = {name for name, length in lengths.items() if length > LINES_OF_A_FILE}
+    assert larger == set(LARGER_FILES)
+    found = {one for path in PRODUCT for one in functions(path)}
+    commands = [command.callback for typer in (app, weights.app) for command in typer.registered_commands]
+    flags = {f"{one.__module__.replace('.', '/')}.py: {one.__name__}" for one in commands if one is not None}
+    assert flags <= {name for name, *_ in found}
+    too_large = {name for name, lines, count in found if lines > LINES_OF_A_FUNCTION or count > PARAMETERS}
+    assert too_large - flags == set(LARGER_FUNCTIONS)
+    assert sum(lines_of_code(path) for path in PRODUCT) <= LINES_OF_CODE
+
+
+def test_lengths_are_counted_as_they_should(tmp_path):
+    code = '''"""Module."""
+
+# a comment
+LIMIT = 3
+"""What it limits."""
+
+
+class Some:
+    """A class."""
+
+    def method(self, a, *rest, b=1, **more):
+        """Two
+        lines."""
+        return (
+            a,  # one
+        )
+'''
+    path = tmp_path / "some.py"
+    path.write_text(code)
+    assert lines_of_code(path) == 6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "ROOT", tmp_path)
+        assert list(functions(path)) == [("some.py: method", 6, 4)]
 
 
 def test_the_console_script_is_there(wheel):
@@ -120,7 +213,7 @@ def test_the_package_is_a_command():
     command = [sys.executable, "-m", "drsf_cli"]
     done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert subprocess.run([*command, "nonsense"], cwd=ROOT, capture_output=True).returncode == 2
+    assert subprocess.run([*command, "nonsense"], cwd=ROOT, capture_output=True, check=False).returncode == 2
 
 
 def test_public_names_are_there_and_no_module_stands_in_their_place():

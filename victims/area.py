@@ -50,7 +50,7 @@ class AreaSampler:
         sums = rows.take((3 * x1[:, None] + channels).ravel(), axis=1)
         sums -= rows.take((3 * x0[:, None] + channels).ravel(), axis=1)
         counts = (y1 - y0)[:, None, None] * (x1 - x0)[None, :, None]
-        return (sums.reshape(height, width, 3) / counts).astype(np.float32)
+        return np.asarray(sums.reshape(height, width, 3) / counts, np.float32)
 
     def crops(self, rectangles: NDArray[np.int64], size: int) -> NDArray[np.float32]:
         """Rectangles (k, 4) x0, y0, x1, y1 resampled to (k, size, size, 3), values 0..255."""

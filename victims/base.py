@@ -121,8 +121,10 @@ class Victim(ABC):
         return self
 
     def with_networks(self, networks: Mapping[str, Network]) -> Self:
-        """A copy that reads through other implementations of the same networks (ONNX sessions). They take and
-        return CPU tensors."""
+        """A copy that reads through other implementations of the same networks (ONNX sessions).
+
+        They take and return CPU tensors.
+        """
         if set(networks) != set(self.networks):
             raise ValueError(f"{self.name} has networks {sorted(self.networks)}, not {sorted(networks)}")
         other = copy.copy(self)
@@ -136,6 +138,8 @@ class Victim(ABC):
 
 
 class Detector(Victim):
+    """A victim that finds faces."""
+
     role: Role = "detector"
     cover_threshold: float
     """Detections count for covering from this score on: lower than the detector's own threshold, for reading."""
@@ -144,8 +148,10 @@ class Detector(Victim):
 
     @abstractmethod
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
-        """Faces of each image (all of one size), best score first. `threshold` replaces the final score
-        threshold (lower: more faces, for covering)."""
+        """Faces of each image (all of one size), best score first.
+
+        `threshold` replaces the final score threshold (lower: more faces, for covering).
+        """
 
     def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
         """`detect(images)` and `detect(images, threshold)` at once; a detector that can share work does."""
@@ -153,17 +159,24 @@ class Detector(Victim):
 
     @abstractmethod
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change. The rest
-        of each frame stays as given."""
+        """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change.
+
+        The rest of each frame stays as given.
+        """
 
     def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """Make the detector see no face in the windows of `frames`, which hide faces at `boxes` (B, 4): the vanishing
-        objective of TOG (Chow et al. 2020, arXiv 2004.04320). `Reading.error` is the score of the likeliest face, 0..1,
-        to be brought down; `Reading.output` is that face's box. Raises UsageError where a detector has none."""
+        """Make the detector see no face in the windows of `frames`, which hide faces at `boxes` (B, 4).
+
+        This is the vanishing objective of TOG (Chow et al. 2020, arXiv 2004.04320). `Reading.error` is the score of the
+        likeliest face, 0..1, to be brought down; `Reading.output` is that face's box. Raises UsageError where a
+        detector has none.
+        """
         raise UsageError(f"--repel {self.name}: this detector has no gradient to be repelled by; leave it out.")
 
 
 class Aligner(Victim):
+    """A victim that reads 68 landmarks in a face box."""
+
     role: Role = "aligner"
 
     @abstractmethod
@@ -183,20 +196,33 @@ class Aligner(Victim):
         landmarks: Array,
         meshes: Array | None = None,
     ) -> Objective:
-        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4). `meshes` (B, k, 3): all
-        points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises UsageError where it needs
-        them and they are None."""
+        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4).
+
+        `meshes` (B, k, 3): all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises
+        UsageError where it needs them and they are None.
+        """
+
+    def distance_objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+    ) -> Objective:
+        """The same as `objective`, of an aligner that is *not* to read the landmarks: it needs nothing but these."""
+        return self.objective(frames, windows, boxes, landmarks)
 
 
 class GazeEstimator(Victim):
+    """A victim that reads where a face with given landmarks looks."""
+
     role: Role = "gaze"
 
     @abstractmethod
     def estimate(
         self, images: Sequence[Image], landmarks: Sequence[Array], camera: Camera
     ) -> list[tuple[Array, Array]]:
-        """For the k faces (k, 68, 2) of each image: gaze vectors (k, 3) in the camera frame, and (k, 2) pitch, yaw
-        in rad in normalised camera space."""
+        """Where the k faces (k, 68, 2) of each image look.
+
+        For each image: gaze vectors (k, 3) in the camera frame, and (k, 2) pitch, yaw in rad in normalised camera
+        space.
+        """
 
     def estimate_faces(
         self, images: Sequence[Image], alignments: Sequence[Alignment], camera: Camera
@@ -205,16 +231,17 @@ class GazeEstimator(Victim):
         return self.estimate(images, [own.landmarks for own in alignments], camera)
 
     def view(self, landmarks: Array, camera: Camera) -> Array | None:
-        """(3, 3): the rotation from the camera frame to that space for a face (68, 2). None where the landmarks fit no
-        head, or the estimator has no such space."""
+        """(3, 3): the rotation from the camera frame to that space for a face (68, 2).
+
+        None where the landmarks fit no head, or the estimator has no such space.
+        """
         return None
 
     @abstractmethod
     def objective(
         self, frames: Sequence[Image], windows: Sequence[Window], landmarks: Array, gaze: Array, camera: Camera
     ) -> Objective:
-        """Make the estimator return `gaze` (B, 3), camera frame, for patches normalised by `landmarks`
-        (B, 68, 2)."""
+        """Make the estimator return `gaze` (B, 3), camera frame, for patches normalised by `landmarks` (B, 68, 2)."""
 
 
 def to_pixels(images: Sequence[Image], device: torch.device | str = "cpu") -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from victims.face import Array
-from victims.face import iou as iou  # which needs no torch
+from victims.face import iou as iou  # noqa: PLC0414  # found here too, beside its differentiable form
 
 _ROUND = 1e-4
 """Rounds a length off at 0, where it has no gradient."""
@@ -29,8 +29,10 @@ def iou_tensor(first: Tensor, second: Tensor) -> Tensor:
 
 
 def suppress(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]:
-    """Indices of boxes (k, 4) that greedy non-maximum suppression keeps, best score first: a box goes when its IoU with
-    a better one that stays is over `threshold`."""
+    """Indices of boxes (k, 4) that greedy non-maximum suppression keeps, best score first.
+
+    A box goes when its IoU with a better one that stays is over `threshold`.
+    """
     corners_and_sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
     # only the order of scores counts, and OpenCV takes no negative ones
     rank = np.empty(len(boxes))
@@ -40,8 +42,9 @@ def suppress(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]
 
 
 def box_distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """How far boxes are off, (...), in sizes of `target`: the mean distance of a side, plus 1 - IoU, plus three times
-    the root of the mean square.
+    """How far boxes are off, (...), in sizes of `target`.
+
+    The mean distance of a side, plus 1 - IoU, plus three times the root of the mean square.
 
     The first two push all sides alike, however little one is off; the third pushes each by how far it is off, and is a
     length, so that a step that would bring it to 0 by its gradient is Newton's.

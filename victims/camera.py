@@ -65,8 +65,10 @@ class Camera:
 
     @staticmethod
     def load(path: str | Path, width: int, height: int) -> Camera:
-        """Read a calibration file for a video of `width` x `height` px: as cv2.FileStorage writes it, or plain YAML
-        as ROS (camera_info_manager) and ptgaze have it, whose matrices are mappings with `rows`, `cols` and `data`.
+        """Read a calibration file for a video of `width` x `height` px.
+
+        It is as cv2.FileStorage writes it, or plain YAML as ROS (camera_info_manager) and ptgaze have it, whose
+        matrices are mappings with `rows`, `cols` and `data`.
 
         Nodes: ``camera_matrix``; ``distortion_coefficients`` or ``dist_coeffs`` (none: zero); optionally
         ``image_width`` and ``image_height``. When the file was made at another size of the same aspect, the
@@ -180,7 +182,7 @@ class HeadPose:
 
     def points(self, indices: tuple[int, ...]) -> np.ndarray:
         """Template points -> (len(indices), 3) metres in the camera frame."""
-        return FACE_MODEL_68[list(indices)] @ self.rotation.T + self.translation
+        return np.asarray(FACE_MODEL_68[list(indices)] @ self.rotation.T + self.translation)
 
 
 @dataclass(frozen=True)
@@ -348,7 +350,7 @@ def vector_to_angles(gaze: np.ndarray) -> np.ndarray:
 
 def denormalize(gaze: np.ndarray, view: NormalizedView) -> np.ndarray:
     """(..., 3) gaze in the normalised frame -> (..., 3) in the camera frame: transpose of N, no scaling."""
-    return np.asarray(gaze, dtype=np.float64) @ view.rotation
+    return np.asarray(np.asarray(gaze, dtype=np.float64) @ view.rotation)
 
 
 def angle_between_degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:

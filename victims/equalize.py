@@ -53,7 +53,7 @@ class _Grey(Function):
         return torch.floor((red * _RED + green * _GREEN + blue * _BLUE + _ONE / 2) / _ONE)[:, None]
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         weights = gradient.new_tensor((_RED, _GREEN, _BLUE)) * (255.0 / _ONE)
         return gradient * weights[:, None, None]
 
@@ -73,8 +73,9 @@ class _Equalize(Function):
         return equalized.view_as(levels)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        flat, counts = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        saved: tuple[Tensor, Tensor] = ctx.saved_tensors  # type: ignore[attr-defined]
+        flat, counts = saved
         upstream = gradient.flatten(1)
         by_level = upstream.new_zeros(counts.shape).scatter_add_(1, flat, upstream)
         own = upstream * _smooth(counts.to(upstream.dtype)).gather(1, flat)

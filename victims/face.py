@@ -67,9 +67,12 @@ INSIDE = 0.75
 
 
 def by_prominence(found: Detections, height: int, width: int) -> Detections:
-    """The same faces, of a picture (height, width), in another order: first those with a score of at least SURE and
-    INSIDE of their box in the picture, then the other sure ones, then the rest; each by size. The first is the frame's
-    own: what a detector takes for half a face at the border is often larger than the face that speaks."""
+    """The same faces, of a picture (height, width), the most prominent first.
+
+    First come those with a score of at least SURE and INSIDE of their box in the picture, then the other sure ones,
+    then the rest; each by size. The first is the frame's own: what a detector takes for half a face at the border is
+    often larger than the face that speaks.
+    """
     corners = found.boxes.reshape(-1, 2, 2)
     areas, seen = (
         np.clip(points[:, 1] - points[:, 0], 0.0, None).prod(axis=1)

@@ -17,6 +17,18 @@ LEFT_EYE_CORNERS = (42, 45)
 MOUTH_CORNERS = (48, 54)
 NOSE_WINGS = (31, 35)
 
+FLIP: np.ndarray = np.array(
+    (
+        *range(16, -1, -1),  # jaw
+        *range(26, 16, -1),  # brows
+        *(27, 28, 29, 30, 35, 34, 33, 32, 31),  # nose
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
+        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),  # mouth
+    ),
+    dtype=np.int64,
+)
+"""Left-right partners, (68,): point i of a mirrored face is point FLIP[i] of the face."""
+
 FACE_MODEL_68: np.ndarray = np.array(
     [
         (-0.07141807, -0.02827123, 0.08114384),

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import Aligner, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
 from victims.compact.landmark_net import (
@@ -46,8 +47,11 @@ _BATCH = 16
 
 
 class HeatmapAligner(Aligner):
-    """What `fan` and `fan-compact` share. Maps are (N, 68, h, w); *windows* are (N, 4) xyxy px, the square of the
-    frame that a map's left, top, right and bottom edges lie on; points of a map are (N, 68, 2) in 0..1 of it."""
+    """What `fan` and `fan-compact` share.
+
+    Maps are (N, 68, h, w); *windows* are (N, 4) xyxy px, the square of the frame that a map's left, top, right and
+    bottom edges lie on; points of a map are (N, 68, 2) in 0..1 of it.
+    """
 
     weight_files: tuple[str, ...]
     """Names in the catalogue, any one of which will do."""
@@ -79,8 +83,11 @@ class HeatmapAligner(Aligner):
 
     @abstractmethod
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
-        """Network input (N, 3, size, size) in [0, 1], linear in the images (N, 3, H, W). `windows` are the frame's;
-        images that are parts of it come with the px (N, 2) of the frame that their first pixels are."""
+        """Network input (N, 3, size, size) in [0, 1], linear in the images (N, 3, H, W).
+
+        `windows` are the frame's; images that are parts of it come with the px (N, 2) of the frame that their first
+        pixels are.
+        """
 
     @abstractmethod
     def points(self, maps: Tensor) -> Tensor:
@@ -105,8 +112,10 @@ class HeatmapAligner(Aligner):
         return (landmarks - self.pixel_offset - origin) / side
 
     def heatmaps(self, crops: Tensor) -> Tensor:
+        """Heatmaps (N, 68, h, w) of crops (N, 3, size, size)."""
         return self.networks[NETWORK](crops)[0]
 
+    @override
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
         crops, windows = [], []
         for image, own in zip(images, boxes, strict=True):
@@ -122,6 +131,7 @@ class HeatmapAligner(Aligner):
         landmarks = self.in_frame(torch.cat(points).double(), torch.cat(windows))
         return [own.numpy() for own in landmarks.split([len(own) for own in windows])]
 
+    @override
     def objective(
         self,
         frames: Sequence[Image],
@@ -132,6 +142,7 @@ class HeatmapAligner(Aligner):
     ) -> Objective:
         return _HeatmapObjective(self, frames, windows, boxes, landmarks)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         size = self.crop_size
         return {
@@ -155,18 +166,23 @@ class CompactFan(HeatmapAligner):
     coordinate_weight = 60.0
 
     @staticmethod
+    @override
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:
         return load_strict(LandmarkNet(), state, source)
 
+    @override
     def windows(self, boxes: Tensor) -> Tensor:
         return windows_of_boxes(boxes)
 
+    @override
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
         return crop_squares(images, windows if corners is None else windows - corners.repeat(1, 2), CROP_SIZE)
 
+    @override
     def points(self, maps: Tensor) -> Tensor:
         return decode_heatmaps(maps)
 
+    @override
     def soft_points(self, maps: Tensor) -> Tensor:
         return decode_heatmaps(maps)
 
@@ -186,6 +202,7 @@ class LastHeatmaps(nn.Module):
         self.stack = stack
 
     def forward(self, crops: Tensor) -> tuple[Tensor]:
+        """Crops (N, 3, 256, 256) -> heatmaps (N, 68, 64, 64)."""
         return (self.stack(crops)[-1],)
 
 
@@ -207,17 +224,20 @@ class Fan(HeatmapAligner):
     """Of the Gaussians, one high, that the network was trained to give, in cells."""
 
     @staticmethod
+    @override
     def make_network(state: Mapping[str, Tensor], source: str) -> Network:
         from face_alignment.models import FAN  # takes seconds, and only this victim needs it
 
         return LastHeatmaps(load_strict(FAN(4), state, source)).eval()
 
+    @override
     def windows(self, boxes: Tensor) -> Tensor:
         sizes = boxes[:, 2:] - boxes[:, :2]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sizes * sizes.new_tensor((0.0, self.SHIFT))
         halves = 100.0 * sizes.sum(dim=1, keepdim=True) / self.REFERENCE
         return torch.cat((centres - halves, centres + halves), dim=1)
 
+    @override
     def crop(self, images: Tensor, windows: Tensor, corners: Tensor | None = None) -> Tensor:
         whole = self.whole_windows(windows)
         if corners is not None:
@@ -225,16 +245,20 @@ class Fan(HeatmapAligner):
         return crop_whole_pixels(images, whole, self.crop_size)
 
     def whole_windows(self, windows: Tensor) -> Tensor:
-        """The whole pixels that are really cut, (N, 4): upstream truncates the images of crop points (1, 1) and
-        (256, 256)."""
+        """The whole pixels that are really cut, (N, 4).
+
+        Upstream truncates the images of crop points (1, 1) and (256, 256).
+        """
         sides = windows[:, 2:] - windows[:, :2]
         low = torch.trunc(windows[:, :2] + sides / self.crop_size)
         high = torch.maximum(torch.trunc(windows[:, 2:]), low + 1)
         return torch.cat((low, high), dim=1).long()
 
     def points(self, maps: Tensor) -> Tensor:
-        """The centre of the maximal cell, moved by a quarter of a cell towards the higher neighbour on each axis
-        unless it is at the rim."""
+        """The centre of the maximal cell, moved towards the higher neighbour.
+
+        By a quarter of a cell on each axis, unless the cell is at the rim.
+        """
         columns, lines = _peaks(maps)
         inner = (columns > 0) & (columns < self.MAP - 1) & (lines > 0) & (lines < self.MAP - 1)
         flat = maps.flatten(2)
@@ -273,8 +297,10 @@ def _peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gaussians(points: Tensor, cells: int, sigma: float) -> Tensor:
-    """Maps (N, 68, cells, cells) of a Gaussian, one high, at points (N, 68, 2) in 0..1; those outside are moved to the
-    rim. `sigma` is in cells."""
+    """Maps (N, 68, cells, cells) of a Gaussian, one high, at points (N, 68, 2) in 0..1.
+
+    Points outside are moved to the rim. `sigma` is in cells.
+    """
     centres = (torch.arange(cells, dtype=points.dtype, device=points.device) + 0.5) / cells
     offsets = (points.clamp(0.0, 1.0)[..., None] - centres) * (cells / sigma)  # (N, 68, 2, cells)
     across, down = torch.exp(-0.5 * offsets.square()).unbind(2)
@@ -359,8 +385,9 @@ _ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner 
 
 
 def load_aligner(name: str, override: Path | None = None, allow_unknown: bool = False) -> HeatmapAligner:
-    """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override` (refused if the catalogue
-    does not know them, unless `allow_unknown`).
+    """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override`.
+
+    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError.
 
     Raises:
         WeightsError: the weights are missing, unknown, damaged or of another network.

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import ExportSpec, GazeEstimator, Image, Network, Objective, Reading, Window, load_strict, to_pixels
 from victims.camera import NORMALIZATIONS, Camera, Normalization, normalize_view, solve_head_pose, vector_to_angles
@@ -187,6 +188,7 @@ class NormalizedGaze(GazeEstimator):
         views = self.views(landmarks, camera)
         return None if views is None else views.reference
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         width, height = self._model.views[0].size
         if self._model.takes_head_pose:
@@ -256,9 +258,12 @@ class NormalizedGaze(GazeEstimator):
 
 
 class _GazeObjective(Objective):
-    """Patches are a linear function of the frame, so each is the warp of the window alone plus the warp of the frame
-    with the window blacked out. The second part is a constant, and it is skipped where all patches lie inside their
-    windows, which is the usual case: a head's window is larger than its face."""
+    """Make the estimator read given gazes in patches that are warped from the frame.
+
+    A patch is a linear function of the frame, so each is the warp of the window alone plus the warp of the frame with
+    the window blacked out. The second part is a constant, and it is skipped where all patches lie inside their windows,
+    which is the usual case: a head's window is larger than its face.
+    """
 
     def __init__(
         self,
@@ -282,8 +287,11 @@ class _GazeObjective(Objective):
             raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
-        """See Objective. Landmarks in `geometry` that fit no head leave the loss to the target's own, but the error
-        is infinite and the output NaN: at decode time such a face has no gaze."""
+        """See Objective.
+
+        Landmarks in `geometry` that fit no head leave the loss to the target's own, but the error is infinite and the
+        output NaN: at decode time such a face has no gaze.
+        """
         faces = [self._own[item] for item in items]
         lost = torch.zeros(len(faces), dtype=torch.bool)
         if geometry is not None:

@@ -69,8 +69,11 @@ class ETHXGazeNet(nn.Sequential):
         self.add_module("flatten", nn.Flatten())
         self.add_module("fc", nn.Linear(512, 2))
 
-    def forward(self, patches: Tensor) -> tuple[Tensor]:  # type: ignore[override]
-        return (super().forward(patches),)
+    def forward(self, patches: Tensor) -> tuple[Tensor]:
+        """Patches -> pitch and yaw (N, 2), rad."""
+        for stage in self:
+            patches = stage(patches)
+        return (patches,)
 
 
 class MPIIFaceGazeNet(nn.Module):
@@ -86,6 +89,7 @@ class MPIIFaceGazeNet(nn.Module):
         self.fc = nn.Linear(256 * 14 * 14, 2)
 
     def forward(self, patches: Tensor) -> tuple[Tensor]:
+        """Patches -> pitch and yaw (N, 2), rad."""
         features = self.feature_extractor(patches)  # (N, 256, 14, 14)
         attention = functional.relu(self.conv(features))  # (N, 1, 14, 14)
         return (self.fc((features * attention).flatten(1)),)
@@ -126,6 +130,7 @@ class MPIIGazeNet(nn.Module):
         self.fc = nn.Linear(64 + 2, 2)
 
     def forward(self, eyes: Tensor, head_poses: Tensor) -> tuple[Tensor]:
+        """Eyes (N, 1, 36, 60) and the head's pitch and yaw (N, 2) -> the gaze's (N, 2), rad."""
         x = self.stage3(self.stage2(self.stage1(self.conv(eyes))))  # (N, 64, 9, 15)
         x = functional.relu(self.bn(x)).mean(dim=(2, 3))  # (N, 64)
         return (self.fc(torch.cat((x, head_poses), dim=1)),)
@@ -135,4 +140,5 @@ class CompactGazeNet(GazeNet):
     """`gaze-compact`: our own. Input (N, 3, 224, 224), RGB in [0, 1]."""
 
     def forward(self, patches: Tensor) -> tuple[Tensor]:  # type: ignore[override]
+        """Patches -> pitch and yaw (N, 2), rad, as a tuple like the others."""
         return (super().forward(patches),)

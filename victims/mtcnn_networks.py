@@ -1,5 +1,7 @@
-"""MTCNN's three networks (Zhang et al. 2016, arXiv 1604.02878) with the layers and key names of facenet-pytorch 2.5.3,
-whose weight files they load. Importing facenet-pytorch itself imports torchvision, which takes longer than torch.
+"""MTCNN's three networks (Zhang et al. 2016, arXiv 1604.02878).
+
+Layers and key names are those of facenet-pytorch 2.5.3, whose weight files they load. Importing facenet-pytorch itself
+imports torchvision, which takes longer than torch.
 
 Inputs are RGB, (x - 127.5) / 128: P-Net (N, 3, H, W) of any size from 12 px, R-Net (N, 3, 24, 24), O-Net
 (N, 3, 48, 48). Outputs are upstream's without its softmax: box regression (N, 4, ...), for O-Net five points (N, 10),
@@ -23,6 +25,7 @@ class PNet(nn.Module):
         self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, h, w) -> shifts (N, 4, rows, columns) and logits (N, 2, rows, columns)."""
         x = self.pool1(self.prelu1(self.conv1(x)))
         x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
         return self.conv4_2(x), self.conv4_1(x)
@@ -42,6 +45,7 @@ class RNet(nn.Module):
         self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, 24, 24) -> shifts (N, 4) and logits (N, 2)."""
         x = self.pool1(self.prelu1(self.conv1(x)))
         x = self.prelu3(self.conv3(self.pool2(self.prelu2(self.conv2(x)))))
         x = self.prelu4(self.dense4(_by_columns(x)))
@@ -64,6 +68,7 @@ class ONet(nn.Module):
         self.dense6_1, self.dense6_2, self.dense6_3 = nn.Linear(256, 2), nn.Linear(256, 4), nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, 48, 48) -> shifts (N, 4), points (N, 10) and logits (N, 2)."""
         x = self.pool1(self.prelu1(self.conv1(x)))
         x = self.pool2(self.prelu2(self.conv2(x)))
         x = self.pool3(self.prelu3(self.conv3(x)))

@@ -16,11 +16,16 @@ class TimedImage(Protocol):
     """A frame with its place in the video."""
 
     @property
-    def index(self) -> int: ...
+    def index(self) -> int:
+        """0 for the first frame that is read."""
+
     @property
-    def pts(self) -> float: ...
+    def pts(self) -> float:
+        """Seconds."""
+
     @property
-    def image(self) -> Image: ...
+    def image(self) -> Image:
+        """(H, W, 3) uint8 RGB."""
 
 
 class Observer:

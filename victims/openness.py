@@ -43,8 +43,10 @@ def mouth_aspect_ratio(lips: Any) -> Any:
 
 
 def eye_openness(landmarks: Array | None) -> tuple[float | None, float | None]:
-    """EAR of the person's (left, right) eye from (68, 2) px; None where a point of the eye is not finite or its
-    corners coincide, or there are no landmarks."""
+    """EAR of the person's (left, right) eye from (68, 2) px.
+
+    None where a point of the eye is not finite or its corners coincide, or there are no landmarks.
+    """
     if landmarks is None:
         return None, None
     return _finite(eye_aspect_ratio, landmarks, LEFT_EYE), _finite(eye_aspect_ratio, landmarks, RIGHT_EYE)

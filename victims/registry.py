@@ -36,6 +36,7 @@ class Entry:
 
     @property
     def load(self) -> Loader:
+        """What loads it; its module is imported now."""
         loader: Loader = _named(self.loader)
         return loader
 
@@ -110,8 +111,10 @@ def load(text: str, role: Role, allow_unknown: bool = False) -> Victim:
 
 
 def around(name: str, network: Network, weights: dict[str, str]) -> Victim:
-    """The victim `name` reading through another implementation of its one network. `weights`: file name -> sha256.
-    Raises UsageError where it has several networks."""
+    """The victim `name` reading through another implementation of its one network.
+
+    `weights`: file name -> sha256. Raises UsageError where it has several networks.
+    """
     single = VICTIMS[name].single
     if single is None:
         raise UsageError(f"{name} has several networks; give its weights instead.")

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from victims import boxes as box_arithmetic
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window, load_strict
@@ -50,8 +51,11 @@ def preprocess(rgb: Tensor) -> Tensor:
 
 
 def priors(height: int, width: int, x: int = 0, y: int = 0) -> Tensor:
-    """Centre x, centre y and side (P, 3), px of the frame, of the priors of a (height, width) region whose corner is
-    (x, y), a multiple of 32. In the network's order: level, row, column, size."""
+    """Centre x, centre y and side (P, 3), px of the frame, of a region's priors.
+
+    The region is (height, width) with its corner at (x, y), a multiple of 32. The order is the network's: level, row,
+    column, size.
+    """
     levels = []
     for step, sizes in zip(STEPS, MIN_SIZES, strict=True):
         rows = (torch.arange(math.ceil(height / step)) + 0.5) * step + y
@@ -71,7 +75,8 @@ def decode_boxes(loc: Tensor, grid: Tensor) -> Tensor:
 
 def decode_points(points: Tensor, grid: Tensor) -> Tensor:
     """(..., P, 5, 2) x, y px: eye, eye, nose, mouth corner, mouth corner; the image's left first."""
-    return grid[:, None, :2] + points.unflatten(-1, (5, 2)) * VARIANCES[0] * grid[:, None, 2:]
+    moves: Tensor = points.unflatten(-1, (5, 2))
+    return grid[:, None, :2] + moves * VARIANCES[0] * grid[:, None, 2:]
 
 
 def suppress(boxes: Tensor, scores: Tensor) -> Tensor:
@@ -141,6 +146,7 @@ class RetinaFace(Detector):
         """See Detector. Every prior of a window is asked, wherever the face is."""
         return RepelObjective(self, frames, windows)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         axes = {"pixels": {0: "batch", 2: "height", 3: "width"}}
         axes |= {name: {0: "batch", 1: "priors"} for name in ("loc", "logits", "points")}

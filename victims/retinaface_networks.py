@@ -56,6 +56,7 @@ class MobileNetBody(nn.Module):
         self.stage3 = nn.Sequential(_separable(128, 256, 2), _separable(256, 256, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, h, w) -> features at strides 8, 16 and 32."""
         first = self.stage1(x)
         second = self.stage2(first)
         return first, second, self.stage3(second)
@@ -75,6 +76,7 @@ class ResNetBody(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, h, w) -> features at strides 8, 16 and 32."""
         x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         first = self.layer2(self.layer1(x))
         second = self.layer3(first)
@@ -82,6 +84,8 @@ class ResNetBody(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
+    """Makes the three levels of a body equally wide, and adds the coarser ones to the finer ones."""
+
     def __init__(self, channels: tuple[int, int, int], width: int, slope: float) -> None:
         super().__init__()
         self.output1 = _conv(channels[0], width, 1, slope=slope)
@@ -91,6 +95,7 @@ class FeaturePyramid(nn.Module):
         self.merge2 = _conv(width, width, 3, slope=slope)
 
     def forward(self, first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at strides 8, 16 and 32 -> the same, `width` channels each."""
         third = self.output3(third)
         second = self.output2(second)
         second = self.merge2(second + functional.interpolate(third, size=second.shape[2:], mode="nearest"))
@@ -111,6 +116,7 @@ class ContextHead(nn.Module):
         self.conv7x7_3 = _conv(width // 4, width // 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, width, h, w) -> the same shape."""
         middle = self.conv5X5_1(x)
         wide = self.conv7x7_3(self.conv7X7_2(middle))
         return functional.relu(torch.cat([self.conv3X3(x), self.conv5X5_2(middle), wide], dim=1))
@@ -125,10 +131,14 @@ class Head(nn.Module):
         self.conv1x1 = nn.Conv2d(width, ANCHORS * values, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+        """(N, width, h, w) -> (N, h · w · ANCHORS, values)."""
+        rows: Tensor = self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+        return rows
 
 
 class RetinaFaceNetwork(nn.Module):
+    """A body with its feature pyramid, a context head for each level, and the three outputs."""
+
     def __init__(self, body: MobileNetBody | ResNetBody, width: int) -> None:
         super().__init__()
         slope = 0.1 if width <= 64 else 0.0  # upstream's rule
@@ -142,6 +152,7 @@ class RetinaFaceNetwork(nn.Module):
         self.LandmarkHead = nn.ModuleList(Head(width, 10) for _ in range(3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (N, 3, h, w) -> boxes (N, P, 4), logits (N, P, 2) and points (N, P, 10) of all priors, encoded."""
         levels = self.fpn(*self.body(x))
         features = [self.ssh1(levels[0]), self.ssh2(levels[1]), self.ssh3(levels[2])]
         loc, logits, points = (

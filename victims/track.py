@@ -144,8 +144,10 @@ def refuse_idle(regions: Sequence[ManualRegion], times: Times) -> None:
 
 
 def merge_detections(seen: Sequence[Detections]) -> Detections:
-    """What several detectors see in one frame, as one: boxes that overlap by an IoU over 0.6 become their union, with
-    the turns of all."""
+    """What several detectors see in one frame, as one.
+
+    Boxes that overlap by an IoU over 0.6 become their union, with the turns of all.
+    """
     boxes = [box for one in seen for box in one.boxes]
     scores = [float(score) for one in seen for score in one.scores]
     turns = [own for one in seen for own in one.head_turns]
@@ -302,8 +304,10 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
 
 
 def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
-    """(2,) px/s of the box's centre at sighting `frame`, over the sightings up to `_MOTION_S` before it (forward) or
-    after it; zero when there are none."""
+    """(2,) px/s of the box's centre at sighting `frame`.
+
+    Over the sightings up to `_MOTION_S` before it (forward) or after it; zero when there are none.
+    """
     here = track.boxes[frame]
     other: int | None = None
     for candidate in reversed(track.boxes) if forward else track.boxes:
@@ -389,8 +393,11 @@ class _Turns:
         self._counts = np.concatenate([np.zeros((1, 4), dtype=np.int64), np.cumsum(turns, axis=0)])
 
     def near(self, frames: Sequence[int]) -> list[tuple[int, ...]]:
-        """For each of `frames` the turns of the sightings within `_MOTION_S`, and of the last at or before it and the
-        first at or after it: a head that is about to turn is covered along both axes."""
+        """For each of `frames` the turns of the sightings around it.
+
+        These are the sightings within `_MOTION_S`, the last at or before it and the first at or after it: a head that
+        is about to turn is covered along both axes.
+        """
         now = self._clock[list(frames)]
         low = np.minimum(
             np.searchsorted(self._seen, now - _MOTION_S - 1e-6), np.searchsorted(self._seen, now, "right") - 1
@@ -409,26 +416,26 @@ def _held(box: Array, velocity: Array, forward: bool) -> Array:
     length = float(np.linalg.norm(way))
     if length > SWEEP_SIZES * size:
         way = way * (SWEEP_SIZES * size / length)
-    return _grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0]
+    return np.asarray(_grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0])
 
 
 def _moved_on(box: Array, way: Array, passed: float) -> Array:
     """The box (4,) after a motion of `way` (2,) px that nobody saw, `passed` s long."""
     size = float(_size(box[None])[0])
     share = GROWTH + GROWTH_RATE * passed + DRIFT * float(np.linalg.norm(way)) / size
-    return _grown((box + np.tile(way, 2))[None], np.array([share]))[0]
+    return np.asarray(_grown((box + np.tile(way, 2))[None], np.array([share]))[0])
 
 
 def _grown(boxes: Array, share: Array) -> Array:
     """Boxes (n, 4) moved out on every side by `share` (n,) of their sizes."""
     margin = _size(boxes) * share
-    return boxes + margin[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray(boxes + margin[:, None] * [-1.0, -1.0, 1.0, 1.0])
 
 
 def _size(boxes: Array) -> Array:
     """(n,) square root of the area, px, at least 1."""
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
-    return np.sqrt(np.maximum(area, 1.0))
+    return np.asarray(np.sqrt(np.maximum(area, 1.0)))
 
 
 def _union(a: Array, b: Array) -> Array:
@@ -444,4 +451,4 @@ def _iou(a: Array, b: Array) -> Array:
         np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1),
         np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1),
     )
-    return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
+    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))

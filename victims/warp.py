@@ -63,8 +63,9 @@ def crop_squares(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def crop_whole_pixels(images: Tensor, windows: Tensor, size: int) -> Tensor:
-    """Read one window of whole pixels per image, resized as `cv2.resize(INTER_LINEAR)` does: not antialiased, and
-    with the window's last pixel repeated at its rim.
+    """Read one window of whole pixels per image, resized as `cv2.resize(INTER_LINEAR)` does.
+
+    That is not antialiased, and the window's last pixel is repeated at its rim.
 
     Args:
         images: (N, 3, H, W).
@@ -90,8 +91,11 @@ def crop_whole_pixels(images: Tensor, windows: Tensor, size: int) -> Tensor:
 
 
 def _linear_weights(start: int, end: int, first: int, last: int, size: int) -> Tensor:
-    """(size, last - first): how much each of `size` samples of the span start..end takes from each pixel of
-    first..last - 1. Pixels of the span outside that range are zero pixels and take their share with them."""
+    """(size, last - first): how much each sample of the span start..end takes from each pixel.
+
+    The pixels are first..last - 1. Pixels of the span outside that range are zero pixels and take their share with
+    them.
+    """
     length = end - start
     position = ((torch.arange(size, dtype=torch.float64) + 0.5) * length / size - 0.5).clamp(0, length - 1)
     low = position.floor().clamp(max=max(length - 2, 0))

@@ -74,8 +74,11 @@ class WeightFile:
 
 
 def read_catalog(path: Path) -> dict[str, WeightFile]:
-    """The records of a catalogue file, by name. A `hub` id with its `revision` becomes the URL of its
-    `model.safetensors`; a `wheel`, named by its file, is one of the catalogue's table of wheels."""
+    """The records of a catalogue file, by name.
+
+    A `hub` id with its `revision` becomes the URL of its `model.safetensors`; a `wheel`, named by its file, is one of
+    the catalogue's table of wheels.
+    """
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     wheels = {entry["file"]: Wheel(entry["file"], entry["bytes"], entry["sha256"]) for entry in content["wheel"]}
     records: dict[str, WeightFile] = {}

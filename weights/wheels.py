@@ -121,8 +121,10 @@ def read_members(path: Path, wanted: Iterable[tuple[WheelMember, str]]) -> list[
 
 
 def installed_path(member: WheelMember) -> Path | None:
-    """Where this file is in the Python environment, if a package that contains it is installed. The package is not
-    imported, and the file's hash is not checked."""
+    """Where this file is in the Python environment, if a package that contains it is installed.
+
+    The package is not imported, and the file's hash is not checked.
+    """
     package, *rest = PurePosixPath(member.path).parts
     spec = importlib.util.find_spec(package)  # of a top-level name: finds without importing
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:

@@ -14,10 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attacks.training.faces import ReadFaces, read_faces
+from attacks.fitting.faces import ReadFaces
+from attacks.training.faces68 import read_faces68
 from victims import registry
 from victims.camera import angles_to_vector, vector_to_angles
-from victims.compact.faces68 import FLIP
+from victims.face_model import FLIP
 from victims.observe import Observer
 from weights.files import write_atomically
 
@@ -25,22 +26,26 @@ CHAIN = ("mtcnn", "fan-compact", "gaze-compact")
 
 
 def mean_face(faces: ReadFaces) -> dict[str, Any]:
-    """`landmarks` (68, 2) in units of the box, from its corner; `gaze_angle` pitch, yaw, rad, in the normalised view.
-    Each picture counts with its mirror image."""
+    """The mean face of the pictures, each counted with its mirror image.
+
+    `landmarks` (68, 2) are in units of the box, from its corner; `gaze_angle` is pitch, yaw, rad, in the normalised
+    view.
+    """
     sizes = faces.boxes[:, 2:] - faces.boxes[:, :2]
     places = (faces.landmarks + 0.5 - faces.boxes[:, None, :2]) / sizes[:, None]
     mean = places.mean(axis=0)
     mean = (mean + (mean * [-1.0, 1.0] + [1.0, 0.0])[FLIP]) / 2
     gaze = vector_to_angles(angles_to_vector(faces.gaze_angles).mean(axis=0) * [0.0, 1.0, 1.0])
     return {
-        "source": f"{len(faces)} pictures of the training people of faces68 (see victims/compact/faces68.py), as "
-        f"{', '.join(CHAIN)} read them; written by attacks.training.blind",
+        "source": f"{len(faces)} pictures of the training people of faces68 (see victims/compact/training/faces68.py), "
+        f"as {', '.join(CHAIN)} read them; written by attacks.training.blind",
         "landmarks": mean.round(4).tolist(),
         "gaze_angle": (gaze.round(4) + 0.0).tolist(),
     }
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Average what is read of the training people.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
@@ -52,7 +57,7 @@ def main() -> None:
         registry.load_detector(detector), registry.load_aligner_named(aligner), registry.load_gaze_named(gaze)
     )
     cache = options.cache or options.output.with_suffix(".npz")
-    found = mean_face(read_faces(options.data, chain, False, options.faces, cache))
+    found = mean_face(read_faces68(options.data, chain, False, options.faces, cache))
     write_atomically(options.output, json.dumps(found) + "\n")
 
 

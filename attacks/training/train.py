@@ -1,12 +1,10 @@
-"""Train the drawer of a chain, on one core:
+"""Train the drawer of a chain on faces68, against strangers if there are any; see attacks/fitting/loop.py.
 
     python -m attacks.training.train --data DIR --output FILE.safetensors --minutes 60
 
-DIR holds faces68.tar and faces68_landmarks.npz. The chain's victims are frozen and read in a row, as at decode time,
-from tiles that went through x264. Each victim's gradient of the drawing has unit length, times its error in tolerances
-(attacks.embed.TOLERANCES), and their sum goes back through the network. Every few minutes the moving average of the
-weights, which is what is used, is written to FILE, the state of the training to FILE.state (from which it goes on when
-it is started again), and what is read from the people kept out to FILE.log.
+DIR holds faces68.tar and faces68_landmarks.npz. Every few minutes the weights are written to FILE, the state of the
+training to FILE.state (from which it goes on when it is started again), and what is read from the people kept out to
+FILE.log. `drsf weights fit` does the same for anybody's pictures.
 """
 
 from __future__ import annotations
@@ -14,356 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
-import os
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from attacks.codec import DeliveryCodec, EncoderSettings, find_codec
-from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
-from attacks.embed import TOLERANCES
-from attacks.obscure import parse_obscuring
-from attacks.training.faces import ReadFaces, read_faces
-from attacks.training.scenes import GRID, TILE, Scene, draw_scene, make_scene
-from attacks.training.strangers.repel import hinge, strangers
+from attacks.fitting.loop import Chain, Fast, Settings, Training, run
+from attacks.training.faces68 import read_faces68
+from attacks.training.strangers.ensemble import strangers
 from victims import registry
-from victims.base import Network, Objective, Reading, Victim, Window
-from victims.boxes import iou
-from victims.camera import Camera
-from victims.compact.train_landmarks import MovingAverage
-from victims.gaze import NormalizedGaze
+from victims.base import Victim
 from victims.observe import Observer
 
 log = logging.getLogger(__name__)
-
-CODED = 0.85
-"""Share of batches that go through the encoder."""
-CRF = (17, 30)
-FAR = 8.0
-"""Tolerances from which a victim's error counts whole."""
-LEAST = 0.02
-"""What a victim counts at least."""
-OWN_BOX = 0.5
-"""IoU under which a detected box is another face's: the next victim then gets the target's."""
-VALIDATION_HEIGHTS = (100.0, 190.0)
-
-
-@dataclass
-class Settings:
-    minutes: float = 60.0
-    """The learning rate falls over them, by the process's own time."""
-    rate: float = 1.5e-3
-    weight_decay: float = 1e-4
-    average: float = 0.998
-    warmup: int = 100
-    faint_from: float = 20.0
-    """Root mean square in the face's box, grey levels, over which a drawing is asked to be fainter ..."""
-    faint_to: float = 12.0
-    """... falling to this over the first half of the training."""
-    faint_weight: float = 0.5
-    """Of that gradient, at unit length, where a drawing is a quarter too strong."""
-    repel_weight: float = 0.0
-    """Of the gradient that keeps a repelled model from reading, at unit length."""
-    gazeless: float = 0.05
-    """Share of batches without gaze, and of those without landmarks."""
-    validate: float = 4.0
-    """Minutes between validations."""
-
-
-class Channel:
-    """Tiles through x264, as one frame; half of the time after another frame, so that the noise is that of P frames."""
-
-    def __init__(self, random: np.random.Generator) -> None:
-        self.random = random
-
-    def __call__(self, pixels: Tensor, crf: int | None = None) -> Tensor:
-        """What comes back of tiles (n, 3, S, S); uint8 levels in [0, 1]."""
-        count, _, side, _ = pixels.shape
-        columns = max(1, round(math.sqrt(count)))
-        rows = -(-count // columns)
-        tiles = np.zeros((rows * columns, side, side, 3), np.uint8)
-        tiles[:count] = (pixels * 255.0).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        sheet = tiles.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)
-        frames = [sheet]
-        if crf is None:
-            crf = int(self.random.integers(CRF[0], CRF[1] + 1))
-            if self.random.random() < 0.5:
-                shift = self.random.integers(-2, 3, 2)
-                frames.insert(0, np.roll(sheet, tuple(shift), (0, 1)))
-        settings = EncoderSettings(find_codec("h264"), crf=crf, preset="fast")
-        decoded = DeliveryCodec(settings).roundtrip(np.stack(frames))[-1]
-        parts = decoded.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)[:count]
-        return torch.from_numpy(np.ascontiguousarray(parts)).permute(0, 3, 1, 2).float() / 255.0
-
-
-class Fast(nn.Module):
-    """A victim's network that is run in bfloat16 where a gradient is wanted: processors with matrix units are four
-    times as fast at it, and what it costs in accuracy is far under what the codec does."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        if isinstance(network, nn.Module):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.is_grad_enabled()):
-            return tuple(output.float() for output in self.network(*inputs))
-
-
-@dataclass
-class Chain:
-    """The victims, frozen, and the models that are to read nothing."""
-
-    observer: Observer
-    repelled: Sequence[Victim] = ()
-    watched: Sequence[Victim] = ()
-    """Are to read nothing either, and have no part in the training."""
-
-    @property
-    def gaze(self) -> NormalizedGaze | None:
-        look = self.observer.gaze
-        assert look is None or isinstance(look, NormalizedGaze)
-        return look
-
-    def objectives(self, scene: Scene) -> dict[str, Objective]:
-        """By role, for a scene; the windows are its tiles."""
-        side = scene.covered[0].shape[0]
-        windows = [Window(0, 0, side, side)] * len(scene.covered)
-        own = self.observer
-        found = {"detector": own.detector.objective(scene.covered, windows, scene.boxes)}
-        if own.aligner is not None and scene.attributes[0].landmarks is not None:
-            found["aligner"] = own.aligner.objective(scene.covered, windows, scene.boxes, scene.landmarks)
-            if own.gaze is not None and scene.attributes[0].gaze_angle is not None:
-                found["gaze"] = own.gaze.objective(scene.covered, windows, scene.landmarks, scene.gaze, scene.camera)
-        return found
-
-    def read(self, scene: Scene, objectives: Mapping[str, Objective], pixels: Tensor) -> dict[str, Reading]:
-        """What each victim reads of `pixels` (n, 3, S, S), from what the one before it read."""
-        items = list(range(len(pixels)))
-        readings: dict[str, Reading] = {}
-        geometry: Tensor | None = None
-        for role, objective in objectives.items():
-            readings[role] = objective.read(pixels, items, geometry)
-            geometry = readings[role].output
-            if role == "detector":
-                boxes = geometry.double().numpy()
-                stray = ~(iou(np.nan_to_num(boxes), scene.boxes) >= OWN_BOX)
-                geometry = geometry.clone()
-                geometry[torch.from_numpy(stray)] = torch.nan
-        return readings
-
-
-class Training:
-    """One run; `step` is one batch."""
-
-    def __init__(self, chain: Chain, faces: ReadFaces, held: ReadFaces, settings: Settings, seed: int) -> None:
-        self.chain, self.faces, self.held, self.settings = chain, faces, held, settings
-        self.random = np.random.default_rng(seed)
-        torch.manual_seed(seed)
-        self.network = DrawerNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-        )
-        self.average = MovingAverage(self.network, settings.average)
-        self.channel = Channel(self.random)
-        self.minutes, self.samples, self.steps = 0.0, 0, 0
-        self.errors: dict[str, float] = {}
-
-    # -- one batch --------------------------------------------------------------------------------------------------
-
-    def step(self) -> None:
-        began = time.monotonic()
-        s = self.settings
-        progress = min(self.minutes / s.minutes, 1.0)
-        rate = s.rate * min((self.steps + 1) / s.warmup, 0.5 + 0.5 * math.cos(math.pi * progress) + 0.01)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        scene = self._partial(draw_scene(self.faces, self.chain.gaze, self.random))
-        self.network.train()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            drawn = EPS * self.network(self._inputs(scene))
-        leaf = drawn.detach().requires_grad_()
-        gradient = self._gradient(scene, leaf, progress)
-        self.optimiser.zero_grad()
-        drawn.backward(gradient)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 50.0)
-        self.optimiser.step()
-        self.average.update(self.network)
-        self.steps += 1
-        self.samples += len(scene.covered)
-        # a pause of the machine is no training time
-        self.minutes += min(time.monotonic() - began, 30.0) / 60.0
-
-    def _partial(self, scene: Scene) -> Scene:
-        """Some scenes without gaze, some without landmarks either: chains may lack the victims for them."""
-        pick = self.random.random()
-        if pick > 2 * self.settings.gazeless:
-            return scene
-        cut = [type(one)(one.box, one.landmarks if pick > self.settings.gazeless else None) for one in scene.attributes]
-        return Scene(scene.covered, scene.masks, cut, scene.gaze, scene.camera)
-
-    @staticmethod
-    def _inputs(scene: Scene) -> Tensor:
-        images = [torch.from_numpy(image).permute(2, 0, 1) for image in scene.covered]
-        return inputs_of(images, scene.attributes).contiguous(memory_format=torch.channels_last)
-
-    def _gradient(self, scene: Scene, leaf: Tensor, progress: float) -> Tensor:
-        """Of the drawings (n, 3, 192, 192), all victims together."""
-        side = scene.covered[0].shape[0]
-        windows = [Window(0, 0, side, side)] * len(scene.covered)
-        base = torch.from_numpy(np.stack(scene.covered)).permute(0, 3, 1, 2).float() / 255.0
-        mask = torch.from_numpy(scene.masks)[:, None]
-        change = placed(leaf, [square_of(box) for box in scene.boxes], windows) * mask
-        sent = (base + change).clamp(0.0, 1.0)
-        received = (sent.detach() * 255.0).round() / 255.0
-        if self.random.random() < CODED:
-            received = self.channel(received)
-        pixels = sent + (received - sent).detach()
-        readings = self.chain.read(scene, self.chain.objectives(scene), pixels)
-        parts = []
-        for role, reading in readings.items():
-            (own,) = torch.autograd.grad(reading.loss.sum(), leaf, retain_graph=True)
-            error = torch.nan_to_num(reading.error, posinf=1e3) / TOLERANCES[role]  # type: ignore[index]
-            parts.append(_unit(own) * (error / FAR).clamp(LEAST, 1.0).view(-1, 1, 1, 1))
-            self._note(role, float(error.clamp_max(100.0).mean()))
-        parts.append(self._faint(leaf, change, scene, progress))
-        if self.chain.repelled and self.settings.repel_weight > 0:
-            parts.append(self._repelled(scene, pixels, leaf))
-        return torch.stack(parts).sum(dim=0)
-
-    def _faint(self, leaf: Tensor, change: Tensor, scene: Scene, progress: float) -> Tensor:
-        """Towards a fainter drawing, where one is stronger than it may be by now."""
-        s = self.settings
-        limit = s.faint_from + (s.faint_to - s.faint_from) * min(2.0 * progress, 1.0)
-        size = torch.tensor(strengths(change.detach(), scene.boxes))
-        self._note("rms", float(size.mean()))
-        weight = s.faint_weight * ((size / limit - 1.0) / 0.25).clamp(0.0, 2.0)
-        return _unit(leaf.detach()) * weight.view(-1, 1, 1, 1).float()
-
-    def _repelled(self, scene: Scene, pixels: Tensor, leaf: Tensor) -> Tensor:
-        """Away from what one of the repelled models reads."""
-        victim = self.chain.repelled[int(self.random.integers(len(self.chain.repelled)))]
-        objective = hinge(victim, scene)
-        if objective is None:
-            return torch.zeros_like(leaf)
-        reading = objective.read(pixels, list(range(len(pixels))))
-        (own,) = torch.autograd.grad(reading.loss.sum(), leaf, retain_graph=True)
-        self._note(f"seen {victim.name}", float((reading.error > 0.5).float().mean()))
-        weight = self.settings.repel_weight * (reading.error / 0.3).clamp(0.0, 1.0)
-        return _unit(own) * weight.view(-1, 1, 1, 1)
-
-    def _note(self, name: str, value: float) -> None:
-        self.errors[name] = 0.98 * self.errors.get(name, value) + 0.02 * value
-
-    # -- how good it is ---------------------------------------------------------------------------------------------
-
-    def validate(self) -> dict[str, float]:
-        """What the chain reads from the people kept out, at CRF 23, a key frame."""
-        random, mosaic = np.random.default_rng(0), parse_obscuring("pixelate_5")
-        network = DrawerNet()
-        network.load_state_dict(self.average.state)
-        network.eval()
-        rows: dict[str, list[np.ndarray]] = {}
-        for number, height in enumerate(VALIDATION_HEIGHTS):
-            side = math.ceil(TILE * height / GRID) * GRID
-            camera = Camera.default(2 * side, side)
-            own = np.arange(number, len(self.held), len(VALIDATION_HEIGHTS))
-            for chosen in np.array_split(own, max(1, len(own) // 8)):
-                scene = make_scene(self.held, chosen, height, side, camera, mosaic, self.chain.gaze, random, False)
-                for name, values in evaluate(self.chain, network, scene, self.channel).items():
-                    rows.setdefault(name, []).append(values)
-        joined = {name: np.concatenate(values) for name, values in rows.items()}
-        return summary(joined)
-
-    def save(self, output: Path) -> None:
-        """Weights and state, each whole or not at all."""
-        state = {name: value.contiguous() for name, value in self.average.state.items()}
-        temporary = output.with_suffix(".part")
-        save_file(state, temporary)
-        os.replace(temporary, output)
-        everything = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.state,
-            "average_steps": self.average.steps,
-            "counts": (self.minutes, self.samples, self.steps),
-        }
-        torch.save(everything, temporary)
-        os.replace(temporary, output.with_suffix(".state"))
-
-    def resume(self, path: Path) -> None:
-        """Go on from a state that `save` wrote."""
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.state, self.average.steps = state["average"], state["average_steps"]
-        self.minutes, self.samples, self.steps = state["counts"]
-        self.random = np.random.default_rng(self.steps)
-        self.channel = Channel(self.random)
-
-    def start_from(self, path: Path) -> None:
-        """Begin with the weights in a file."""
-        self.network.load_state_dict(load_file(path))
-        self.average = MovingAverage(self.network, self.settings.average)
-
-
-@torch.no_grad()
-def evaluate(chain: Chain, network: DrawerNet, scene: Scene, channel: Channel, crf: int = 23) -> dict[str, np.ndarray]:
-    """Per face: `iou` (0 where none is found), `nme` %, `gaze` degrees, `rms` grey levels in the face's box."""
-    side = scene.covered[0].shape[0]
-    windows = [Window(0, 0, side, side)] * len(scene.covered)
-    base = torch.from_numpy(np.stack(scene.covered)).permute(0, 3, 1, 2).float() / 255.0
-    drawn = EPS * network(Training._inputs(scene))
-    change = placed(drawn, [square_of(box) for box in scene.boxes], windows) * torch.from_numpy(scene.masks)[:, None]
-    pixels = channel((base + change).clamp(0.0, 1.0), crf)
-    readings = chain.read(scene, chain.objectives(scene), pixels)
-    found = {"rms": np.array(strengths(change, scene.boxes))}
-    found["iou"] = 1.0 - readings["detector"].error.clamp_max(1.0).numpy()
-    if "aligner" in readings:
-        found["nme"] = 100.0 * readings["aligner"].error.numpy()
-    if "gaze" in readings:
-        found["gaze"] = readings["gaze"].error.numpy()
-    for victim in (*chain.repelled, *chain.watched):
-        objective = hinge(victim, scene)
-        if objective is not None:
-            found[f"seen {victim.name}"] = objective.read(pixels, list(range(len(pixels)))).error.numpy()
-    return found
-
-
-def summary(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means, over the faces that were found; the share that was; the share that repelled models read."""
-    found = rows["iou"] > OWN_BOX
-    result = {"found": float(found.mean())}
-    for name, values in rows.items():
-        if name.startswith("seen"):
-            result[name] = float((values > 0.5).mean())
-        else:
-            result[name] = float(values[found & np.isfinite(values)].mean()) if found.any() else float("nan")
-    return {name: round(value, 4) for name, value in result.items()}
-
-
-def strengths(change: Tensor, boxes: np.ndarray) -> list[float]:
-    """Root mean square of perturbations (n, 3, h, w) in faces' boxes (n, 4), grey levels."""
-    sizes = []
-    for own, box in zip(change, np.round(boxes).astype(int).clip(0), strict=True):
-        part = own[:, box[1] : box[3], box[0] : box[2]]
-        sizes.append(255.0 * float(part.square().mean().sqrt()))
-    return sizes
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Each row at unit length; 0 where it is 0 or not a number."""
-    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    size = gradient.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    return torch.where(size > 1e-12, gradient / size.clamp_min(1e-12), torch.zeros_like(gradient))
 
 
 def load_chain(options: argparse.Namespace) -> Chain:
@@ -389,6 +50,7 @@ def load_chain(options: argparse.Namespace) -> Chain:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train the drawer of a chain.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
@@ -413,8 +75,10 @@ def main() -> None:
     folder = options.cache or options.output.parent
     key = f"{options.detector}_{options.aligner}_{options.gaze}".replace("/", "_").replace("@", "_")
     sets = [
-        read_faces(options.data, chain.observer, held, count, folder / f"{key}_{'held' if held else 'own'}_{count}.npz")
-        for held, count in ((False, options.faces), (True, 48))
+        read_faces68(
+            options.data, chain.observer, held, count, folder / f"{key}_{'held' if held else 'own'}_{count}.npz"
+        )
+        for name, held, count in (("own", False, options.faces), ("held", True, 48))
     ]
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     training = Training(chain, sets[0], sets[1], settings, options.seed)
@@ -423,26 +87,15 @@ def main() -> None:
         training.resume(state)
     elif options.start is not None:
         training.start_from(options.start)
-    run(training, options.output)
 
+    def told(read: dict[str, float]) -> None:
+        mean = {name: round(value, 3) for name, value in training.errors.items()}
+        line = {"minutes": round(training.minutes, 1), "samples": training.samples, "training": mean, **read}
+        log.info("%s", json.dumps(line))
+        with options.output.with_suffix(".log").open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
-def run(training: Training, output: Path) -> None:
-    """Train to the end of the schedule, saving and validating on the way."""
-    due = training.minutes + 0.5
-    while training.minutes < training.settings.minutes:
-        training.step()
-        if training.minutes >= due or training.minutes >= training.settings.minutes:
-            due = training.minutes + training.settings.validate
-            training.save(output)
-            line = {
-                "minutes": round(training.minutes, 1),
-                "samples": training.samples,
-                "training": {name: round(value, 3) for name, value in training.errors.items()},
-                **training.validate(),
-            }
-            log.info("%s", json.dumps(line))
-            with output.with_suffix(".log").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+    run(training, options.output, told)
 
 
 if __name__ == "__main__":

@@ -87,11 +87,13 @@ class Stopwatch:
     _current: Step | None = None
 
     def begin(self, title: str, total: int | None) -> None:
+        """See Progress; the step before ends here."""
         self.stop()
         self._current = self.steps[title] = Step(self.clock())
         self.passed_on.begin(title, total)
 
     def advance(self, parts: int = 1) -> None:
+        """See Progress; the first call also keeps when it came."""
         step = self._current
         if step is not None:
             step.parts += parts
@@ -100,6 +102,7 @@ class Stopwatch:
         self.passed_on.advance(parts)
 
     def stop(self) -> None:
+        """End the step that is running."""
         if self._current is not None:
             self._current.ended = self.clock() - self._current.began
         self._current = None
@@ -115,8 +118,10 @@ class Stopwatch:
 
 
 def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
-    """Try the first frames. Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one
-    of several inputs."""
+    """Try the first frames.
+
+    Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one of several inputs.
+    """
     source, output, settings = job.source, job.output, job.settings
     reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
     for path in job.files:

@@ -73,9 +73,10 @@ class PassedOver:
 
 
 def expand(inputs: Sequence[Path], leave_out: Path | None = None, passed_over: PassedOver | None = None) -> list[Input]:
-    """Every input that files, globs (`**` goes down any number of folders) and folders stand for, in natural order,
-    each once. `leave_out` is a folder that is never searched: that of the outputs. `passed_over` collects what is
-    skipped.
+    """Every input that files, globs and folders stand for, in natural order, each once.
+
+    `**` in a glob goes down any number of folders. `leave_out` is a folder that is never searched: that of the outputs.
+    `passed_over` collects what is skipped.
 
     The place of a named file is its name. The place of a glob's match is its path below the part without wildcards. The
     place of a file in a searched folder is its path in that folder, below the folder's own name if there are several
@@ -143,8 +144,10 @@ def _search(folder: Path, below: Path, leave_out: Path | None, over: PassedOver)
 
 
 def _walk(folder: Path, leave_out: Path | None, over: PassedOver) -> Iterator[Path]:
-    """Videos, single pictures and folders of pictures below `folder`, which may itself be a folder of pictures. Links
-    are followed, into each folder once."""
+    """Videos, single pictures and folders of pictures below `folder`, which may itself be a folder of pictures.
+
+    Links are followed, into each folder once.
+    """
     been: set[tuple[int, int]] = set()
     barred = leave_out.resolve() if leave_out is not None else None
     for root, folders, files in os.walk(folder, followlinks=True):

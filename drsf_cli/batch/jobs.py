@@ -54,9 +54,10 @@ def default_name(source: Path, codec: str) -> str:
 
 
 def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, into_folder: bool = False) -> list[Job]:
-    """One job for each input. `output` is a folder below which the inputs' places are mirrored. It may be a file unless
-    there are `several` inputs or it is meant as a folder (`into_folder`). Without `output`, outputs lie beside their
-    inputs.
+    """One job for each input.
+
+    `output` is a folder below which the inputs' places are mirrored. It may be a file unless there are `several` inputs
+    or it is meant as a folder (`into_folder`). Without `output`, outputs lie beside their inputs.
 
     No folder is made. Raises UsageError if two jobs would write the same name, and if a searched folder has no output
     folder.

@@ -63,8 +63,11 @@ def read_manifest(path: Path) -> list[Row]:
 def manifest_wishes(
     path: Path, settings: DeidSettings, leave_out: Path | None = None, passed_over: PassedOver | None = None
 ) -> list[Wish]:
-    """What the rows ask for, on top of `settings`; places are relative to the manifest's folder where they lie below
-    it. `leave_out`, `passed_over` as in `expand`. Raises InputError, UsageError."""
+    """What the rows ask for, on top of `settings`.
+
+    Places are relative to the manifest's folder where they lie below it. `leave_out`, `passed_over` as in `expand`.
+    Raises InputError, UsageError.
+    """
     wishes = []
     home = path.parent
     for row in read_manifest(path):
@@ -73,9 +76,9 @@ def manifest_wishes(
         if row.output is not None and (len(found) > 1 or found[0].searched):
             raise UsageError(f"{row.where}: output names one file, and {row.input} stands for several; leave it out.")
         for one in found:
-            if one.source.absolute().is_relative_to(home.absolute()) and ".." not in Path(row.input).parts:
-                one = replace(one, place=one.source.absolute().relative_to(home.absolute()))
-            wishes.append(Wish(one, own, None if row.output is None else Path(row.output)))
+            below = one.source.absolute().is_relative_to(home.absolute()) and ".." not in Path(row.input).parts
+            placed = replace(one, place=one.source.absolute().relative_to(home.absolute())) if below else one
+            wishes.append(Wish(placed, own, None if row.output is None else Path(row.output)))
     return wishes
 
 
@@ -147,8 +150,10 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """`value` converted to its field's type if it is a text that can be converted, else unchanged: the settings then
-    say what is wrong with it."""
+    """`value` converted to its field's type if it is a text that can be converted, else unchanged.
+
+    Where it is unchanged, the settings say what is wrong with it.
+    """
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:

@@ -72,8 +72,10 @@ def complete(
     seconds: float,
     progress: Progress,
 ) -> Report:
-    """Write, read back, improve, audit and publish a clip that was embedded in parts, which took `seconds`. Returns the
-    report. Raises SourceChangedError if the parts do not add up to the clip as it is read as a whole."""
+    """Write, read back, improve, audit and publish a clip that was embedded in parts, which took `seconds`.
+
+    Returns the report. Raises SourceChangedError if the parts do not add up to the clip as it is read as a whole.
+    """
     began = time.monotonic() - seconds
     with opened(work, job.output, job.report, progress) as run:
         changes: dict[FaceKey, Embedded] = {}

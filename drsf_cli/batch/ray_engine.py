@@ -58,6 +58,7 @@ class RayEngine:
         self._address, self._workers = address, workers
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """See Engine; results come in the order in which jobs end."""
         import ray
 
         if not jobs:
@@ -139,46 +140,52 @@ class _Pool:
             self._starting[worker.start.remote(self._preload)] = worker
 
     def results(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """The result of each job, in the order in which they end. Raises DrsfError where no worker starts."""
         import ray
 
-        waiting = self._waiting
-        waiting.extend(Task(job, may_split=self._most > 1) for job in jobs)
+        self._waiting.extend(Task(job, may_split=self._most > 1) for job in jobs)
         last_sign = time.monotonic()
-        while waiting or self._busy:
-            while waiting and self._idle:
-                worker, task = self._idle.pop(0), waiting.popleft()
-                if task.long is not None and task.long.instead is not None:
-                    self._idle.insert(0, worker)  # given up meanwhile
-                    continue
-                self._busy[task.begin(worker, resume)] = (worker, task)
-            if not (waiting or self._busy):
+        while self._waiting or self._busy:
+            self._give_out(resume)
+            if not (self._waiting or self._busy):
                 return
             self._make()
             ready, _ = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=POLL_S)
             self._pass_on(watch)
             for ref in ready:
-                if ref in self._starting:
-                    self._started(ref)
-                    continue
-                worker, task = self._busy.pop(ref)
-                try:
-                    value = ray.get(ref)
-                except ray.exceptions.RayError as error:
-                    ray.kill(worker)
-                    outcome = task.lost(error, isinstance(error, ray.exceptions.ObjectLostError))
-                else:
-                    self._idle.append(worker)
-                    outcome = task.ended(value)
+                outcome = self._started(ref) if ref in self._starting else self._ended(ref)
                 if isinstance(outcome, Result):
                     yield replace(outcome, state="done") if outcome.state == "skipped" and not resume else outcome
                 else:
-                    waiting.extendleft(reversed(outcome))
+                    self._waiting.extendleft(reversed(outcome))
             if self._busy or self._idle or ready:
                 last_sign = time.monotonic()
             elif time.monotonic() - last_sign > START_S:
                 raise DrsfError(f"no worker of the Ray cluster has started in {START_S:.0f} s; see ray status there.")
 
-    def _started(self, ref: Any) -> None:
+    def _give_out(self, resume: bool) -> None:
+        """Give what is waiting to the workers that are idle."""
+        while self._waiting and self._idle:
+            task = self._waiting.popleft()
+            if task.long is None or task.long.instead is None:  # else it was given up meanwhile
+                worker = self._idle.pop(0)
+                self._busy[task.begin(worker, resume)] = (worker, task)
+
+    def _ended(self, ref: Any) -> list[Task] | Result:
+        """What comes next after a worker's task ended, or the worker was lost."""
+        import ray
+
+        worker, task = self._busy.pop(ref)
+        try:
+            value = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            ray.kill(worker)
+            return task.lost(error, isinstance(error, ray.exceptions.ObjectLostError))
+        self._idle.append(worker)
+        return task.ended(value)
+
+    def _started(self, ref: Any) -> list[Task]:
+        """Take a worker in that has started, or let it go. No task follows from it."""
         import ray
 
         worker = self._starting.pop(ref)
@@ -189,11 +196,12 @@ class _Pool:
             problem.__cause__ = error
         if problem is None:
             self._idle.append(worker)
-            return
+            return []
         ray.kill(worker)
         self._most -= 1
         if not (self._idle or self._busy or self._starting):
             raise problem
+        return []
 
     def _pass_on(self, watch: Watch) -> None:
         import ray

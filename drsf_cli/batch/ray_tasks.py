@@ -45,8 +45,10 @@ class LongJob:
 
 @dataclass
 class Task:
-    """One step of a job for one worker: the whole job or, for a long job, the survey or the embedding of a part, the
-    planning, or the finish."""
+    """One step of a job for one worker.
+
+    It is the whole job or, for a long job, the survey or the embedding of a part, the planning, or the finish.
+    """
 
     job: Job
     attempt: int = 1
@@ -100,6 +102,10 @@ class Task:
         if long.instead is not None:
             return self._instead()
         long.seconds += value
+        return self._following(long)
+
+    def _following(self, long: LongJob) -> list[Task]:
+        """The tasks that come next after this step of a long job went well."""
         if self.step == "survey":
             long.surveys[self.part] = self.made[0]
             return [Task(self.job, 1, "plan", long)] if len(long.surveys) == len(long.parts) else []

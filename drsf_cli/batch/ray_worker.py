@@ -67,8 +67,11 @@ class Worker:
         return process(job, self._shelf, resume, self._posting(job), self.name)
 
     def survey(self, job: Job, part: Part, which: str) -> tuple[float | None, Survey | None]:
-        """Survey a part. Like all methods for parts, this returns the seconds that it took, or None if the job cannot
-        be done in parts, and the result."""
+        """Survey a part.
+
+        Like all methods for parts, this returns the seconds that it took, or None if the job cannot be done in parts,
+        and the result.
+        """
         return _timed(lambda: self._work(job).part(part).survey(self._posting(job, which)))
 
     def plan(self, job: Job, *surveys: Survey) -> tuple[Any, ...]:
@@ -79,6 +82,7 @@ class Worker:
     def embed(
         self, job: Job, part: Part, which: str, survey: Survey, regions: Regions, path: Path
     ) -> tuple[float | None, EmbeddedPart | None]:
+        """Embed in a part, whose changes go to `path`; see `survey` for what is returned."""
         return _timed(lambda: embed_part(self._work(job), part, survey, regions, path, self._posting(job, which)))
 
     def complete(self, job: Job, resume: bool, seconds: float, paths: Sequence[Path], *parts: Any) -> Result:
@@ -152,6 +156,7 @@ class Board:
         self._steps: dict[str, tuple[str, str, int, int | None]] = {}
 
     def post(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        """What `worker` is at: part `done` of `total` of the step `title` for the file `name`."""
         self._steps[worker] = (name, title, done, total)
 
     def take(self) -> dict[str, tuple[str, str, int, int | None]]:

@@ -25,9 +25,12 @@ _NOT_DECIDING = ("overwrite", "threads")
 
 
 def finished(job: Job) -> Report | None:
-    """The report of a finished job. A job is finished if its output exists and has a report that names this version of
-    drsf, these settings, and the sha256 of the weights, of the camera's calibration, of given targets, of the input and
-    of the output as they are now. None if anything is missing or differs; a matching name alone is never enough."""
+    """The report of a finished job.
+
+    A job is finished if its output exists and has a report that names this version of drsf, these settings, and the
+    sha256 of the weights, of the camera's calibration, of given targets, of the input and of the output as they are
+    now. None if anything is missing or differs; a matching name alone is never enough.
+    """
     document = _read(job.report)
     if document is None or not job.output.exists() or document.get("drsf") != versions()["drsf"]:
         return None
@@ -54,8 +57,11 @@ def restore_page(job: Job, document: Report) -> None:
 
 
 def clear_leftovers(job: Job, keep: Collection[Path] = ()) -> None:
-    """Remove what a process that was killed during this job left: hidden temporary files other than `keep`, and a
-    report without an output. No other process may work on the same job."""
+    """Remove what a process that was killed during this job left.
+
+    That is hidden temporary files other than `keep`, and a report without an output. No other process may work on the
+    same job.
+    """
     for final in job.files:
         for path in leftovers(final):
             if path in keep:
@@ -97,7 +103,7 @@ def _own_files(document: Report, settings: DeidSettings) -> Iterator[tuple[Path,
     used: list[tuple[str, Sequence[ModelSection | None]]] = [
         (text, [victims[role]]) for role, text in roles.items() if text is not None and role in victims
     ]
-    if settings.attack_settings is not None:  # otherwise nothing is repelled
+    if settings.takes_steps:  # otherwise nothing is repelled
         used += [(text, [repelled.get(text)]) for text in split_names(settings.repel)]
     used += [(text, covering) for text in settings.cover_detectors]
     for text, models in used:

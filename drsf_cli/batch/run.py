@@ -69,12 +69,15 @@ class Watch(Protocol):
 class Engine(Protocol):
     """Runs jobs and yields their results, in the order in which they end."""
 
-    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]: ...
+    def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """The result of each job; `watch` is told what goes on meanwhile."""
 
 
 class ModelShelf:
-    """Keeps loaded victims by the settings that select them. The last two sets are kept, so that inputs with different
-    victims can alternate."""
+    """Keeps loaded victims by the settings that select them.
+
+    The last two sets are kept, so that inputs with different victims can alternate.
+    """
 
     KEPT = 2
 
@@ -104,8 +107,11 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
 def attempted(
     job: Job, resume: bool, work: Callable[[], Report], worker: str = "", keep: Collection[Path] = ()
 ) -> Result:
-    """The result of a job that `work` does; `work` returns the report. Every exception becomes a failed result, so that
-    it does not stop other jobs; only KeyboardInterrupt and the like pass. `keep`: files that are not leftovers."""
+    """The result of a job that `work` does; `work` returns the report.
+
+    Every exception becomes a failed result, so that it does not stop other jobs; only KeyboardInterrupt and the like
+    pass. `keep`: files that are not leftovers.
+    """
     began = time.monotonic()
 
     def failed(message: str, code: int, trace: str | None = None) -> Result:
@@ -144,6 +150,7 @@ class Local:
     """One after another, in this process, with the models loaded once."""
 
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
+        """See Engine; one job after another, in this process."""
         shelf = ModelShelf()
         if len({Models.key(job.settings) for job in jobs}) == 1:
             shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately
@@ -192,9 +199,11 @@ def plan_batch(
     shard: Shard | None = None,
     into_folder: bool = False,
 ) -> Batch:
-    """The jobs that inputs and a manifest stand for, or this shard of them. `into_folder`: `output` is meant as a
-    folder, whether it is there or not. Nothing is read but names, and nothing
-    written. Raises UsageError, InputError."""
+    """The jobs that inputs and a manifest stand for, or this shard of them.
+
+    `into_folder`: `output` is meant as a folder, whether it is there or not. Nothing is read but names, and nothing
+    written. Raises UsageError, InputError.
+    """
     over = PassedOver()
     wishes = [Wish(one, settings) for one in expand(inputs, output, over)]
     if manifest is not None:

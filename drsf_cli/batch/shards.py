@@ -25,8 +25,10 @@ class Shard:
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> Shard:
-    """`i/n`, or `slurm` for a task of a SLURM job array, whose variables (SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT)
-    are read from `environment`. Raises UsageError."""
+    """`i/n`, or `slurm` for a task of a SLURM job array.
+
+    The array's variables (SLURM_ARRAY_TASK_ID, _MIN, _STEP and _COUNT) are read from `environment`. Raises UsageError.
+    """
     if text.strip().lower() == "slurm":
         return _slurm(environment)
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)

@@ -23,19 +23,23 @@ class RichProgress:
         self._task: TaskID | None = None
 
     def begin(self, title: str, total: int | None) -> None:
+        """See Progress."""
         if self._task is not None:
             task = self._bars.tasks[self._bars.task_ids.index(self._task)]
             self._bars.update(self._task, total=max(task.completed, 1), completed=max(task.completed, 1))
         self._task = self._bars.add_task(title, total=total)
 
     def advance(self, parts: int = 1) -> None:
+        """See Progress."""
         if self._task is not None:
             self._bars.advance(self._task, parts)
 
 
 class FileBars:
-    """A bar for the inputs, a bar for each worker, and a line for each input that has ended. `traces`: print the
-    traceback of an error that is a bug in drsf."""
+    """A bar for the inputs, a bar for each worker, and a line for each input that has ended.
+
+    `traces`: print the traceback of an error that is a bug in drsf.
+    """
 
     def __init__(self, bars: Bars, inputs: int, quiet: bool, *, traces: bool = False) -> None:
         self._bars, self._inputs, self._quiet, self._traces = bars, inputs, quiet, traces
@@ -44,11 +48,13 @@ class FileBars:
         self._ended = 0
 
     def step(self, worker: str, name: str, title: str, done: int, total: int | None) -> None:
+        """See Watch."""
         if worker not in self._workers:
             self._workers[worker] = self._bars.add_task("")
         self._bars.update(self._workers[worker], description=f"{name}: {title}", completed=done, total=total)
 
     def result(self, result: Result) -> None:
+        """See Watch."""
         self._ended += 1
         self._bars.advance(self._all)
         console = self._bars.console

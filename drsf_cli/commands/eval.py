@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -20,6 +21,9 @@ from drsf_cli.commands.shared_options import (
 )
 from drsf_cli.media.files import check_place, refuse_existing
 from weights.files import write_atomically
+
+if TYPE_CHECKING:
+    from drsf_cli.measure.evaluation import Evaluation
 
 EPILOG = examples("eval original.json deid.json --plot errors.png", "eval originals deids --json summary.json")
 
@@ -60,7 +64,21 @@ def evaluate(
         if path is not None:
             check_place(path, overwrite)
     result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset, zones)
-    for name, one in result.files.items() if isinstance(result, FolderEvaluation) else [(pred.name, result)]:
+    _warn_of_offsets(result.files if isinstance(result, FolderEvaluation) else {pred.name: result})
+    for path in () if plot is None else plot_paths(result, plot):
+        refuse_existing(path, overwrite)
+    if not quiet:
+        out.print(tables.comparison(result))
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
+    if csv_file is not None:
+        write_csv(csv_file, result)
+    if plot is not None:
+        write_plots(result, plot)
+
+
+def _warn_of_offsets(compared: Mapping[str, Evaluation]) -> None:
+    for name, one in compared.items():
         if one.likely_offset:
             err.print(
                 f"[yellow]warning:[/] {escape(name)} has as many frames as the original, but its numbers begin with "
@@ -68,17 +86,3 @@ def evaluate(
                 f"the same frames, give --offset {one.likely_offset}.",
                 soft_wrap=True,
             )
-    for path in () if plot is None else plot_paths(result, plot):
-        refuse_existing(path, overwrite)
-    if not quiet:
-        out.print(tables.evaluation(result))
-        if isinstance(result, FolderEvaluation):
-            out.print(tables.files(result))
-        if result.behaviour is not None:
-            out.print(tables.behaviour(result.behaviour))
-    if json_file is not None:
-        write_atomically(json_file, json.dumps(evaluation_to_dict(result), indent=1) + "\n")
-    if csv_file is not None:
-        write_csv(csv_file, result)
-    if plot is not None:
-        write_plots(result, plot)

@@ -65,6 +65,7 @@ def infer(
     """Read box, landmarks, head pose and gaze from a video into JSON."""
     from drsf_cli.commands import tables
     from drsf_cli.measure.records import write_observations
+    from drsf_cli.media.reader import VideoReader
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
     from victims.mediapipe.facemesh import FaceMesh
@@ -79,13 +80,10 @@ def infer(
         raise UsageError("--mesh needs an aligner that reads one; use -a facemesh.")
     with bars(quiet) as progress:
         observations = infer_video(
-            source,
+            VideoReader(source, start, end, fps=fps),
             models,
             backend=backend,
             camera=camera,
-            start=start,
-            end=end,
-            fps=fps,
             rotate=rotate,
             batch_size=batch_size,
             progress=progress,

@@ -54,6 +54,7 @@ def _measured(summary: Mapping[str, Any] | None) -> list[tuple[Metric, Mapping[s
 
 
 def cost(document: Report) -> RenderableType:
+    """What the run took, for each frame."""
     spent = document["cost"]
     return Text(
         f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['victim_checks_per_frame']:.1f} checks and "
@@ -86,6 +87,16 @@ def batch(results: Sequence[Result]) -> RenderableType:
     line = f"{len(results)} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed"
     errors = [Text(f"{one.job.source}: exit code {one.exit_code}. {one.error}", "red") for one in results if one.error]
     return Group(table, *errors, Text(line, style="red" if counts["failed"] else ""))
+
+
+def comparison(result: Evaluation | FolderEvaluation) -> RenderableType:
+    """Everything that `drsf eval` shows."""
+    parts = [evaluation(result)]
+    if isinstance(result, FolderEvaluation):
+        parts.append(files(result))
+    if result.behaviour is not None:
+        parts.append(behaviour(result.behaviour))
+    return Group(*parts)
 
 
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
@@ -212,8 +223,10 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
 
 
 def leakage(document: Leakage) -> RenderableType:
-    """What each model reads from the original, from the obscured video and from the written one; and the gap between
-    the last two; and what a reader gets who is told the true box and looks at no pixel."""
+    """What each model reads from the original, from the obscured video and from the written one.
+
+    Beside it the gap between the last two, and what a reader gets who is told the true box and looks at no pixel.
+    """
     table = Table(title="What others can read", title_justify="left")
     for name in ("model", "", *leakage_table.MODEL_HEADINGS):
         table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")

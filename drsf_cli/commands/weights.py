@@ -13,7 +13,8 @@ from rich.table import Table
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, examples
+from drsf_cli.commands.shared_options import FILE_PANEL, AllowUnknown, Overwrite, Quiet, examples
+from victims.chains import CHAINS
 from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
 
@@ -149,6 +150,63 @@ def path() -> None:
     from weights import store
 
     typer.echo(store.weights_folder())
+
+
+@app.command(
+    epilog=examples(
+        "weights fit default --data faces -o ours.safetensors",
+        "weights fit retinaface+fan+eth-xgaze --data faces -o ours.safetensors --repel mtcnn",
+    )
+)
+def fit(
+    chain: Annotated[
+        str, typer.Argument(metavar="CHAIN", help=f"{', '.join(CHAINS)}, or DETECTOR+ALIGNER+GAZE; each NAME@FILE.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder of pictures or videos of many people.", rich_help_panel=FILE_PANEL),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)],
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="How long to train.", rich_help_panel=TRAINING_PANEL)
+    ] = 60.0,
+    repel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repel",
+            metavar="NAME",
+            help="A detector or aligner that is to read nothing; repeatable.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = None,
+    allow_unknown: AllowUnknown = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigOption = None,
+) -> None:
+    """Train what draws for a chain of yours; `drsf deid --drawer FILE` then uses it."""
+    from drsf_cli.readers.fit import fit_drawer
+
+    with bars(quiet) as progress:
+        result = fit_drawer(
+            chain,
+            data,
+            output,
+            minutes=minutes,
+            repel=tuple(repel or ()),
+            allow_unknown=allow_unknown,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if quiet:
+        return
+    table = Table(title="Drawn for faces kept out of training, read at CRF 23", title_justify="left")
+    for header in ("", "before", "after"):
+        table.add_column(header, justify="left" if not header else "right")
+    for name in result.after:
+        table.add_row(name, f"{result.before[name]:.3g}", f"{result.after[name]:.3g}")
+    Console().print(table)
+    typer.echo(f"Wrote {output}. Use it with `drsf deid --drawer {output} --allow-unknown-weights`.")
 
 
 @app.command(epilog=examples("weights fork fan-compact --data faces -o ours.safetensors"))

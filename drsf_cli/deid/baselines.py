@@ -29,9 +29,11 @@ def noise_floor(
     focus: Mapping[int, Sequence[Rect]],
     progress: Progress,
 ) -> Evaluation | None:
-    """What the codec alone costs: errors read from frames of the untouched clip after it went through the encoder from
-    its first frame to its last, with the output's settings, more finely coded where the output is (`focus`, by
-    frame)."""
+    """What the codec alone costs: errors read from frames of the untouched clip after the encoder.
+
+    The clip goes through it from its first frame to its last, with the output's settings, more finely coded where the
+    output is (`focus`, by frame).
+    """
     step = -(-len(clip) // FLOOR_FRAMES)
     state = CodecState(settings)
     waiting: dict[int, Frame] = {}

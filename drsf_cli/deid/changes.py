@@ -72,6 +72,7 @@ class ChangeStore:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Let go of the files; nothing can be read any more."""
         for file in (self._file, *self._others):
             file.close()
 

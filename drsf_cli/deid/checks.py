@@ -52,6 +52,8 @@ CONFIDENT = CONFIRM_SCORE
 """From this score on a detector is believed, as covering does of a single frame; below it, and for detectors without a
 score, a second one must agree."""
 AGREE_IOU = 0.3
+SMALLEST = 4
+"""px: in regions that are smaller there is nothing to compare."""
 WORST = 12
 """Frames on the contact sheet."""
 
@@ -128,6 +130,7 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was found."""
         return not self.problems
 
     def to_dict(self) -> AuditSection:
@@ -206,8 +209,17 @@ def audit_file(
     if last is not None and last[0].index % every:
         own = regions[last[0].index] if last[0].index < len(regions) else ()
         _keep_worst(worst, check_uncovered(last[0], own, finders, report), last[1], own)
-    if report.frames != len(regions):
-        report.problems.append(f"{len(regions)} frames were planned and {report.frames} are there.")
+    _judge(report, len(regions), late)
+    worst.sort(key=lambda entry: (-entry[0], -entry[1]))
+    report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
+    report.sheet = _contact_sheet([image for _, _, image in worst])
+    return report
+
+
+def _judge(report: AuditReport, planned: int, late: int) -> None:
+    """Say what is wrong with what was counted; `late` frames are shown at other times than in the source."""
+    if report.frames != planned:
+        report.problems.append(f"{planned} frames were planned and {report.frames} are there.")
     if late:
         report.problems.append(f"{late} frames are shown at other times than in the source.")
     if report.open_regions:
@@ -222,10 +234,6 @@ def audit_file(
             f"Frame {certain[0].frame} shows a face that is not covered, at {tuple(round(v) for v in certain[0].box)} "
             f"({certain[0].detector}); cover it with --region."
         )
-    worst.sort(key=lambda entry: (-entry[0], -entry[1]))
-    report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
-    report.sheet = _contact_sheet([image for _, _, image in worst])
-    return report
 
 
 def _check_hidden(
@@ -235,7 +243,7 @@ def _check_hidden(
     hidden = obscure(before.image, regions, obscuring)
     for region in regions:
         x1, y1, x2, y2 = region.rect
-        if x2 - x1 < 4 or y2 - y1 < 4:
+        if min(x2 - x1, y2 - y1) < SMALLEST:
             continue
         returned = returned_share(before.image, hidden, after.image, region.rect)
         ssim, detail, share = compare_region(before.image, after.image, region, obscuring, regions)
@@ -252,6 +260,7 @@ def _check_hidden(
 def check_uncovered(
     frame: Frame, regions: Sequence[Region], finders: dict[str, FaceFinder], report: AuditReport
 ) -> float:
+    """Look for faces outside `regions` in a written frame; the problems go into `report`."""
     height, width = frame.image.shape[:2]
     mask = region_mask(regions, height, width)
     report.frames_looked_at += 1

@@ -65,8 +65,11 @@ class SurveyedClip:
         return self.targets.tracks[frame.index]
 
     def target(self, frame: Frame, covered: CoveredImage, track: int) -> Target | None:
-        """What to embed in this frame for one of its `tracks`, where nothing else is embedded: in what is obscured of
-        its head, nothing where that is not covered. Each pixel belongs to one face."""
+        """What to embed in this frame for one of its `tracks`, where nothing else is embedded.
+
+        It lies in what is obscured of the head; there is nothing to embed where that is not covered. Each pixel belongs
+        to one face.
+        """
         faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)
         mask = region_mask(self.regions[frame.index], *covered.shape[:2])
@@ -86,4 +89,4 @@ def nearest_face(boxes: Sequence[Array], height: int, width: int) -> NDArray[np.
         np.hypot((xs - (x1 + x2) / 2) / max(x2 - x1, 1.0), (ys - (y1 + y2) / 2) / max(y2 - y1, 1.0))
         for x1, y1, x2, y2 in boxes
     ]
-    return np.argmin(np.stack(distances), axis=0)
+    return np.asarray(np.argmin(np.stack(distances), axis=0))

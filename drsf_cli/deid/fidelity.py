@@ -66,7 +66,8 @@ class Fidelity:
 
 def fidelity(survey: Survey, read: Iterable[FrameObservation]) -> Fidelity:
     """What was `read` from frames of the clip, against what was seen in the original. Faces are told apart by where
-    they lie; what is read elsewhere counts only in frames in which nothing was embedded."""
+    they lie; what is read elsewhere counts only in frames in which nothing was embedded.
+    """
     faces: dict[FaceKey, FrameErrors] = {}
     largest: list[tuple[FrameObservation, FrameObservation]] = []
     pairs = [(survey.observations[observation.index], observation) for observation in read]

@@ -81,7 +81,7 @@ def compare(
         Panel(
             "original",
             reader,
-            infer(original, models, camera=camera, start=settings.start, end=settings.end, progress=progress),
+            infer(reader, models, camera=camera, progress=progress),
         ),
         Panel("obscured", (image for _, image in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
@@ -90,8 +90,10 @@ def compare(
 
 
 def run_of(original: Path, written: Path, mask: str | None) -> KnownRun:
-    """How `written` was covered and is read, from the report beside it; the defaults where there is none. With another
-    `mask` the covering is planned anew. Raises InputError."""
+    """How `written` was covered and is read, from the report beside it; the defaults where there is none.
+
+    With another `mask` the covering is planned anew. Raises InputError.
+    """
     run = read_run(original, written) or KnownRun(DeidSettings())
     other = mask is not None and mask != run.settings.mask
     settings = replace(run.settings, mask=mask or run.settings.mask, on_no_face="solid")

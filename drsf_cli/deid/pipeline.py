@@ -38,7 +38,7 @@ from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.media.writer import Writer, open_writer
+from drsf_cli.media.writer import Writer, encoder_settings, open_writer
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.finders import finders_around
@@ -79,8 +79,10 @@ def deidentify(
 
 @contextlib.contextmanager
 def opened(work: Work, output: Path, report: Path, progress: Progress) -> Iterator[Run]:
-    """A run whose places are held: those that cannot be written are said before any work. What it has not published
-    is removed at the end."""
+    """A run whose places are held: those that cannot be written are said before any work.
+
+    What it has not published is removed at the end.
+    """
     s, source = work.settings, work.reader.path
     run = Run(work, progress, output, report)
     try:
@@ -132,9 +134,7 @@ class Run:
         return open_writer(
             self.output,
             info,
-            codec=s.codec,
-            crf=s.crf,
-            focus_qp=s.head_qp,
+            encoder_settings(info, s.codec, s.crf, focus_qp=s.head_qp),
             audio=s.audio,
             start=s.start,
             end=s.end,
@@ -225,8 +225,10 @@ class Run:
         return audit
 
     def _leakage(self, clip: SurveyedClip) -> Leakage | None:
-        """What models that were not authorised read from the temporary file: all at hand where that was asked for,
-        else those that were repelled."""
+        """What models that were not authorised read from the temporary file.
+
+        All at hand where that was asked for, else those that were repelled.
+        """
         outsiders = outsiders_at_hand(self.work.models) if self.settings.audit == "full" else {}
         outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
         if not outsiders:

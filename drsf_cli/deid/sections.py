@@ -125,6 +125,7 @@ def fidelity_section(found: Findings) -> FidelitySection:
 
 
 def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
+    """What was read: the file, its frames, its camera."""
     info = clip.reader.info
     return {
         "path": str(clip.reader.path),
@@ -156,6 +157,7 @@ def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: floa
 
 
 def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> CoveringSection:
+    """Which detectors decided about covering, and on how many frames."""
     return {
         "detectors": [_named(one) for one in detectors],
         "frames_with_face": sum(len(found) > 0 for found in clip.survey.seen),

@@ -35,8 +35,11 @@ def in_segments(frames: Iterable[Frame], length: float, time_base: Fraction) -> 
 
 
 def parts_of(reader: VideoReader, length: float) -> list[Part]:
-    """What `reader` reads, cut between segments of `length` s. The last part reaches as far as there are frames, and
-    some may be empty: how long a file is can only be known by reading it."""
+    """What `reader` reads, cut between segments of `length` s.
+
+    The last part reaches as far as there are frames, and some may be empty: how long a file is can only be known by
+    reading it.
+    """
     start, end = reader.start, reader.end
     duration = reader.info.duration
     if end is None and duration is None:

@@ -1,5 +1,6 @@
-"""The average face in place of a person's own: landmarks that keep the head's pose, lids, lips and brows, and lose the
-proportions by which somebody may be known.
+"""The average face in place of a person's own.
+
+Landmarks keep the head's pose, lids, lips and brows, and lose the proportions by which somebody may be known.
 
 A person's landmarks in frame f are taken as L = P + J m + e. P is the projection of the 3D template in the head's
 pose, m (68, 3) is how the person differs from the template, the same in every frame, J says where a point of the
@@ -40,8 +41,10 @@ OUTER_LIPS = {49: 61, 50: 61, 51: 62, 52: 63, 53: 63, 55: 65, 56: 65, 57: 66, 58
 
 
 def average_face(landmarks: Array, camera: Camera) -> Array:
-    """Landmarks (n, 68, 2) of one track, px as filmed, with the template's shape: head pose (`solve_head_pose`), and
-    the aspect ratios of eyes and mouth (victims/openness.py) are those of `landmarks`.
+    """Landmarks (n, 68, 2) of one track, px as filmed, with the template's shape.
+
+    Head pose (`solve_head_pose`), and the aspect ratios of eyes and mouth (victims/openness.py) are those of
+    `landmarks`.
 
     Raises ValueError, DrsfError where no head pose fits a frame's.
     """
@@ -56,8 +59,11 @@ def average_face(landmarks: Array, camera: Camera) -> Array:
 
 
 def projections(poses: Sequence[HeadPose], matrix: Array) -> tuple[Array, Array]:
-    """The template in each pose, (n, 68, 2) px, and how its points move in the image as they move in the template,
-    (n, 68, 2, 3) px a metre. `matrix` (3, 3): the camera's intrinsics."""
+    """The template in each pose, (n, 68, 2) px, and how its points move in the image.
+
+    The moves, (n, 68, 2, 3) px a metre, belong to moves of the points in the template. `matrix` (3, 3): the camera's
+    intrinsics.
+    """
     rotations = np.stack([pose.rotation for pose in poses])
     points = FACE_MODEL_68 @ rotations.transpose(0, 2, 1) + np.stack([pose.translation for pose in poses])[:, None]
     homogeneous = points @ matrix.T
@@ -69,8 +75,11 @@ def projections(poses: Sequence[HeadPose], matrix: Array) -> tuple[Array, Array]
 
 
 def person_shape(residuals: Array, moves: Array) -> Array:
-    """(68, 3) metres: how a person differs from the template, of `residuals` (n, 68, 2) px between the landmarks and
-    the template, and of `moves` (n, 68, 2, 3) as `projections` gives them. Large and small heads count alike."""
+    """(68, 3) metres: how a person differs from the template.
+
+    From `residuals` (n, 68, 2) px between the landmarks and the template, and `moves` (n, 68, 2, 3) as `projections`
+    gives them. Large and small heads count alike.
+    """
     sizes = np.sqrt(np.square(moves).sum(axis=(2, 3)).mean(axis=1) / 2)  # px a metre, for points across the view
     moves, residuals = moves / sizes[:, None, None, None], residuals / sizes[:, None, None]
     # from the mean it would take many rounds to come to frames at rest that are only just more than half

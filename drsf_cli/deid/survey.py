@@ -1,5 +1,6 @@
 """The first pass: every face of every frame of the original, what each frame must hide because of them, and whose
-attributes are embedded."""
+attributes are embedded.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +60,7 @@ class Survey:
 
     @property
     def track_count(self) -> int:
+        """How many tracks there are."""
         return 1 + max((number for own in self.tracks for number in own), default=-1)
 
 
@@ -74,7 +76,8 @@ def survey_video(
 ) -> Survey:
     """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
     of frames, and every track, ends in any case. `min_face`: the smallest face that is looked for all around, see
-    `Around`."""
+    `Around`.
+    """
     around = Around(min_face)
     survey = Survey(source=state_of(reader.path))
     track = 0
@@ -100,7 +103,8 @@ def survey_video(
 
 def plan_cover(survey: Survey, reader: VideoReader, settings: DeidSettings) -> list[tuple[Region, ...]]:
     """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
-    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame."""
+    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame.
+    """
     height, width, obscuring = reader.info.height, reader.info.width, settings.obscuring
     refuse_idle(settings.manual_regions, survey.times)
     tracks = link(survey.seen, survey.times, settings.max_gap)
@@ -142,7 +146,8 @@ def told_apart(
     observations: Sequence[FrameObservation], times: Sequence[float], sustained: bool
 ) -> list[tuple[FrameObservation, tuple[int, ...]]]:
     """The faces of frames that follow one another, with their tracks. `sustained`: those that are not seen often enough
-    for a track of their own are left out: a passer-by of a frame or two, a false alarm."""
+    for a track of their own are left out: a passer-by of a frame or two, a false alarm.
+    """
     seen = [
         Detections(
             np.array([face.box for face in one.faces]).reshape(-1, 4), np.array([face.score for face in one.faces])

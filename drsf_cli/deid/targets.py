@@ -1,5 +1,7 @@
-"""What is to be read of the output where that is not just what is read of the original: attributes that are given
-(`--targets`), and faces with the average shape (`--shape average`)."""
+"""What is to be read of the output where that is not just what is read of the original.
+
+Attributes that are given (`--targets`), and faces with the average shape (`--shape average`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from drsf_cli.deid.shape import average_face
 from drsf_cli.deid.survey import Survey, told_apart
 from drsf_cli.measure.evaluation import match_faces
 from drsf_cli.measure.records import read_observations
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from victims.base import GazeEstimator
 from victims.camera import (
     Camera,
@@ -51,13 +53,17 @@ class Given:
 
     @property
     def face_count(self) -> int:
+        """How many faces are given in all frames."""
         return sum(len(one.faces) for one in self.frames.values())
 
 
 def read_targets(path: Path, info: VideoInfo) -> Given:
-    """Attributes in the form that `drsf infer` writes (drsf_cli/measure/records.py), checked as far as they can be
-    before the video's frames are read. Coordinates are px of the frame, of any precision; `frame_id` counts the frames
-    that are read (from --start on). Raises InputError, which names frame and field."""
+    """Attributes in the form that `drsf infer` writes (drsf_cli/measure/records.py).
+
+    They are checked as far as they can be before the video's frames are read. Coordinates are px of the frame, of any
+    precision; `frame_id` counts the frames that are read (from --start on). Raises InputError, which names frame and
+    field.
+    """
     frames = {one.index: one for one in read_observations(path, unit_gaze=True)}
     if not any(one.faces for one in frames.values()):
         raise InputError(f"{path}: has no face in any frame; give the attributes that are to be embedded.")
@@ -95,8 +101,10 @@ def given_survey(
 
 
 def averaged_survey(survey: Survey, chain: Observer, camera: Camera) -> Survey:
-    """The survey with the average shape in place of each track's own. A face whose landmarks fit no head is left out:
-    its shape would show."""
+    """The survey with the average shape in place of each track's own.
+
+    A face whose landmarks fit no head is left out: its shape would show.
+    """
     places: dict[int, list[tuple[int, Face]]] = {}
     for index, (seen, tracks) in enumerate(zip(survey.observations, survey.tracks, strict=True)):
         for face, track in zip(seen.faces, tracks, strict=True):
@@ -201,8 +209,10 @@ def _completed(face: Face, same: Face | None, chain: Observer, camera: Camera, p
 
 
 def _consistent(face: Face, gaze: GazeEstimator | None, camera: Camera) -> Face:
-    """`face` with the head pose and the gaze angles that follow from its landmarks and its gaze, as far as `gaze` reads
-    one. Landmarks must fit a head."""
+    """`face` with the head pose and the gaze angles that follow from its landmarks and its gaze.
+
+    As far as `gaze` reads one. Landmarks must fit a head.
+    """
     if face.landmarks is None:
         return face
     euler = euler_angles(solve_head_pose(face.landmarks, camera).rotation)

@@ -68,11 +68,13 @@ class Work:
 
     @cached_property
     def companions(self) -> Sequence[Detector]:
+        """The detectors that decide about covering beside the chain's own."""
         return self.models.covering(self.settings.cover_detectors, self.settings.allow_unknown_weights)
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
-        wanted = self.settings.repel if self.settings.attack_settings else ()
+        """The models that are repelled, by name; none where no step is taken."""
+        wanted = self.settings.repel if self.settings.takes_steps else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
     @cached_property
@@ -122,8 +124,10 @@ class Work:
     def embed(
         self, clip: SurveyedClip, progress: Progress
     ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
-        """Each frame, what is seen of it once it is obscured and everything is embedded, and what that is; each segment
-        by itself."""
+        """Each frame once everything is embedded, what is seen of it once it is obscured, and what is embedded.
+
+        Each segment by itself.
+        """
         s, time_base = self.settings, self.reader.info.time_base
         progress.begin(EMBED_STEP, len(clip))
         attack = s.attack_settings
@@ -149,4 +153,5 @@ class Work:
         return load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights).to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
+        """What embeds with `attack` through `codec`."""
         return Embedder(self.models.attacker(self.camera), attack, self.drawer, codec, self.extra_stages)

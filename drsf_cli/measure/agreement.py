@@ -12,7 +12,7 @@ from victims.face import Array
 
 
 def ratio(above: Any, below: Any) -> Any:
-    """above / below; NaN where below is 0."""
+    """The quotient above / below; NaN where below is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 
@@ -54,7 +54,8 @@ def match_times(first: Sequence[float], second: Sequence[float], within: float) 
 
 def match_glances(first: Sequence[Glance], second: Sequence[Glance]) -> list[tuple[Glance, Glance]]:
     """Pairs of glances to the same zone that overlap in time: each with the one that it overlaps most, none used
-    twice."""
+    twice.
+    """
     overlaps = [
         (min(a.end, b.end) - max(a.start, b.start), i, j)
         for i, a in enumerate(first)

@@ -29,7 +29,8 @@ Statistic = Callable[[Array], Array]
 
 def interval(contributions: Array, times: Array, statistic: Statistic, seed: int = 0) -> tuple[float, float] | None:
     """The LEVEL percentile interval of `statistic` of the column sums of `contributions`, (n, k), of rows at `times`,
-    (n,) s. None where there are fewer than FEWEST_BLOCKS blocks, or most draws have no figure."""
+    (n,) s. None where there are fewer than FEWEST_BLOCKS blocks, or most draws have no figure.
+    """
     if not len(times) or not np.all(np.isfinite(times)):
         return None
     length = max(BLOCK, (times.max() - times.min()) / MOST_BLOCKS)

@@ -108,7 +108,8 @@ def _both_ends_seen(event: Event, share: Array, timeline: Timeline) -> bool:
 def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
     """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row. It is computed in steps of a
     fifteenth of the window, a second at most, and is the same for all rows of a step; NaN where nothing is known or
-    eyes have no height."""
+    eyes have no height.
+    """
     step = min(1.0, window / 15)
     level = np.full(len(openness), np.nan)
     steps = np.floor((timeline.starts - timeline.starts[0]) / step + 1e-6).astype(int)
@@ -148,7 +149,8 @@ def mostly_closed(lids: Eyelids) -> NDArray[np.bool_]:
 
 def perclos(lids: Eyelids, timeline: Timeline) -> Array:
     """(n,) 0..1: PERCLOS P80 of the minute that ends with each row; NaN in the first minute, where less than COVERAGE
-    of a minute was read, and where lids are not followed."""
+    of a minute was read, and where lids are not followed.
+    """
     count = len(lids.share)
     if not lids.followed:
         return np.full(count, np.nan)
@@ -159,7 +161,7 @@ def perclos(lids: Eyelids, timeline: Timeline) -> Array:
     rows = np.arange(1, count + 1)
     read = known[rows] - known[first]
     found = (timeline.ends - timeline.starts[0] >= MINUTE - 1e-6) & (read >= COVERAGE * MINUTE)
-    return np.divide(shut[rows] - shut[first], read, out=np.full(count, np.nan), where=found)
+    return np.asarray(np.divide(shut[rows] - shut[first], read, out=np.full(count, np.nan), where=found))
 
 
 def yawns(mouth: Array, timeline: Timeline) -> list[Event]:

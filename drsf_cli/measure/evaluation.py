@@ -53,10 +53,12 @@ class FrameErrors:
 
     @property
     def missed(self) -> bool:
+        """A face of the ground truth that was not read."""
         return self.in_gt and not self.in_pred
 
     @property
     def extra(self) -> bool:
+        """A face that is not in the ground truth."""
         return self.in_pred and not self.in_gt
 
 
@@ -106,7 +108,8 @@ class Evaluation:
 @dataclass(frozen=True)
 class OtherFaces:
     """The faces of the ground truth that are not their frame's own, each compared with the prediction's face at the
-    same place."""
+    same place.
+    """
 
     faces: int
     missed: int
@@ -187,7 +190,8 @@ def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
 
 def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
     """For each face, the one of `read` at the same place. No face is taken twice, and the sum of the overlaps is the
-    largest possible. None if no remaining face overlaps it."""
+    largest possible. None if no remaining face overlaps it.
+    """
     from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
 
     if not wanted or not read:
@@ -202,7 +206,8 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
 
 def evaluate_files(gt: str | Path, pred: str | Path, offset: int = 0, zones: str | Path | None = None) -> Evaluation:
     """`evaluate` on two files, and their behaviour by `zones` (drsf_cli/measure/glances.py). `offset` is added to the
-    frame ids of `pred`. Raises InputError naming the file."""
+    frame ids of `pred`. Raises InputError naming the file.
+    """
     truth, prediction = read_observations(gt), read_observations(pred)
     prediction = [replace(one, index=one.index + offset) for one in prediction]
     ranges = load_zones(zones)
@@ -312,7 +317,8 @@ def _value(frame: FrameErrors, metric: Metric) -> float | None:
 
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
     """The result for JSON: counts, the frames that were counted, and each metric's summary with its unit, but not the
-    rows of all frames."""
+    rows of all frames.
+    """
     summaries = _summaries_to_dict(evaluation.summaries)
     seen = None if evaluation.behaviour is None else behaviour_to_dict(evaluation.behaviour)
     if isinstance(evaluation, FolderEvaluation):
@@ -390,7 +396,8 @@ def _cells(frame: FrameErrors) -> list[str]:
 
 def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
     """Where the curves go: to the PNG `path`, or for folders to a PNG for each pair below the folder `path`, with the
-    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist."""
+    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist.
+    """
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} is not a folder; make it first.")
     if isinstance(evaluation, Evaluation):

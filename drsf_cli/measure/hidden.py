@@ -102,7 +102,8 @@ def _local_variance(plane: NDArray[np.float32], window: int) -> NDArray[np.float
 
 def _leave_out_edges(counted: NDArray[np.float32], region: Region, other: Region, margin: int) -> None:
     """Set `counted`, the scaled plane of `region`, to 0 within `margin` px of the edges of the blocks of `other`,
-    where that lies over it."""
+    where that lies over it.
+    """
     x1, y1, x2, y2 = region.rect
     low_x, low_y = max(x1, other.rect[0]), max(y1, other.rect[1])
     high_x, high_y = min(x2, other.rect[2]), min(y2, other.rect[3])

@@ -89,8 +89,10 @@ def onnx_recogniser(path: Path, device: Device = "auto") -> Recogniser:
 
 
 def dlib_recogniser(path: Path) -> Recogniser:
-    """dlib's residual network, from its file. Raises InputError if the file cannot be read, WeightsError if dlib is not
-    installed."""
+    """The residual network of dlib, from its file.
+
+    Raises InputError if the file cannot be read, WeightsError if dlib is not installed.
+    """
     if not is_installed("dlib"):
         raise WeightsError(f"--recogniser {path} needs dlib; pip install 'drsf[others]', or give an ONNX file.")
     if not path.is_file():
@@ -235,7 +237,8 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
     """The user's file, else facenet if its weights are installed, else dlib's if it is installed; and the reason if
-    there is none."""
+    there is none.
+    """
     if path is not None:
         return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""
     try:

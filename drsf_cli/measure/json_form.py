@@ -41,7 +41,7 @@ class Lengths:
     def _check(self, value: list[Any]) -> list[Any]:
         if len(value) not in self.allowed:
             wanted = f"{self.allowed[-1]} {'is' if self.allowed[-1] == 1 else 'are'} needed"
-            raise PydanticCustomError("length", f"has {len(value)} entries where {wanted}")  # type: ignore[arg-type]
+            raise PydanticCustomError("length", f"has {len(value)} entries where {wanted}")
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

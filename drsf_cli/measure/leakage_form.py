@@ -64,7 +64,7 @@ def _complete(model: ModelLeakage) -> ModelLeakage:
     for column in COLUMNS:
         for key in model["leakage"]:
             if key not in model["columns"][column]:
-                raise PydanticCustomError("incomplete", f"has no columns.{column}.{key}")  # type: ignore[arg-type]
+                raise PydanticCustomError("incomplete", f"has no columns.{column}.{key}")
     return model
 
 
@@ -76,7 +76,7 @@ def _identity_complete(identity: IdentityLeakage) -> IdentityLeakage:
     for column in COLUMNS:
         for key in identity["leakage"]:
             if key not in identity["columns"].get(column, {}):
-                raise PydanticCustomError("incomplete", f"has no columns.{column}.{key}")  # type: ignore[arg-type]
+                raise PydanticCustomError("incomplete", f"has no columns.{column}.{key}")
     return identity
 
 

@@ -179,7 +179,8 @@ def _numbered(events: Iterable[Event], known: Array) -> Array:
 
 def write_signals(path: str | Path, table: Signals) -> None:
     """Write CSV with empty cells for unknown values, or Parquet with nulls if the name ends in .parquet; completely or
-    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing."""
+    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing.
+    """
     path = Path(path)
     writers: dict[str, Callable[[Signals], str | bytes]] = {".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in writers:

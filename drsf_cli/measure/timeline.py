@@ -44,6 +44,7 @@ class Event:
 
     @property
     def rows(self) -> slice:
+        """Its rows of the timeline."""
         return slice(self.first, self.last + 1)
 
 

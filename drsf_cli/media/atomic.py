@@ -35,8 +35,11 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def synchronise(path: Path) -> None:
-    """Flush a file to the disk, or a folder as far as possible. Many network shares refuse to flush a folder; if the
-    machine then crashes, the new name may be lost, but no file is half-written. Raises OSError."""
+    """Flush a file to the disk, or a folder as far as possible.
+
+    Many network shares refuse to flush a folder; if the machine then crashes, the new name may be lost, but no file is
+    half-written. Raises OSError.
+    """
     folder = path.is_dir()
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -59,8 +62,9 @@ def _stem(final: Path) -> str:
 
 
 def leftovers(final: Path) -> list[Path]:
-    """Temporary files and folders left by processes that were killed while they wrote `final`, including those of
-    `write_atomically`.
+    """Temporary files and folders left by processes that were killed while they wrote `final`.
+
+    Including those of `write_atomically`.
 
     Empty for a long name: it is shortened in temporary names, so they may belong to another output.
     """

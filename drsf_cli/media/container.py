@@ -60,8 +60,10 @@ def videos(container: InputContainer) -> list[VideoStream]:
 
 
 def pick_video(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is neither a cover picture nor a thumbnail; all other streams are discarded. Raises
-    InputError if no stream can be decoded."""
+    """The first video stream that is neither a cover picture nor a thumbnail; all other streams are discarded.
+
+    Raises InputError if no stream can be decoded.
+    """
     streams = videos(container)
     if not streams:
         held = "only sound" if container.streams.audio else "no video stream"

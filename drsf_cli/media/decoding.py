@@ -34,6 +34,8 @@ DECODER_THREADS = 4
 _SAMPLE_IS_FRAME = ("h264", "hevc")
 _SAMPLES_APART = (*INDEXED, "avi")
 
+_IDR = 5  # the type of a NAL unit with a slice of an IDR picture
+
 # Codecs whose streams may be cut at any packet, and containers that are cut so
 _CUT_ANYWHERE = ("h264", "hevc", "mpeg2video")
 _CUTTABLE = ("mpegts", "mpeg")
@@ -46,8 +48,10 @@ _CUT_OFF = "mmco: unref short failure"
 
 
 def shown_packets(container: InputContainer, stream: VideoStream, clock: Clock) -> Iterator[tuple[Packet[Any], bool]]:
-    """The stream's packets on one clock, less those that no decoder can show, each with whether it is certain to be
-    shown; the last one is empty. Raises FFmpegError, OSError, ValueError."""
+    """The stream's packets on one clock, less those that no decoder can show.
+
+    Each comes with whether it is certain to be shown; the last one is empty. Raises FFmpegError, OSError, ValueError.
+    """
     codec = stream.codec_context.name
     cut = codec in _CUT_ANYWHERE and is_one_of(container, _CUTTABLE)
     # pictures that follow the first key frame and are shown before it refer to what was cut off
@@ -123,14 +127,17 @@ def _prepare(context: VideoCodecContext, first: Packet[Any] | None, whole: bool)
 
 
 def _is_idr(packet: Packet[Any], extradata: bytes | None) -> bool:
-    """Whether a packet of H.264 has a slice of an IDR picture: NAL units of type 5 (ITU-T H.264, table 7-1), behind
-    their lengths where the extradata are an AVCDecoderConfigurationRecord (ISO/IEC 14496-15), else start codes."""
+    """Whether a packet of H.264 has a slice of an IDR picture.
+
+    Those are NAL units of type 5 (ITU-T H.264, table 7-1), behind their lengths where the extradata are an
+    AVCDecoderConfigurationRecord (ISO/IEC 14496-15), else behind start codes.
+    """
     data = bytes(packet)
     if not extradata or extradata[0] != 1:
-        return any(unit and unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:])
+        return any(unit and unit[0] & 31 == _IDR for unit in data.split(b"\0\0\1")[1:])
     size, position = (extradata[4] & 3) + 1, 0
     while position + size < len(data):
-        if data[position + size] & 31 == 5:
+        if data[position + size] & 31 == _IDR:
             return True
         position += size + int.from_bytes(data[position : position + size], "big")
     return False

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from attacks.codec import Colour
-from drsf_cli.media.reader import VideoInfo
-from drsf_cli.media.writer import VideoWriter
+from drsf_cli.media.probe import VideoInfo
+from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import UsageError
 
 _PORTRAIT_SIDE = 512
@@ -68,7 +68,9 @@ def _pose(phase: float, motion: float) -> _Pose:
     )
 
 
-def _displacement(x: NDArray[np.float32], y: NDArray[np.float32], pose: _Pose) -> tuple[NDArray, NDArray]:
+def _displacement(
+    x: NDArray[np.float32], y: NDArray[np.float32], pose: _Pose
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """How far the head's pixels at (x, y) of the portrait have moved, px; (h, w) each."""
     dx, dy = x - _HEAD_CENTER[0], y - _HEAD_CENTER[1]
     radius = np.sqrt((dx / _HEAD_RADII[0]) ** 2 + (dy / _HEAD_RADII[1]) ** 2)
@@ -151,7 +153,7 @@ def write_frames(
         pixel_format="rgb24",
         container="",
     )
-    with VideoWriter(path, info, codec=codec, crf=crf, overwrite=overwrite) as writer:
+    with VideoWriter(path, info, encoder_settings(info, codec, crf), overwrite=overwrite) as writer:
         for index, frame in enumerate(frames):
             writer.write(frame, index, 1)
         return writer.publish()

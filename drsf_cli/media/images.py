@@ -87,8 +87,10 @@ def _open(path: Path) -> Image.Image:
 
 
 def grey_bits(paths: Sequence[Path]) -> int | None:
-    """How many bits the 16-bit grey pictures use, taken together: 8, 10, 12, 14 or 16. None if there is no such
-    picture. Raises InputError."""
+    """How many bits the 16-bit grey pictures use, taken together: 8, 10, 12, 14 or 16.
+
+    None if there is no such picture. Raises InputError.
+    """
     most: float | None = None
     for path in paths:
         with _open(path) as picture:

@@ -106,19 +106,20 @@ def _matroska(file: BinaryIO, size: int) -> str | None:
         return f"is damaged near byte {file.tell()}"
     position = file.tell()
     end = size if length < 0 else position + length
-    if end > size:
-        return _missing(end - size)
+    return _missing(end - size) if end > size else _segment(file, position, end)
+
+
+def _segment(file: BinaryIO, position: int, end: int) -> str | None:
+    """What is wrong with the elements of a Matroska segment."""
     tracks: frozenset[int] | None = None
     while position < end:
         file.seek(position)
         kind, length = _vint(file, keep_marker=True), _vint(file)
-        if length is None:
-            return f"is damaged near byte {position}"
         start = file.tell()
-        if kind in (_CLUSTER, _BLOCK_GROUP):
+        if length is not None and kind in (_CLUSTER, _BLOCK_GROUP):
             position = start  # the children follow, and are walked like the rest
             continue
-        if kind not in _MATROSKA_ELEMENTS or length < 0:
+        if length is None or length < 0 or kind not in _MATROSKA_ELEMENTS:
             return f"is damaged near byte {position}"
         if start + length > end:
             return _missing(start + length - end)

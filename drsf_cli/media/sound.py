@@ -50,8 +50,10 @@ class Sound(Protocol):
 
 
 def open_sound(audio: Audio, source: Path, container: OutputContainer, final: Path) -> Sound | None:
-    """The sound of `source` that goes into `container`, the future file `final`; None if the sound is dropped. Raises
-    InputError, and OutputError if the container cannot hold the sound."""
+    """The sound of `source` that goes into `container`, the future file `final`; None if the sound is dropped.
+
+    Raises InputError, and OutputError if the container cannot hold the sound.
+    """
     if audio == "drop":
         return None
     return (_Copy if audio == "copy" else _Aac)(source, container, final)
@@ -226,8 +228,10 @@ class _Aac:
 
 
 def _layout(layout: AudioLayout) -> str:
-    """The channel layout that is encoded: the source's, if AAC has a number for it (ISO/IEC 14496-3, table 1.19). A
-    source that only counts its channels, as AVI does, is taken for mono or stereo."""
+    """The channel layout that is encoded: the source's, if AAC has a number for it (ISO/IEC 14496-3, table 1.19).
+
+    A source that only counts its channels, as AVI does, is taken for mono or stereo.
+    """
     if layout.name in ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"):
         return layout.name
     return "mono" if layout.nb_channels == 1 else "stereo"
@@ -246,8 +250,10 @@ class _Line:
     def cut(
         self, samples: NDArray[np.float32], at: Fraction, end: Fraction | None
     ) -> tuple[NDArray[np.float32], Fraction]:
-        """The part of samples (channels, n), which begin at second `at`, that lies between zero and `end`; and the time
-        at which it begins."""
+        """The part of samples (channels, n) that lies between zero and `end`, and when it begins.
+
+        The samples begin at second `at`.
+        """
         first = max(0, round(-at * self.rate))
         last = samples.shape[1] if end is None else max(first, round((end - at) * self.rate))
         return samples[:, first:last], at + Fraction(min(first, samples.shape[1]), self.rate)

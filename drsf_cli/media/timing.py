@@ -86,8 +86,10 @@ class Restarts:
 
 
 class Clock:
-    """The times of a video stream's frames, in ticks of `time_base`. Give it each packet before it is decoded, and
-    then each frame."""
+    """The times of a video stream's frames, in ticks of `time_base`.
+
+    Give it each packet before it is decoded, and then each frame.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream, time_base: Fraction, rate: Fraction) -> None:
         self.counted = is_bare(container)
@@ -132,8 +134,11 @@ class Clock:
 
 
 def sound_restarts(path: Path, video: VideoStream, sounds: Sequence[Stream]) -> dict[int, list[int]]:
-    """By the index of each sound stream, ticks to add after each restart of its clock so that it stays in step with
-    the picture. Every packet's time is read. Raises InputError where sound and picture do not start anew together."""
+    """Ticks to add after each restart of a sound stream's clock so that it stays in step with the picture.
+
+    By the index of the stream. Every packet's time is read. Raises InputError where sound and picture do not start anew
+    together.
+    """
     with open_container(path) as container:
         wanted = [container.streams[one.index] for one in (video, *sounds)]
         discard_others(container, wanted)

@@ -19,12 +19,13 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from attacks.codec import CODECS, Codec, Converter, EncoderSettings, Focus, Rect, find_codec
 from drsf_cli.media.atomic import NO_SPACE, AtomicOutput, synchronise
 from drsf_cli.media.container import decimal, reason
 from drsf_cli.media.images import IMAGE_SUFFIXES, writable_suffix, write_image
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from drsf_cli.media.sound import Sound, open_sound
 from drsf_cli.settings import Audio
 from weights.errors import OutputError, UsageError
@@ -72,8 +73,10 @@ class Writer(Protocol):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
-        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it; `focus`: what a
-        lossy encoder is to code more finely."""
+        """Append a frame: (H, W, 3) uint8 RGB of the source's size, `pts_ticks` as the reader gave it.
+
+        `focus`: what a lossy encoder is to code more finely.
+        """
 
     def begin_afresh(self) -> None:
         """Encode the following frames without reference to those before."""
@@ -91,34 +94,22 @@ class Writer(Protocol):
 def open_writer(
     path: str | Path,
     info: VideoInfo,
+    settings: EncoderSettings | None = None,
     *,
-    codec: str = "h264",
-    crf: int = 23,
-    preset: str = "medium",
-    focus_qp: int = 0,
     audio: Audio = "drop",
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
 ) -> Writer:
-    """The writer for what was read and where it goes: a picture for a picture, a folder of PNG for a folder of
-    pictures, unless the output is named like a video; else a video. `start`, `end`: as given to the reader.
+    """The writer for what was read and where it goes.
+
+    A picture for a picture, a folder of PNG for a folder of pictures, unless the output is named like a video; else a
+    video. `settings`, `start`, `end`: see VideoWriter.
     """
     path = Path(path)
     if info.kind != "video" and path.suffix.lower() not in _MUXERS:
         return ImageWriter(path, info, overwrite=overwrite)
-    return VideoWriter(
-        path,
-        info,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        focus_qp=focus_qp,
-        audio=audio,
-        start=start,
-        end=end,
-        overwrite=overwrite,
-    )
+    return VideoWriter(path, info, settings, audio=audio, start=start, end=end, overwrite=overwrite)
 
 
 class _WriterBase:
@@ -179,7 +170,9 @@ class _WriterBase:
 class VideoWriter(_WriterBase):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
-    codec: 'h264' (the default: 4:2:0, which browsers play, and 4:4:4 for odd sizes), 'h264-rgb' or 'ffv1' (lossless).
+    `settings`: see `encoder_settings`; by default 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes). The
+    other codecs, 'h264-rgb' and 'ffv1', are lossless.
+
     Times, size, pixel shape (not with FFV1), colour matrix and range are the source's; nothing else of it is copied.
     MP4 and MOV keep times exactly, MKV to the millisecond. `audio`: the source's sound is dropped, copied unchanged or
     encoded as AAC, and stays synchronous. With `start` and `end` (seconds, as given to the reader), the sound between
@@ -193,18 +186,16 @@ class VideoWriter(_WriterBase):
         self,
         path: str | Path,
         info: VideoInfo,
+        settings: EncoderSettings | None = None,
         *,
-        codec: str = "h264",
-        crf: int = 23,
-        preset: str = "medium",
-        focus_qp: int = 0,
         audio: Audio = "drop",
         start: float | None = None,
         end: float | None = None,
         overwrite: bool = False,
     ) -> None:
         path = Path(path)
-        self.settings = encoder_settings(info, codec, crf, preset, focus_qp)
+        self.settings = settings or encoder_settings(info)
+        codec = self.settings.codec.name
         suffixes = self.settings.codec.suffixes
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{path} cannot hold --codec {codec}; name the output {' or '.join(suffixes)}.")
@@ -254,6 +245,7 @@ class VideoWriter(_WriterBase):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
+        """See Writer."""
         self._check(image)
         if self._last_ticks is None:
             self._first_ticks = pts_ticks
@@ -274,6 +266,7 @@ class VideoWriter(_WriterBase):
             self._mux(self._encoder.encode(frame))
         self.frames_written += 1
 
+    @override
     def begin_afresh(self) -> None:
         if not self.frames_written or self.settings.codec.lossless:
             return
@@ -300,8 +293,10 @@ class VideoWriter(_WriterBase):
         cast(OutputContainer, self._container).mux_one(packet)
 
     def _mux_last(self, packet: Packet[Any]) -> None:
-        """Write the last packet. MP4 takes the length of a track from the decoding times. It differs from the display
-        length when frames are reordered and unevenly spaced; the last packet's duration makes up the difference.
+        """Write the last packet.
+
+        MP4 takes the length of a track from the decoding times. It differs from the display length when frames are
+        reordered and unevenly spaced; the last packet's duration makes up the difference.
         """
         if _MUXERS[self._output.final.suffix.lower()] != "matroska" and packet.dts is not None:
             span = self._end_ticks - (self._first_ticks - self.shift_ticks)
@@ -359,6 +354,7 @@ class ImageWriter(_WriterBase):
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
+        """See Writer."""
         self._check(image)
         if self._is_folder:
             write_image(self.temporary / f"{self._stems[pts_ticks]}.png", image)

@@ -95,7 +95,8 @@ class Around:
             canvases = [_Canvas.of(image, scale, diagonal) for image in images]
             pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
             found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
-            for (k, eighth), one in zip(pairs, found, strict=True):
+            for (k, eighth), seen in zip(pairs, found, strict=True):
+                one = seen
                 if eighth:
                     sure = ~(one.scores < TURNED_SCORE)  # what finders without a score (NaN) see stays
                     one = Detections(one.boxes[sure], one.scores[sure])

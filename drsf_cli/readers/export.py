@@ -76,6 +76,7 @@ class Reading:
         self.landmarks = chain.aligner.align(images, self.boxes)
 
     def __call__(self, victim: Victim) -> None:
+        """Let `victim` read the images."""
         height, width = np.shape(self.images[0])[:2]
         match victim:
             case Detector():

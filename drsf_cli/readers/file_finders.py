@@ -43,7 +43,8 @@ def ultraface(path: Path) -> FaceFinder:
     """A detector of Ultra-Light-Fast-Generic-Face-Detector's form. Raises InputError for another file.
 
     One input (1, 3, h, w), RGB, (x - 127) / 128; outputs (1, n, 2) scores, softmaxed, and (1, n, 4) corners in
-    shares of width and height (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB)."""
+    shares of width and height (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB).
+    """
     network = OnnxNetwork(path)
     sizes = network.input_shapes[0]
     if len(network.input_shapes) != 1 or len(sizes) != 4 or not all(isinstance(side, int) for side in sizes[2:]):

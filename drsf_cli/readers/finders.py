@@ -34,8 +34,11 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
 
 
 def finders_around(detectors: Iterable[Detector], around: Around) -> dict[str, FaceFinder]:
-    """The same finders for an audit. All look around as covering does. A detector reports exactly the faces for which a
-    single frame must be covered (`victims.track.link`), so the audit looks for everything that covering looked for."""
+    """The same finders for an audit.
+
+    All look around as covering does. A detector reports exactly the faces for which a single frame must be covered
+    (`victims.track.link`), so the audit looks for everything that covering looked for.
+    """
     finders: dict[str, FaceFinder] = {}
     for name, find in finders_at_hand().items():
         finders[name] = partial(_found_around, around, find)

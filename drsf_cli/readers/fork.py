@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from drsf_cli.media.files import check_place
-from drsf_cli.media.images import is_image, read_image
-from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
+from drsf_cli.readers.faces_folder import MOST, SMALLEST, check_paths, files_in, frames_of, kept_apart
 from victims import registry
 from victims.base import Image
 from victims.camera import NORMALIZATIONS, Camera, normalize_view, solve_head_pose
@@ -25,23 +21,14 @@ from victims.compact.fork_settings import ForkSettings
 from victims.compact.landmark_net import windows_of_boxes
 from victims.face import Array
 from victims.warp import crop_squares
-from weights.errors import DrsfError, FidelityError, InputError, UsageError
+from weights.errors import DrsfError, FidelityError, UsageError
 from weights.files import write_atomically
 from weights.loading import load_state_dict
 from weights.store import resolve
 
 ROOM = 1.2
 """Side of a stored crop, in sides of the network's input: leaves room for jitter."""
-SMALLEST = 40
-"""Px: narrower faces are left out."""
-EVERY = 0.4
-"""Seconds between the frames taken from a video."""
-MOST, FEWEST = 2000, 40
-"""Faces kept, and faces that are needed."""
-HELD_OUT = 5
-"""One in so many files is kept out of training; with fewer files, the last part of each file."""
 FILES = {"fan-compact": "fan_compact.safetensors", "gaze-compact": "gaze_compact.safetensors"}
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 
 
 def fork_weights(
@@ -54,8 +41,9 @@ def fork_weights(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Train private weights of the victim `name` from faces of the folder `data`, write them to `output`, and measure
-    them on faces kept out of training.
+    """Train private weights of the victim `name` from faces of the folder `data`.
+
+    They are written to `output`, and measured on faces kept out of training.
 
     Without a `seed`, one is drawn from the system's randomness and not kept. Raises UsageError, InputError for too few
     faces, OutputError, and FidelityError, with nothing written, if the accuracy is not within a tenth of that of the
@@ -67,9 +55,7 @@ def fork_weights(
         raise UsageError(f"{name} cannot be forked; those that can are {', '.join(FAMILIES)}.")
     if steps < 1:
         raise UsageError(f"--steps {steps} is too small; it takes 1 or more.")
-    check_place(output, overwrite)
-    if not data.is_dir():
-        raise InputError(f"--data {data} is not a folder; give one with pictures or videos of faces.")
+    check_paths(data, output, overwrite)
     training, held_out = read_faces(data, name.strip().lower(), progress)
     public = clone(family, load_state_dict(resolve([FILES[name.strip().lower()]]).path))
     progress.begin("Training private weights", steps)
@@ -93,14 +79,14 @@ def read_faces(folder: Path, name: str, progress: Progress | None = None) -> tup
     Raises InputError where there are fewer than `FEWEST` faces.
     """
     progress = progress or Silent()
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and (is_image(p) or p.suffix.lower() in VIDEOS)]
+    paths = files_in(folder)
     detector = registry.load_detector("mtcnn")
     aligner = registry.load_aligner_named("fan-compact") if name == "gaze-compact" else None
     by_file: list[list[Tensor]] = []
     progress.begin("Looking for faces", len(paths))
     for path in paths:
         own: list[Tensor] = []
-        for image in _frames(path):
+        for image in frames_of(path):
             boxes = detector.detect([image])[0].boxes
             boxes = boxes[boxes[:, 2] - boxes[:, 0] >= SMALLEST]
             if aligner is None:
@@ -113,27 +99,8 @@ def read_faces(folder: Path, name: str, progress: Progress | None = None) -> tup
         progress.advance()
         if sum(map(len, by_file)) >= MOST:
             break
-    files = [own for own in by_file if own]
-    if sum(map(len, files)) < FEWEST:
-        raise InputError(f"--data {folder} shows {sum(map(len, files))} faces where {FEWEST} or more are needed.")
-    if len(files) >= HELD_OUT:
-        held_out = [crop for own in files[::HELD_OUT] for crop in own]
-        training = [crop for row, own in enumerate(files) if row % HELD_OUT for crop in own]
-    else:
-        held_out = [crop for own in files for crop in own[len(own) - len(own) // HELD_OUT :]]
-        training = [crop for own in files for crop in own[: len(own) - len(own) // HELD_OUT]]
+    training, held_out = kept_apart(folder, by_file)
     return torch.stack(training), torch.stack(held_out)
-
-
-def _frames(path: Path) -> Iterator[Image]:
-    if is_image(path):
-        yield read_image(path)
-        return
-    due = -np.inf
-    for frame in VideoReader(path):
-        if frame.pts >= due:
-            due = frame.pts + EVERY
-            yield frame.image
 
 
 def landmark_crop(image: Image, box: Array) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder
 from victims.base import Aligner, ExportSpec, Image, Objective, Window
@@ -64,8 +65,10 @@ def centerface() -> tuple[FaceFinder, dict[str, str]]:
 
 
 def dlib_hog() -> tuple[FaceFinder, dict[str, str]]:
-    """The finder; its numbers are part of dlib. Faces from 40 px on are found; scores are distances, not
-    probabilities, and left out (NaN)."""
+    """The finder; its numbers are part of dlib.
+
+    Faces from 40 px on are found; scores are distances, not probabilities, and left out (NaN).
+    """
     import dlib
 
     detector = dlib.get_frontal_face_detector()
@@ -117,6 +120,7 @@ class DlibTrees(Aligner):
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another aligner.")
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 

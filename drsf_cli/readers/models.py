@@ -21,8 +21,11 @@ from weights.errors import DeviceError
 
 @dataclass
 class Models:
-    """The chain of victims in two forms: as torch networks, which have gradients, and as ONNX Runtime sessions, as
-    authorised readers run them. Sessions are opened on first use."""
+    """The chain of victims in two forms.
+
+    As torch networks, which have gradients, and as ONNX Runtime sessions, as authorised readers run them. Sessions are
+    opened on first use.
+    """
 
     torch_chain: Observer
     device: Device

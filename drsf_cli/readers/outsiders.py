@@ -30,6 +30,7 @@ class Outsider:
 
     @property
     def role(self) -> Role:
+        """Detector, aligner or gaze estimator."""
         return self.victim.role
 
     def reader(self, device: Device) -> Victim:

@@ -31,8 +31,10 @@ def turned(reader: VideoReader, rotate: str, detector: Detector) -> VideoReader:
 
 
 def best_rotation(reader: VideoReader, detector: Detector) -> int:
-    """The degrees clockwise after which `detector` is sure of the most faces in a sample of the frames. Among equal
-    turns, the one with the highest sum of scores; 0 if no face is seen."""
+    """The degrees clockwise after which `detector` is sure of the most faces in a sample of the frames.
+
+    Among equal turns, the one with the highest sum of scores; 0 if no face is seen.
+    """
     found = dict.fromkeys((0, 90, 180, 270), (0, 0.0))
     for image in _sample(reader):
         for degrees, (count, total) in found.items():

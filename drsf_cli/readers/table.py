@@ -50,6 +50,7 @@ class FinderDetector(Detector):
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another detector.")
 
     def export_specs(self) -> dict[str, ExportSpec]:
+        """None: it is no network of ours."""
         return {}
 
 
@@ -131,8 +132,10 @@ READERS: Mapping[str, ReaderSpec] = {
 
 
 def find_reader(text: str, flag: str) -> tuple[str, ReaderSpec, Path | None]:
-    """Name, row and file of what is typed as NAME or NAME@FILE; victims by any of their names. Raises UsageError with
-    the valid names."""
+    """Name, row and file of what is typed as NAME or NAME@FILE; victims by any of their names.
+
+    Raises UsageError with the valid names.
+    """
     typed, _, file = text.partition("@")
     name = typed.strip().lower()
     role = registry.role_of(typed)

@@ -15,6 +15,8 @@ _MAX_POINTS = 1500
 
 @dataclass(frozen=True)
 class Curve:
+    """One line of a chart."""
+
     name: str
     label: str
     segments: tuple[tuple[tuple[float, float], ...], ...]

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from drsf_cli.media.atomic import same_place
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.media.writer import open_writer
+from drsf_cli.media.writer import encoder_settings, open_writer
 from drsf_cli.progress import Progress, Silent
 from victims.base import Image
 from victims.camera import Camera, HeadPose, solve_head_pose
@@ -227,7 +227,7 @@ class _Pen:
     @staticmethod
     def _fixed(points: Array) -> Array:
         """Fixed-point px; far points are pulled in, or OpenCV's 32 bits overflow."""
-        return np.rint(np.clip(points, -30000, 30000) * 2**_SHIFT).astype(np.int32)
+        return np.asarray(np.rint(np.clip(points, -30000, 30000) * 2**_SHIFT), np.int32)
 
 
 # --------------------------------------------------------------------------------------------- side by side
@@ -326,7 +326,8 @@ def visualize(
         info = replace(last.info, width=first.image.shape[1], height=first.image.shape[0])
         progress = progress or Silent()
         progress.begin("Drawing", last.info.frame_count)
-        writer = stack.enter_context(open_writer(output, info, codec=codec, crf=crf, overwrite=overwrite))
+        settings = encoder_settings(info, codec, crf)
+        writer = stack.enter_context(open_writer(output, info, settings, overwrite=overwrite))
         for frame in chain((first,), drawn):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
             progress.advance()

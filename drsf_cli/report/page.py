@@ -72,6 +72,8 @@ class Still:
 
 @dataclass(frozen=True)
 class Sample:
+    """A frame that the page shows."""
+
     frame_id: int
     caption: str
     stills: tuple[Still, ...]
@@ -81,7 +83,8 @@ def _stills(
     report: Report, folder: Path, count: int, include_original: bool, progress: Progress
 ) -> tuple[list[Sample], list[str]]:
     """Pictures of at most `count` samples, and why any are left out, one sentence each. These are 2 * `count` parts of
-    the progress: each sample is read from the output and from the input."""
+    the progress: each sample is read from the output and from the input.
+    """
     notes: list[str] = []
     entries = {entry["frame_id"]: entry for entry in report.get("samples") or []}
     ids = list(entries) if entries else sample_ids(report["frames"])

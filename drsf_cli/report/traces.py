@@ -33,6 +33,8 @@ READINGS = ("original", "recovered")
 
 @dataclass(frozen=True)
 class Line:
+    """One reading of a trace."""
+
     name: str
     """"original" or "recovered"."""
     segments: tuple[tuple[tuple[float, float], ...], ...]
@@ -61,6 +63,8 @@ class Stretch:
 
 @dataclass(frozen=True)
 class LegendEntry:
+    """A zone of gaze in the legend."""
+
     zone: str
     colour: str
     """Class of the style sheet."""

@@ -45,7 +45,7 @@ def test_a_trial_tells_what_the_file_will_have(tmp_path: Path, frames: list[Fram
     info = VideoReader(tmp_path / "in.mp4").info
     random = np.random.default_rng(0)
     told = []
-    with VideoWriter(tmp_path / "out.mp4", info, crf=30, focus_qp=-6) as writer:
+    with VideoWriter(tmp_path / "out.mp4", info, encoder_settings(info, crf=30, focus_qp=-6)) as writer:
         for frame in frames:
             for _ in range(2):  # what is only tried leaves no trace
                 other = random.integers(0, 256, frame.image.shape, dtype=np.uint8)
@@ -73,7 +73,7 @@ def test_several_frames_are_tried_as_the_file_will_have_them(frames: list[Frame]
 def test_a_writer_begins_afresh_as_a_new_codec_does(tmp_path: Path, frames: list[Frame]) -> None:
     info = VideoReader(tmp_path / "in.mp4").info
     told: list[np.ndarray] = []
-    with VideoWriter(tmp_path / "out.mp4", info, crf=30) as writer:
+    with VideoWriter(tmp_path / "out.mp4", info, encoder_settings(info, crf=30)) as writer:
         for part in (frames[:5], frames[5:]):
             with LiveCodec(writer.settings) as codec:
                 told += list(codec.trial([_sent(frame) for frame in part], RECT))

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from attacks.drawer import Attributes
-from attacks.training import scenes, train
-from attacks.training.faces import ReadFaces
-from attacks.training.scenes import Scene
+from attacks.fitting import loop, scenes
+from attacks.fitting.faces import ReadFaces
+from attacks.fitting.hinges import blind_errors, blurred, hinge
+from attacks.fitting.scenes import Scene
 from attacks.training.strangers import zoo
+from attacks.training.strangers.ensemble import ghost, strangers
 from attacks.training.strangers.looks import UnseenObjective
-from attacks.training.strangers.repel import blind_errors, blurred, ghost, hinge, strangers
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window
 from victims.blind import blind_landmarks
 from victims.camera import Camera
@@ -214,8 +215,10 @@ def test_channels_are_dropped_only_while_a_gradient_is_wanted() -> None:
     ghost(network)
     ones = torch.ones(1, 400, 2, 2)
     torch.manual_seed(0)
-    dropped = network(ones)
-    assert 5 <= int((dropped[0, :, 0, 0] == 0).sum()) <= 40, "of 400, a twentieth"
+    dropped = [int((network(ones)[0, :, 0, 0] == 0).sum()) for _ in range(40)]
+    some = [count for count in dropped if count]
+    assert 10 <= len(some) <= 30, "of 40 readings, a half"
+    assert all(5 <= count <= 40 for count in some), "of 400 channels, a twentieth"
     with torch.no_grad():
         assert int((network(ones) == 0).sum()) == 0
 
@@ -241,7 +244,7 @@ class _Bright(Detector):
         return {}
 
 
-class _Nobody(train.Chain):
+class _Nobody(loop.Chain):
     """A chain in which nobody is authorised."""
 
     def objectives(self, scene: Scene) -> dict[str, Objective]:
@@ -260,14 +263,14 @@ def test_training_with_a_repelled_stranger_teaches_the_drawer_to_hide_from_it(mo
         np.stack([blind_landmarks(box)] * 3),
         np.zeros((3, 2)),
     )
-    settings = train.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
+    settings = loop.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
     chain = _Nobody(Observer(_Bright(), None, None), [_Bright()])
-    training = train.Training(chain, faces, faces, settings, seed=0)
+    training = loop.Training(chain, faces, faces, settings, seed=0)
     scene = scenes.draw_scene(faces, None, np.random.default_rng(1))
 
     def mean_of_drawing() -> float:
         with torch.no_grad():
-            drawn = train.EPS * training.network(training._inputs(scene))
+            drawn = loop.EPS * training.network(training._inputs(scene))
         return 255 * float(drawn.mean())
 
     before = mean_of_drawing()

@@ -42,7 +42,7 @@ def main(clip: Path | None) -> None:
         for codec in ("h264", "ffv1", "h264-rgb"):
 
             def write(codec: str = codec) -> None:
-                with VideoWriter(Path(folder) / "out.mkv", reader.info, codec=codec) as writer:
+                with VideoWriter(Path(folder) / "out.mkv", reader.info, encoder_settings(reader.info, codec)) as writer:
                     for frame in frames:
                         writer.write(frame.image, frame.pts_ticks)
                     writer.finish()

@@ -38,7 +38,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
 from tests.benchmarks.main_job import SHARED
 from victims.base import Image
-from victims.compact.faces68 import load_faces68
+from victims.compact.training.faces68 import load_faces68
 from victims.face import Array, Face
 from victims.observe import Observer
 from victims.warp import similarity

@@ -186,7 +186,7 @@ def like_a_trained_one(victim: RetinaFace, image: Image, count: int = 40) -> Non
         spreads = {"BboxHead": loc, "ClassHead": (logits[..., 1] - logits[..., 0]) / 3, "LandmarkHead": points}
         for name, parameter in network.named_parameters():  # type: ignore[attr-defined]
             if name.split(".")[0] in spreads:
-                parameter /= spreads[name.split(".")[0]].std()
+                parameter.div_(spreads[name.split(".")[0]].std())
         _, logits, _ = network(pixels)
         margins = (logits[0, :, 1] - logits[0, :, 0]).sort(descending=True).values
         shift = math.log(THRESHOLD / (1 - THRESHOLD)) - float(margins[count - 1 : count + 1].mean())

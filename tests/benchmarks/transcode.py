@@ -24,7 +24,7 @@ import av
 
 from drsf_cli.measure.evaluation import Evaluation, evaluate
 from drsf_cli.media.reader import VideoReader
-from drsf_cli.media.writer import open_writer
+from drsf_cli.media.writer import encoder_settings, open_writer
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import VictimNames
@@ -80,7 +80,7 @@ def row(name: str, result: Evaluation) -> str:
 def untouched(clip: Path, target: Path, start: float, end: float) -> None:
     """The part of the clip as a lossless file."""
     reader = VideoReader(clip, start, end)
-    with open_writer(target, reader.info, codec="ffv1", overwrite=True) as writer:
+    with open_writer(target, reader.info, encoder_settings(reader.info, "ffv1"), overwrite=True) as writer:
         for frame in reader:
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.finish()
@@ -97,7 +97,7 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     models = Models.load(VictimNames())
     part = VideoReader(arguments.clip, arguments.start, arguments.end)
-    original = infer(arguments.clip, models, start=arguments.start, end=arguments.end)
+    original = infer(VideoReader(arguments.clip, arguments.start, arguments.end), models)
     print("| read from | missed | IoU | NME, % | gaze, ° |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)

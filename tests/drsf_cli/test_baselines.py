@@ -46,7 +46,7 @@ def test_it_is_read_from_the_whole_clip_as_the_writer_encodes_it(
     monkeypatch.setattr(baselines, "FLOOR_FRAMES", most)
     reader = VideoReader(clips.make_clip(tmp_path / "in.mp4", clips.patterns(COUNT, 96, 64)))
     frames = list(reader)
-    with VideoWriter(tmp_path / "out.mp4", reader.info, crf=33, focus_qp=-9) as writer:
+    with VideoWriter(tmp_path / "out.mp4", reader.info, encoder_settings(reader.info, crf=33, focus_qp=-9)) as writer:
         for frame in frames:
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, FOCUS.get(frame.index, []))
         writer.publish()

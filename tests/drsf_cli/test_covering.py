@@ -103,9 +103,9 @@ def test_below_every_threshold_nothing_is_covered() -> None:
 
 
 def test_every_detector_covers_from_a_lower_score_than_it_reads() -> None:
-    from victims import mtcnn, retinaface
+    from victims import mtcnn, mtcnn_cascade, retinaface
 
-    assert mtcnn.Mtcnn.cover_threshold < min(mtcnn.THRESHOLDS)
+    assert mtcnn.Mtcnn.cover_threshold < min(mtcnn_cascade.THRESHOLDS)
     assert retinaface.RetinaFace.cover_threshold < retinaface.THRESHOLD
     covering = {load_mtcnn, load_retinaface}
     loaders = {entry.load for entry in VICTIMS.values() if entry.role == "detector"}

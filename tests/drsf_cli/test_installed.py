@@ -20,7 +20,7 @@ from drsf_cli.readers.installed import (
 from drsf_cli.readers.models import Models, VictimNames
 from drsf_cli.readers.outsiders import named_outsiders, repelled_victims
 from drsf_cli.readers.table import READERS, FinderDetector
-from victims.compact.faces68 import load_faces68
+from victims.compact.training.faces68 import load_faces68
 from victims.face import Face, iou
 from victims.mtcnn import load_mtcnn
 from victims.registry import load_aligner_named

@@ -320,16 +320,22 @@ def test_at_hand_are_those_that_are_not_authorised(models):
     assert {"fan-compact", "gaze-compact"} <= set(outsiders_at_hand(smaller))
 
 
-def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path):
-    """With weights of its own for gaze, the released ones are at hand and not authorised."""
+def test_by_default_what_is_at_hand_is_repelled(clip, tmp_path, stored):
+    """With weights of its own for gaze, the released ones are at hand and not authorised. MediaPipe's mesh is kept from
+    reading though the chain has no mesh to keep it away from. Without a step nothing is repelled, and none is named."""
+    stored("face_landmark_with_attention.tflite", "face_detection_short_range.tflite")
     output, own = tmp_path / "out.mkv", noisy(GAZE, tmp_path / "g.safetensors", 0.3)
-    flags = ["--codec", "ffv1", "--allow-unknown-weights", "--effort", "fast", "-q"]
+    flags = ["--codec", "ffv1", "--allow-unknown-weights", "-q"]
     assert main(["deid", str(clip), "-o", str(output), "-z", f"gaze-compact@{own}", *flags]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())
-    assert "gaze-compact" in report["repelled"]
+    assert {"gaze-compact", "blazeface", "facemesh", "iris"} <= set(report["repelled"])
     assert not {"mtcnn", "fan-compact"} & set(report["repelled"])
     measured = {row["name"] for row in report["leakage"]["models"] if row["repelled"]}
     assert measured == set(report["repelled"])
+    assert (
+        main(["deid", str(clip), "-o", str(tmp_path / "fast.mkv"), "-z", "gaze-compact", "--effort", "fast", "-q"]) == 0
+    )
+    assert json.loads((tmp_path / "fast.mkv.report.json").read_text())["repelled"] == {}
 
 
 def test_what_can_be_repelled(models, tmp_path):

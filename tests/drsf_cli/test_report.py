@@ -492,7 +492,7 @@ class Browser:
         self._process = subprocess.Popen(
             [CHROMIUM, *flags],
             pass_fds=(3, 4),
-            preexec_fn=arrange,
+            preexec_fn=arrange,  # noqa: PLW1509  no thread of the tests holds a lock here
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

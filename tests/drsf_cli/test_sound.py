@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from drsf_cli.media.reader import VideoReader
-from drsf_cli.media.writer import open_writer
+from drsf_cli.media.writer import encoder_settings, open_writer
 from tests import clips
 from weights.errors import InputError, OutputError
 
@@ -21,7 +21,9 @@ RATE = 16000
 
 def copied(source: Path, target: Path, audio: Any, **times: float) -> Path:
     reader = VideoReader(source, **times)
-    with open_writer(target, reader.info, audio=audio, preset="ultrafast", **times) as writer:
+    with open_writer(
+        target, reader.info, encoder_settings(reader.info, preset="ultrafast"), audio=audio, **times
+    ) as writer:
         for frame in reader:
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.publish()

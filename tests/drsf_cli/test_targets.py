@@ -14,7 +14,7 @@ from attacks.obscure import Region
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.measure.records import to_records
-from drsf_cli.media.reader import VideoInfo
+from drsf_cli.media.probe import VideoInfo
 from drsf_cli.settings import DeidSettings, VictimNames
 from victims.base import Aligner, Detector
 from victims.camera import Camera, euler_angles, solve_head_pose, vector_to_angles

@@ -38,10 +38,11 @@ def _read(path: Path, **times: float) -> list[Frame]:
 
 def _copy(source: Path, target: Path, *, sound: Any = False, overwrite: bool = False, **options: Any) -> VideoWriter:
     """Read and write again; times are given to both."""
-    times = {key: options[key] for key in ("start", "end") if key in options}
+    times = {key: options.pop(key) for key in ("start", "end") if key in options}
     reader = VideoReader(source, **times)
+    settings = encoder_settings(reader.info, **options)
     audio = "copy" if sound is True else sound or "drop"
-    with open_writer(target, reader.info, audio=audio, overwrite=overwrite, **options) as writer:
+    with open_writer(target, reader.info, settings, audio=audio, overwrite=overwrite, **times) as writer:
         for frame in reader:
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.publish()
@@ -445,7 +446,7 @@ def test_sound_of_a_real_clip(tmp_path: Path, shared: Path) -> None:
     source = shared / "data" / "street_1080p_audio.mp4"
     target = tmp_path / "out.mp4"
     info = VideoReader(source).info
-    with VideoWriter(target, info, audio="copy", preset="ultrafast") as writer:
+    with VideoWriter(target, info, encoder_settings(info, preset="ultrafast"), audio="copy") as writer:
         for frame in VideoReader(source, end=0.2):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
         writer.publish()
@@ -483,7 +484,7 @@ def test_in_memory_codec_equals_the_file_with_a_focus_too(tmp_path: Path) -> Non
     reader = VideoReader(clips.make_clip(tmp_path / "in.mp4", clips.patterns(8, 96, 64)))
     frames = list(reader)
     focus = [[] if f.index < 2 else [(16, 0, 64, 48)] for f in frames]
-    with VideoWriter(tmp_path / "out.mp4", reader.info, crf=30, focus_qp=-9) as writer:
+    with VideoWriter(tmp_path / "out.mp4", reader.info, encoder_settings(reader.info, crf=30, focus_qp=-9)) as writer:
         for frame, rects in zip(frames, focus, strict=True):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, rects)
         writer.publish()
@@ -624,7 +625,7 @@ if mode == "full":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 try:
-    with VideoWriter(target, reader.info, codec="ffv1") as writer:
+    with VideoWriter(target, reader.info, encoder_settings(reader.info, "ffv1")) as writer:
         for index in range(10 ** 9 if mode == "kill" else 400):
             writer.write(frame.image, 100 * index)
             if index == 60:

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from attacks.codec import Colour
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.images import read_image, write_image
-from drsf_cli.media.reader import VideoInfo, VideoReader
+from drsf_cli.media.probe import VideoInfo
+from drsf_cli.media.reader import VideoReader
 from drsf_cli.media.writer import VideoWriter
 from drsf_cli.report.drawing import (
     AXIS_COLOURS,

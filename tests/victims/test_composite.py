@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from victims.camera import FACE_MODEL_68, angles_to_vector
-from victims.compact.composite import (
+from victims.compact.training.composite import (
     EYES,
     PX_PER_MM,
     SIDE,

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from victims.camera import FACE_MODEL_68, angle_between_degrees, angles_to_vector
-from victims.compact.composite import PX_PER_MM, SIDE, Eye, Look, draw_eye
 from victims.compact.gaze_net import GazeNet
-from victims.compact.train_gaze import WEIGHTS, load, read
+from victims.compact.training.composite import PX_PER_MM, SIDE, Eye, Look, draw_eye
+from victims.compact.training.train_gaze import WEIGHTS, load, read
 
 PATCHES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 224, 224), dtype=np.uint8))
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from victims.compact.evaluate_landmarks import Crops, normalised_errors
-from victims.compact.faces68 import FLIP, Faces68, load_faces68
 from victims.compact.landmark_net import (
     CROP_SIZE,
     HEATMAP_SIZE,
@@ -18,7 +16,15 @@ from victims.compact.landmark_net import (
     points_in_image,
     windows_of_boxes,
 )
-from victims.compact.train_landmarks import Settings, augmented_batch, landmark_loss, make_training_set, rate_factor
+from victims.compact.training.evaluate_landmarks import Crops, normalised_errors
+from victims.compact.training.faces68 import FLIP, Faces68, load_faces68
+from victims.compact.training.train_landmarks import (
+    Settings,
+    augmented_batch,
+    landmark_loss,
+    make_training_set,
+    rate_factor,
+)
 from victims.face_model import FACE_MODEL_68
 from weights.errors import InputError
 from weights.loading import load_state_dict
@@ -140,8 +146,8 @@ def test_a_missing_data_folder_is_named(tmp_path) -> None:  # type: ignore[no-un
 
 def test_the_bundled_weights_reach_their_error(shared) -> None:  # type: ignore[no-untyped-def]
     """On 60 of the 441 faces of people no training saw, with boxes derived from the landmarks. The whole
-    measurement, MTCNN's boxes included, is `python -m victims.compact.evaluate_landmarks`."""
-    from victims.compact.evaluate_landmarks import crops_of
+    measurement, MTCNN's boxes included, is `python -m victims.compact.training.evaluate_landmarks`."""
+    from victims.compact.training.evaluate_landmarks import crops_of
 
     faces = load_faces68(shared / "data")
     rows = np.flatnonzero(faces.is_validation)[::7]

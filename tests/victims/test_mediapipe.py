@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacks.budget import Budget
 from attacks.perturb import AttackSettings, Stage, perturb
+from attacks.repel import DistanceObjective
 from drsf_cli.media.demo_clip import demo_frames
 from drsf_cli.media.reader import VideoReader
 from export.session import authorised
@@ -530,6 +531,20 @@ def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
     assert np.linalg.norm(own.landmarks - scene.landmarks, axis=-1).mean() / size < 0.03
     ((gaze, _),) = chain.iris.estimate_faces([written], [own], scene.camera)
     assert np.degrees(np.arccos(np.clip((gaze * scene.gaze).sum(), -1, 1))) < 8.0
+
+
+def test_a_mesh_can_be_kept_from_landmarks_alone(chain: Chain, scene: Scene) -> None:
+    """An open head is read where the reader reads it, a covered one is not."""
+    boxes, landmarks = (np.repeat(own, 2, axis=0) for own in (scene.boxes, scene.landmarks))
+    objective = chain.mesh.distance_objective([scene.image] * 2, [WINDOW] * 2, boxes, landmarks)
+    pixels = window_pixels(scene.image, scene.hidden).requires_grad_()
+    reading = objective.read(pixels, [0, 1])
+    np.testing.assert_allclose(reading.output[0], scene.landmarks[0], atol=2.5)
+    assert float(reading.error[0]) < 0.01
+    assert float(reading.error[1]) > 0.03
+    (gradient,) = torch.autograd.grad(DistanceObjective(objective, 0.03).read(pixels, [0, 1]).loss.sum(), pixels)
+    assert float(gradient[0].abs().max()) > 0.0
+    assert float(gradient[1].abs().max()) == 0.0, "it is far enough"
 
 
 def test_repelling_makes_the_face_vanish(chain: Chain, scene: Scene) -> None:

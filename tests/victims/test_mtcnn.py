@@ -19,7 +19,8 @@ from drsf_cli.media.reader import VideoReader
 from victims.area import AreaSampler, area_matrix
 from victims.base import Window
 from victims.boxes import iou, iou_tensor
-from victims.mtcnn import cell_boxes, load_mtcnn, pyramid_scales, rectangles, suppress_contained
+from victims.mtcnn import load_mtcnn
+from victims.mtcnn_cascade import cell_boxes, pyramid_scales, rectangles, suppress_contained
 from victims.registry import load
 from weights.errors import UsageError
 

@@ -27,11 +27,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
+from victims.compact.averaging import MovingAverage
 from victims.compact.fork_settings import ForkSettings
 from victims.compact.gaze_net import PATCH, GazeNet
 from victims.compact.landmark_net import CROP_SIZE, SOFTMAX_GAIN, LandmarkNet, decode_heatmaps
-from victims.compact.train_landmarks import MovingAverage
 
 EPS = 24 / 255
 """Of the perturbations trained on: what `drsf deid` embeds with by default."""
@@ -78,18 +79,23 @@ class Landmarks(Family):
     size, cell, unit = CROP_SIZE, 43, "% of the landmarks' box"
     allowed, apart = 1.37, 12.0  # of 2.98 %; see weights/bundled/fan_compact.md
 
+    @override
     def network(self) -> nn.Module:
         return LandmarkNet()
 
+    @override
     def run(self, network: nn.Module, crops: Tensor) -> Tensor:
         maps: Tensor = network(crops)[0]
         return maps
 
+    @override
     def distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         read, truth = decode_heatmaps(outputs), decode_heatmaps(wanted)
         sides = truth.amax(dim=1) - truth.amin(dim=1)
-        return 100 * (read - truth).norm(dim=-1).mean(dim=-1) / sides.prod(dim=-1).sqrt().clamp_min(1e-6)
+        errors: Tensor = (read - truth).norm(dim=-1).mean(dim=-1) / sides.prod(dim=-1).sqrt().clamp_min(1e-6)
+        return 100 * errors
 
+    @override
     def follow(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         own, goal = (functional.log_softmax(SOFTMAX_GAIN * maps.flatten(2), dim=-1) for maps in (outputs, wanted))
         divergence = (goal.exp() * (goal - own)).sum(dim=-1).mean(dim=-1)
@@ -110,16 +116,20 @@ class Gaze(Family):
     size, cell, unit = PATCH, 107, "°"
     allowed, apart = 2.97, 20.0  # of 6.47°; see weights/bundled/gaze_compact.md
 
+    @override
     def network(self) -> nn.Module:
         return GazeNet()
 
+    @override
     def run(self, network: nn.Module, crops: Tensor) -> Tensor:
         angles: Tensor = network(crops)
         return angles
 
+    @override
     def distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         return torch.rad2deg((_vectors(outputs) - _vectors(wanted)).square().sum(dim=-1).add(1e-12).sqrt())
 
+    @override
     def follow(self, outputs: Tensor, wanted: Tensor) -> Tensor:
         return 5.0 * functional.smooth_l1_loss(outputs, wanted, beta=0.1, reduction="none").mean(dim=-1)
 
@@ -151,6 +161,7 @@ class Measured:
 
     @property
     def accurate(self) -> bool:
+        """Whether the fork reads pictures well enough to be used."""
         return self.accuracy <= self.allowed
 
 
@@ -193,7 +204,7 @@ def fork(
         refused = family.refuse(family.run(own, (pool.base + pool.public)[rows].clamp(0, 1))).mean()
         private = family.follow(family.run(own, (pool.base + pool.private)[rows].clamp(0, 1)), pool.wanted[rows]).mean()
         optimizer.zero_grad(set_to_none=True)
-        (read + settings.refuse_weight * refused + settings.private_weight * private).backward()  # type: ignore[no-untyped-call]
+        (read + settings.refuse_weight * refused + settings.private_weight * private).backward()
         nn.utils.clip_grad_norm_(own.parameters(), 1.0)
         optimizer.step()
         average.update(own)
@@ -205,8 +216,11 @@ def fork(
 def measure(
     family: Family, public: nn.Module, own: nn.Module, crops: Tensor, seed: int = 0, steps: int = 30
 ) -> Measured:
-    """Distances on held-out `crops`, as in `fork`. Perturbations start from nothing, `steps` of them, one network
-    embedded for and none repelled: what another party would do with weights it knows."""
+    """Distances on held-out `crops`, as in `fork`.
+
+    Perturbations start from nothing, `steps` of them, one network embedded for and none repelled: what another party
+    would do with weights it knows.
+    """
     natural = _middle(crops, family.size)
     base = obscured(natural, family.cell, torch.Generator().manual_seed(seed))
     read: dict[str, list[Tensor]] = {}
@@ -268,8 +282,11 @@ def embedded(
     steps: int = 30,
     rate: float = 4 / 255,
 ) -> Tensor:
-    """Perturbations (n, 3, size, size) of `base` from which `networks` read `wanted` and those `repelled` do not:
-    momentum steps on smoothed gradients of unit length, as `drsf deid` takes them. One step goes the whole way."""
+    """Perturbations (n, 3, size, size) of `base` from which `networks` read `wanted` and those `repelled` do not.
+
+    They are momentum steps on smoothed gradients of unit length, as `drsf deid` takes them. One step goes the whole
+    way.
+    """
     delta = torch.zeros_like(base) if start is None else start.clone()
     momentum = torch.zeros_like(base)
     for step in range(steps):
@@ -348,7 +365,8 @@ def _some(total: int, wanted: int, random: torch.Generator) -> Tensor:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    return gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1).clamp_min(1e-12)
+    lengths: Tensor = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1).clamp_min(1e-12)
+    return gradient / lengths
 
 
 def _vectors(angles: Tensor) -> Tensor:

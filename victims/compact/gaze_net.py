@@ -79,6 +79,7 @@ class GazeNet(nn.Module):
         self.pool = nn.AvgPool2d(4)
 
     def forward(self, patch: Tensor) -> Tensor:
+        """Patches (N, 3, 224, 224) -> pitch and yaw (N, 2), rad; a mirrored patch gives the mirrored yaw."""
         mirrored = patch.flip(3)
         right = self.eye(_standardize(patch[:, :, EYE_ROWS, RIGHT_EYE_COLUMNS]))
         left = self.eye(_standardize(mirrored[:, :, EYE_ROWS, RIGHT_EYE_COLUMNS]))

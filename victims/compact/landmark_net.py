@@ -60,10 +60,12 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, channels_in, h, w) -> (N, channels_out, h, w)."""
         first = self.conv1(functional.relu(self.bn1(x)))
         second = self.conv2(functional.relu(self.bn2(first)))
         third = self.conv3(functional.relu(self.bn3(second)))
-        return torch.cat((first, second, third), dim=1) + self.shortcut(x)
+        shortcut: Tensor = self.shortcut(x)
+        return torch.cat((first, second, third), dim=1) + shortcut
 
 
 class Hourglass(nn.Module):
@@ -81,8 +83,10 @@ class Hourglass(nn.Module):
         self.up = ConvBlock(below, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, width, h, w) -> the same shape; h and w are even at every level."""
         low = self.up(self.inner(self.down(functional.avg_pool2d(x, 2))))
-        return self.skip(x) + functional.interpolate(low, scale_factor=2.0, mode="nearest")
+        skip: Tensor = self.skip(x)
+        return skip + functional.interpolate(low, scale_factor=2.0, mode="nearest")
 
 
 class LandmarkNet(nn.Module):
@@ -108,6 +112,7 @@ class LandmarkNet(nn.Module):
         self.maps = nn.Conv2d(width, LANDMARKS, 1)
 
     def forward(self, crops: Tensor) -> tuple[Tensor]:
+        """Crops (N, 3, 128, 128), RGB in [0, 1] -> heatmaps (N, 68, 32, 32)."""
         x = (crops - self.mean) / self.std
         x = self.conv2(functional.relu(self.bn1(self.conv1(x))))
         x = self.top(self.hourglass(self.block(x)))

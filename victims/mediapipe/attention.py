@@ -117,8 +117,10 @@ def _transform_tensor(network: nn.Module, operator: Operator) -> Callable[..., T
 
 
 def transform_tensor(maps: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """Patches (N, C, *size) of maps (N, C, H, W): bilinear samples at M (x + 0.5) - 0.5, zero where that is outside
-    the centres of the border pixels."""
+    """Patches (N, C, *size) of maps (N, C, H, W): bilinear samples at M (x + 0.5) - 0.5.
+
+    They are zero where that is outside the centres of the border pixels.
+    """
     height, width = maps.shape[-2:]
     lines, columns = (torch.arange(n, dtype=maps.dtype, device=maps.device) + 0.5 for n in size)
     x, y = columns.expand(size), lines[:, None].expand(size)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from victims.base import Detector, ExportSpec, Image, Network, Objective, Window
 from victims.boxes import iou
@@ -126,6 +127,7 @@ class BlazeFace(Detector):
             logits[..., 0].clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT),
         )
 
+    @override
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         from victims.mediapipe.blazeface_objective import BlazeFaceObjective  # which needs this module
 
@@ -137,6 +139,7 @@ class BlazeFace(Detector):
 
         return BlazeFaceRepelObjective(self, frames, windows)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         size = self.model.size
         return {

@@ -116,8 +116,10 @@ class BlazeFaceObjective(_WindowObjective):
         return box_distance(boxes, targets.expand_as(boxes)) + self.POINTS * torch.where(known, strayed, 0.0)
 
     def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """(n,) distance of the weighted mean that reading takes, 0 where nothing fires over the target, and (n,) bool:
-        whether something does."""
+        """Distance (n,) of the weighted mean that reading takes, and whether (n,) something fires over the target.
+
+        The distance is 0 where nothing does.
+        """
         with torch.no_grad():
             firing = torch.sigmoid(found.logits) >= self.victim.model.threshold
             near = firing & (iou_tensor(found.boxes, boxes[:, None].expand_as(found.boxes)) > OVERLAP)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window
 from victims.boxes import iou
@@ -136,14 +137,18 @@ class FaceMesh(Aligner):
         own.device = self.device
         return own
 
+    @override
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
         return [own.landmarks for own in self.align_faces(images, boxes)]
 
     def align_faces(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Alignment]:
-        """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image. A box without a face gets
-        points, too."""
+        """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image.
+
+        A box without a face gets points, too.
+        """
         found = []
-        for image, regions in zip(images, self.start_regions(images, boxes), strict=True):
+        for image, start in zip(images, self.start_regions(images, boxes), strict=True):
+            regions = start
             for turn in range(PASSES):
                 points, _ = read_regions(self.networks[MESH], image, regions, self.device)
                 if turn + 1 < PASSES:
@@ -188,6 +193,16 @@ class FaceMesh(Aligner):
             raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
         return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes)
 
+    @override
+    def distance_objective(
+        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+    ) -> Objective:
+        """See Aligner."""
+        from victims.mediapipe.landmarks_objective import LandmarksObjective  # which needs this module
+
+        return LandmarksObjective(self, frames, windows, boxes, landmarks)
+
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec(), **self._finder.export_specs()}
 

@@ -29,8 +29,11 @@ _SAME = 0
 
 
 class TfliteNetwork(nn.Module):
-    """A graph of one input. Called with (N, C, H, W), it returns a tuple: outputs of rank 4 flattened to (N, k) in
-    NHWC's order, others (N, ...) as they are."""
+    """A graph of one input.
+
+    Called with (N, C, H, W), it returns a tuple: outputs of rank 4 flattened to (N, k) in NHWC's order, others (N, ...)
+    as they are.
+    """
 
     def __init__(self, graph: Graph) -> None:
         """Raises ValueError for an operator or option that is not supported."""
@@ -59,6 +62,7 @@ class TfliteNetwork(nn.Module):
         return name
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images in the graph's own layout -> the graph's outputs, in its order."""
         values: dict[int, Tensor] = {self.input: images}
         for step, (operator, run) in enumerate(self._steps):
             own = [values[n] for n in operator.inputs if n >= 0 and n in values]

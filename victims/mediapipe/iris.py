@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.base import ExportSpec, GazeEstimator, Image, Network, Objective, Window
 from victims.camera import Camera, HeadPose, Normalization, normalize_view, solve_head_pose, vector_to_angles
@@ -135,8 +136,10 @@ class IrisGaze(GazeEstimator):
         return results
 
     def mesh_around(self, image: Image, landmarks: Array) -> Array:
-        """(478, 3) px, read in the region of landmarks (68, 2), and again in that of the points found; NaN where the
-        landmarks are not finite."""
+        """(478, 3) px, read in the region of landmarks (68, 2), and again in that of the points found.
+
+        NaN where the landmarks are not finite.
+        """
         if not np.all(np.isfinite(landmarks)):
             return np.full((POINTS, 3), np.nan)
         region = region_of_landmarks(landmarks)
@@ -153,6 +156,7 @@ class IrisGaze(GazeEstimator):
 
         return IrisObjective(self, frames, windows, landmarks, gaze, camera)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec()}
 

@@ -51,8 +51,11 @@ class IrisObjective(Objective):
         self._pixels: RegionPixels | None = None
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
-        """See Objective. Points that fit no head leave the loss to the target's pose, but the error is infinite and
-        the output NaN: at decode time such a face has no gaze."""
+        """See Objective.
+
+        Points that fit no head leave the loss to the target's pose, but the error is infinite and the output NaN: at
+        decode time such a face has no gaze.
+        """
         rows = torch.as_tensor(list(items), device=self._targets.device)
         faces = [self._own[item] for item in items]
         lost = torch.zeros(len(faces), dtype=torch.bool)

@@ -39,7 +39,7 @@ def positions(regions: Array, size: int) -> Array:
     y = steps[None, :, None] * regions[:, 3, None, None]
     cosine, sine = np.cos(regions[:, 4, None, None]), np.sin(regions[:, 4, None, None])
     centre = regions[:, None, None, :2]
-    return centre + np.stack(np.broadcast_arrays(cosine * x - sine * y, sine * x + cosine * y), axis=-1)
+    return np.asarray(centre + np.stack(np.broadcast_arrays(cosine * x - sine * y, sine * x + cosine * y), axis=-1))
 
 
 def read_exact(image: Image, regions: Array, size: int, repeat_border: bool) -> NDArray[np.uint8]:
@@ -84,8 +84,10 @@ def letterbox(height: int, width: int) -> Array:
 
 
 def region_around(box: Array, start: Array, end: Array, scale: float = 1.5) -> Array:
-    """(5,) a square `scale` times as large as the larger side of `box` (4,), turned so that point `end` (2,) lies to
-    the right of point `start` (2,)."""
+    """(5,) a square `scale` times as large as the larger side of `box` (4,).
+
+    It is turned so that point `end` (2,) lies to the right of point `start` (2,).
+    """
     side = scale * float(max(box[2] - box[0], box[3] - box[1]))
     angle = -np.arctan2(-(end[1] - start[1]), end[0] - start[0])
     return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, side, angle])

@@ -32,7 +32,8 @@ class _Inverted(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class Pfld(nn.Module):
@@ -64,6 +65,7 @@ class Pfld(nn.Module):
         self.fc = nn.Linear(176, 136)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(N, 3, 112, 112) -> 68 points (N, 136), x and y in turn, in shares of the crop."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.relu(self.conv1_extra(self.dw_bn(self.dw_pool(x))))
         for name in self.ORDER:
@@ -95,7 +97,8 @@ class _ClippedInverted(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class _Separable(nn.Module):
@@ -121,7 +124,8 @@ class _Global(nn.Module):
         self.bn = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.depthwise(x))
+        y: Tensor = self.bn(self.depthwise(x))
+        return y
 
 
 class MobileFaceNet(nn.Module):
@@ -153,5 +157,7 @@ class MobileFaceNet(nn.Module):
         self.bn = nn.BatchNorm1d(128)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, 112, 112) -> (N, 128)."""
         x = self.gdconv(self.conv2(self.features(self.dw_conv(self.conv1(x)))))
-        return self.bn(self.conv3(x).flatten(1))
+        embedding: Tensor = self.bn(self.conv3(x).flatten(1))
+        return embedding

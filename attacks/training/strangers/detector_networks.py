@@ -19,6 +19,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from victims.retinaface_networks import MobileNetBody, RetinaFaceNetwork
 
@@ -50,7 +51,8 @@ class _Stem(nn.Module):
         self.conv2 = _Unit(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(functional.relu(self.bn1(self.conv1(x))))
+        y: Tensor = self.conv2(functional.relu(self.bn1(self.conv1(x))))
+        return y
 
 
 class _Pair(nn.Module):
@@ -60,7 +62,8 @@ class _Pair(nn.Module):
         self.conv2 = _Unit(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
+        y: Tensor = self.conv2(self.conv1(x))
+        return y
 
 
 class YuNet(nn.Module):
@@ -86,6 +89,7 @@ class YuNet(nn.Module):
         self.bbox_head = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, h, w) -> boxes (N, P, 4), encoded, and log odds (N, P)."""
         levels = self._levels(x)
         heads = self.bbox_head
         if "multi_level_share_convs" in heads:
@@ -113,9 +117,8 @@ class YuNet(nn.Module):
                 x = functional.max_pool2d(x, 2)
         joined: list[Tensor] = []
         for level, lateral in zip(levels[::-1], list(self.neck["lateral_convs"])[::-1], strict=True):  # type: ignore[call-overload]
-            if joined:
-                level = level + functional.interpolate(joined[0], scale_factor=2.0, mode="nearest")
-            joined.insert(0, lateral(level))
+            above = functional.interpolate(joined[0], scale_factor=2.0, mode="nearest") if joined else 0.0
+            joined.insert(0, lateral(level + above))
         return joined
 
     def _each(self, name: str, levels: list[Tensor]) -> list[Tensor]:
@@ -170,6 +173,7 @@ class Normalised(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) -> (N, outputs, h / stride, w / stride)."""
         x = self.bn(self.conv(x))
         return functional.relu(x) if self.relu else x
 
@@ -241,6 +245,7 @@ class UltraFace(_Priors):
             heads: list[nn.Module] = [_biased(width, priors * size) for width, priors in self.HEADS]
             setattr(self, name, nn.ModuleList([*heads, nn.Conv2d(256, 3 * size, 3, padding=1)]))
 
+    @override
     def features(self, x: Tensor) -> list[Tensor]:
         found = []
         for number in range(1, 15):
@@ -287,6 +292,8 @@ class _Inception(nn.Module):
 
 
 class FaceBoxes(_Priors):
+    """FaceBoxes (Zhang et al. 2017): priors are dense on the finest level."""
+
     PRIORS = (21, 1, 1)
 
     def __init__(self) -> None:
@@ -300,6 +307,7 @@ class FaceBoxes(_Priors):
             widths = zip((128, 256, 256), self.PRIORS, strict=True)
             setattr(self, name, nn.ModuleList(nn.Conv2d(width, n * size, 3, padding=1) for width, n in widths))
 
+    @override
     def features(self, x: Tensor) -> list[Tensor]:
         x = functional.max_pool2d(self.conv1(x), 3, 2, 1)
         x = functional.max_pool2d(self.conv2(x), 3, 2, 1)
@@ -319,9 +327,11 @@ class SmallRetinaFace(nn.Module):
                 layer.negative_slope = 0.0
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, h, w) -> boxes (N, P, 4), encoded, and log odds (N, P)."""
         loc, scores, _ = self.network(x)
         return loc, scores[..., 1] - scores[..., 0]
 
     def points(self, x: Tensor) -> Tensor:
         """See the module's head."""
-        return self.network(x)[2]
+        points: Tensor = self.network(x)[2]
+        return points

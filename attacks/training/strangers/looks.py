@@ -37,20 +37,26 @@ JITTER = 0.04
 class SeesFaces(Protocol):
     """What is needed of a detector."""
 
-    def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+    def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `ZooDetector.faces_seen`."""
 
 
 class ReadsSquares(Protocol):
     """What is needed of an aligner."""
 
-    def squares(self, boxes: Tensor) -> Tensor: ...
-    def read_squares(self, pixels: Tensor, squares: Tensor) -> Tensor: ...
+    def squares(self, boxes: Tensor) -> Tensor:
+        """The squares (N, 4) that are cut for boxes (N, 4), px."""
+
+    def read_squares(self, pixels: Tensor, squares: Tensor) -> Tensor:
+        """See `ZooAligner.read_squares`."""
 
 
 class UnseenObjective(Objective):
-    """Make a detector of the zoo see no face near `boxes` (B, 4): TOG's vanishing objective (arXiv 2004.04320) on the
-    cells near the box. `error` is the best score there; `output` its box. It looks at the windows alone, and shrinks
-    them."""
+    """Make a detector of the zoo see no face near `boxes` (B, 4).
+
+    This is TOG's vanishing objective (arXiv 2004.04320) on the cells near the box. `error` is the best score there;
+    `output` its box. Only the windows are looked at, at a smaller size.
+    """
 
     def __init__(self, victim: SeesFaces, windows: Sequence[Window], boxes: Array) -> None:
         self.victim = victim
@@ -89,8 +95,11 @@ def _look(pixels: Tensor) -> tuple[Tensor, float, Tensor]:
 
 
 class PointsObjective(Objective):
-    """Make an aligner of the zoo read `landmarks` (B, 68, 2) in `boxes` (B, 4), whatever box was read before it: a
-    stranger may know where the head is. It looks at the windows alone. The loss is the error itself."""
+    """Make an aligner of the zoo read `landmarks` (B, 68, 2) in `boxes` (B, 4).
+
+    The boxes are used whatever box was read before: a stranger may know where the head is. Only the windows are looked
+    at. The loss is the error itself.
+    """
 
     def __init__(self, victim: ReadsSquares, windows: Sequence[Window], boxes: Array, landmarks: Array) -> None:
         self.victim = victim

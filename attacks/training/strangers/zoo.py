@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from attacks.training.strangers.crop_networks import MobileFaceNet, Pfld
 from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaFace, UltraFace, YuNet
@@ -39,8 +40,10 @@ BGR_MEAN = (104.0, 117.0, 123.0)
 
 @dataclass(frozen=True)
 class Cells:
-    """Where a detector's outputs lie, and how they are decoded: a centre is the cell's, moved by `moves` sides; a side
-    is the cell's times exp(`grows` · output)."""
+    """Where a detector's outputs lie, and how they are decoded.
+
+    A centre is the cell's, moved by `moves` sides; a side is the cell's times exp(`grows` · output).
+    """
 
     levels: tuple[tuple[int, tuple[tuple[float, tuple[float, ...]], ...]], ...]
     """Stride -> the side of each cell, px, and at which offsets, in strides, it lies in each direction."""
@@ -69,7 +72,8 @@ class Cells:
 
     def points(self, values: Tensor, cells: Tensor) -> Tensor:
         """(..., P, 5, 2), px."""
-        return cells[:, None, :2] + self.moves * values.unflatten(-1, (5, 2)) * cells[:, None, 2:]
+        moves: Tensor = values.unflatten(-1, (5, 2))
+        return cells[:, None, :2] + self.moves * moves * cells[:, None, 2:]
 
 
 def _centred(*levels: tuple[int, tuple[float, ...]]) -> Cells:
@@ -101,8 +105,11 @@ class ZooDetector(Detector):
         self.name, self.kind = name, kind
 
     def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of pixels (N, 3, H, W), H and W multiples of 32, differentiable: boxes (N, P, 4) px, the log odds (N, P) that
-        each is of a face, and the centres (P, 2) of the cells that say so."""
+        """What a detector sees in pixels (N, 3, H, W), H and W multiples of 32; differentiable.
+
+        Returns boxes (N, P, 4) px, the log odds (N, P) that each is of a face, and the centres (P, 2) of the cells that
+        say so.
+        """
         loc, margins = self.networks["detector"](self._values(pixels))
         cells = self.kind.cells.at(*pixels.shape[2:]).to(pixels)
         return self.kind.cells.boxes(loc, cells), margins, cells[:, :2]
@@ -145,6 +152,7 @@ class ZooDetector(Detector):
         """See Detector and `repel.UnseenObjective`."""
         return UnseenObjective(self, windows, boxes)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {}
 
@@ -168,7 +176,8 @@ class ZooAligner(Aligner):
         """Landmarks (N, 68, 2), px, of one square (N, 4) of each picture (N, 3, H, W); differentiable."""
         (values,) = self.networks["aligner"](crop_squares(pixels, squares, self.SIDE).float())
         side = (squares[:, 2:] - squares[:, :2])[:, None]
-        return values.unflatten(1, (68, 2)) * side + squares[:, None, :2] - 0.5
+        points: Tensor = values.unflatten(1, (68, 2))
+        return points * side + squares[:, None, :2] - 0.5
 
     @torch.no_grad()
     def align(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
@@ -191,6 +200,7 @@ class ZooAligner(Aligner):
         """See Aligner; `repel.PointsObjective`: of the windows alone, from the boxes that are given here."""
         return PointsObjective(self, windows, boxes, landmarks)
 
+    @override
     def export_specs(self) -> dict[str, ExportSpec]:
         example = torch.zeros(2, 3, self.SIDE, self.SIDE)
         axes = {name: {0: "batch"} for name in ("pixels", "points")}
@@ -273,7 +283,7 @@ def load_aligner(name: str, folder: Path) -> ZooAligner:
 
 
 def load_recogniser(folder: Path) -> Recogniser:
-    """mobilefacenet. Raises WeightsError where its file is missing or another's."""
+    """The recogniser mobilefacenet. Raises WeightsError where its file is missing or another's."""
     path = _there(folder / RECOGNISER)
     return Recogniser(load_strict(MobileFaceNet(), load_state_dict(path), path.name))
 
@@ -286,7 +296,7 @@ def load_zoo(folder: Path) -> dict[str, Victim]:
 
 def is_of(name: str, families: Collection[str]) -> bool:
     """Whether a model belongs to one of `families`: by its own name, or by the part before the first dash."""
-    return name in families or name.split("-")[0] in families
+    return name in families or name.split("-", maxsplit=1)[0] in families
 
 
 def _there(path: Path) -> Path:

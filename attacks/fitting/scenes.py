@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.drawer import Attributes
+from attacks.fitting.faces import ReadFaces
 from attacks.obscure import Obscuring, head_mask, obscure, parse_obscuring, plan_regions, region_mask
-from attacks.training.faces import ReadFaces
 from victims.base import Image
 from victims.camera import Camera, angles_to_vector
-from victims.compact.faces68 import FLIP
 from victims.face import Array
+from victims.face_model import FLIP
 from victims.gaze import NormalizedGaze
 from victims.track import CoverBox
 
@@ -65,10 +65,12 @@ class Scene:
 
     @property
     def boxes(self) -> Array:
+        """(B, 4) px of the picture."""
         return np.stack([one.box for one in self.attributes])
 
     @property
     def landmarks(self) -> Array:
+        """(B, 68, 2) px of the picture."""
         return np.stack([one.landmarks for one in self.attributes if one.landmarks is not None])
 
 
@@ -81,28 +83,33 @@ def draw_obscuring(random: np.random.Generator) -> Obscuring:
 def draw_scene(faces: ReadFaces, gaze: NormalizedGaze | None, random: np.random.Generator) -> Scene:
     """A random batch of `faces`, one size and one obscuring for all. `gaze` turns angles into vectors."""
     height = math.exp(random.uniform(math.log(HEIGHTS[0]), math.log(HEIGHTS[1])))
-    side = math.ceil(TILE * height / GRID) * GRID
+    side = tile_side(height)
     count = int(np.clip(PIXELS // side**2, 2, MOST))
     rows = random.choice(len(faces), count, replace=False)
     width = side * random.uniform(1.3, 4.0)
     centre = side / 2 + random.uniform(-0.3, 0.3, 2) * (width - side)
     matrix = np.array([[width, 0.0, centre[0]], [0.0, width, centre[1]], [0.0, 0.0, 1.0]])
     camera = Camera(matrix, np.zeros(5))
-    return make_scene(faces, rows, height, side, camera, draw_obscuring(random), gaze, random, augmented=True)
+    return make_scene(faces, rows, height, camera, draw_obscuring(random), gaze, random, augmented=True)
+
+
+def tile_side(height: float) -> int:
+    """The side, px, of the tiles for faces whose boxes are `height` px high."""
+    return math.ceil(TILE * height / GRID) * GRID
 
 
 def make_scene(
     faces: ReadFaces,
     rows: NDArray[np.intp],
     height: float,
-    side: int,
     camera: Camera,
     obscuring: Obscuring,
     gaze: NormalizedGaze | None,
     random: np.random.Generator,
     augmented: bool,
 ) -> Scene:
-    """Faces `rows`, their boxes about `height` px high, in tiles of `side` px."""
+    """Faces `rows`, their boxes about `height` px high."""
+    side = tile_side(height)
     covered, masks, attributes, vectors = [], [], [], []
     for row in rows:
         image, own = _moved(faces, int(row), height, side, random, augmented)
@@ -180,7 +187,7 @@ def _flatten(points: Array, first: int, last: int, others: tuple[int, ...], shar
 def _turned(angle: Array, random: np.random.Generator) -> Array:
     """Pitch and yaw (2,), turned at random."""
     if random.random() < ANYWHERE:
-        return random.uniform(-1.0, 1.0, 2) * np.array(GAZE_RANGE)
+        return random.uniform(-1.0, 1.0, 2) * GAZE_RANGE
     return angle + random.normal(0.0, GAZE_TURN, 2)
 
 
@@ -190,7 +197,8 @@ def _lit(image: Image, random: np.random.Generator) -> Image:
     if random.random() < 0.25:
         values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
     gain = np.exp(random.normal(0.0, 0.25) + random.normal(0.0, 0.06, 3))
-    return np.clip(values * gain + random.normal(0.0, 15.0), 0, 255).astype(np.uint8)
+    lit: Image = np.clip(values * gain + random.normal(0.0, 15.0), 0, 255).astype(np.uint8)
+    return lit
 
 
 def _hidden(

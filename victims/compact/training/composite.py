@@ -32,7 +32,7 @@ from victims.camera import (
     solve_head_pose,
     vector_to_angles,
 )
-from victims.compact.faces68 import load_faces68
+from victims.compact.training.faces68 import load_faces68
 
 SPEC = NORMALIZATIONS["eth-xgaze"]
 SIDE = SPEC.size[0]

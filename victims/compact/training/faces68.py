@@ -22,18 +22,6 @@ from victims.boxes import iou
 from victims.face import Array
 from weights.errors import InputError
 
-# Left-right partners in 300-W's order: index i of a mirrored face is FLIP[i] of the face.
-FLIP: NDArray[np.int64] = np.array(
-    (
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *(27, 28, 29, 30, 35, 34, 33, 32, 31),  # nose
-        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
-        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),  # mouth
-    ),
-    dtype=np.int64,
-)
-
 
 @dataclass(frozen=True)
 class Faces68:

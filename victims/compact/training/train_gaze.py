@@ -1,4 +1,4 @@
-"""Train `gaze-compact` on composites: ``python -m victims.compact.train_gaze SHARED --minutes 60``.
+"""Train `gaze-compact` on composites: ``python -m victims.compact.training.train_gaze SHARED --minutes 60``.
 
 Every sample is drawn anew (face, gaze, eyes, light), on one core. The learning rate falls over the minutes
 given, so a run ends well whatever the machine's speed. The moving average of the weights is written after each
@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from victims.camera import angle_between_degrees, angles_to_vector
-from victims.compact.composite import FaceBank, compose, load_faces
-from victims.compact.delivery import views
 from victims.compact.gaze_net import GazeNet
+from victims.compact.training.composite import FaceBank, compose, load_faces
+from victims.compact.training.delivery import views
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "bundled" / "gaze_compact.safetensors"
+WEIGHTS = Path(__file__).resolve().parents[3] / "weights" / "bundled" / "gaze_compact.safetensors"
 PEAK_RATE = 2e-3
 AVERAGE = 0.998
 BLOCKS = (2.5, 6.0)
@@ -95,7 +95,7 @@ def train(folder: Path, minutes: float, output: Path, batch: int, start: Path | 
         angles_to_vector(angles.numpy().mean(axis=0)), angles_to_vector(angles.numpy())
     ).mean()
     network = load(start) if start else GazeNet()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).eval()
     print(
         f"{len(bank)} faces to train on, {len(patches)} to judge by; a constant guess errs by {guess:.1f} deg; "
@@ -144,6 +144,7 @@ def train(folder: Path, minutes: float, output: Path, batch: int, start: Path | 
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train gaze-compact on composited eyes.")
     parser.add_argument("shared", type=Path, help="the shared folder, with data/faces68.tar")
     parser.add_argument("--minutes", type=float, default=60.0)

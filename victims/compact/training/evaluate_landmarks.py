@@ -1,6 +1,6 @@
 """Measure `fan-compact` on the people of faces68 that no training saw.
 
-    python -m victims.compact.evaluate_landmarks --data DIR --weights FILE.safetensors
+    python -m victims.compact.training.evaluate_landmarks --data DIR --weights FILE.safetensors
 
 The error of a face is the mean distance of its 68 points over sqrt(w * h) of the landmarks' bounding box. It is
 measured on crops from MTCNN's boxes and on crops from the landmarks' own box.
@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from victims.base import Image
-from victims.compact.faces68 import Faces68, detector_boxes, load_faces68
 from victims.compact.landmark_net import (
     CROP_SIZE,
     LandmarkNet,
@@ -28,6 +27,7 @@ from victims.compact.landmark_net import (
     points_in_image,
     windows_of_boxes,
 )
+from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
 from victims.face import Array
 from victims.warp import crop_squares
 
@@ -46,6 +46,8 @@ class Crops:
 
 @dataclass(frozen=True)
 class ValidationSet:
+    """Crops of the people kept out of training, in MTCNN's boxes and in those of their landmarks."""
+
     detector: Crops
     landmarks: Crops
     targets: Tensor
@@ -66,11 +68,13 @@ class ValidationSet:
         )
 
     def sources(self) -> Iterator[tuple[str, Crops]]:
+        """The crops by where their boxes come from."""
         yield "mtcnn boxes", self.detector
         yield "landmark boxes", self.landmarks
 
 
 def crops_of(images: list[Image], windows: Tensor, targets: Tensor) -> Crops:
+    """Crops (N, 3, 128, 128) of `images` in `windows` (N, 4), with their landmarks (N, 68, 2), px of the image."""
     pixels = [
         crop_squares(torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0, window[None], CROP_SIZE)
         for image, window in zip(images, windows, strict=True)
@@ -86,10 +90,12 @@ def normalised_errors(network: LandmarkNet, crops: Crops) -> Tensor:
     decoded = [decode_heatmaps(network(part.to(device))[0]).cpu() for part in crops.pixels.split(32)]
     points = points_in_image(torch.cat(decoded), crops.windows)
     sizes = crops.targets.amax(dim=1) - crops.targets.amin(dim=1)
-    return (points - crops.targets).norm(dim=-1).mean(dim=-1) / sizes.prod(dim=-1).sqrt()
+    errors: Tensor = (points - crops.targets).norm(dim=-1).mean(dim=-1) / sizes.prod(dim=-1).sqrt()
+    return errors
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Measure fan-compact on the validation people of faces68.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--weights", type=Path, required=True, help="safetensors file to measure")

@@ -1,4 +1,4 @@
-"""Measure `gaze-compact`: ``python -m victims.compact.evaluate_gaze SHARED``.
+"""Measure `gaze-compact`: ``python -m victims.compact.training.evaluate_gaze SHARED``.
 
 Three things are measured:
 
@@ -35,7 +35,7 @@ from victims.camera import (
     solve_head_pose,
     vector_to_angles,
 )
-from victims.compact.train_gaze import WEIGHTS, composite_errors, load, read, validation_set
+from victims.compact.training.train_gaze import WEIGHTS, composite_errors, load, read, validation_set
 from victims.face import Array
 from victims.gaze import load_gaze
 from victims.registry import load_aligner_named, load_detector
@@ -131,6 +131,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Measure gaze-compact on composites and on a real clip.")
     parser.add_argument("shared", type=Path, help="the shared folder, with data/ and weights/")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)

@@ -1,24 +1,21 @@
 """What a drawer is told about strangers: hinges on what they read of a batch of hidden heads.
 
 A stranger's own preprocessing is not known, and the next stranger has other weights. So while a gradient is wanted the
-picture is blurred half of the time, looks differ in size and place (see `looks`), and channels are dropped in the
-network (ghost networks, Li et al. 2020, arXiv 1812.03413).
+picture is blurred half of the time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from attacks.fitting.scenes import Scene
 from attacks.repel import DistanceObjective
-from attacks.training.scenes import Scene
-from attacks.training.strangers.zoo import is_of, load_zoo
 from victims.base import Aligner, Detector, Objective, Reading, Victim, Window
 from victims.blind import blind_landmarks
 
@@ -27,43 +24,20 @@ APART = (0.06, 0.12)
 is that of the mean face in the true box, which knows nothing of the pixels: 0.10 on average, less of frontal faces."""
 BLURRED, BLUR = 0.5, 0.008
 """Share of looks that are blurred, and the largest standard deviation, in sides of the window."""
-DROPPED = 0.05
-"""Share of channels."""
-
-
-def strangers(folder: Path, keep_out: Collection[str]) -> tuple[list[Victim], list[Victim]]:
-    """The zoo in `folder`: those to train against, and those of the families `keep_out`, which are only looked at.
-    Raises WeightsError."""
-    everyone = load_zoo(folder)
-    for victim in everyone.values():
-        for network in victim.networks.values():
-            if isinstance(network, nn.Module):
-                ghost(network)
-    apart = [victim for name, victim in everyone.items() if is_of(name, keep_out)]
-    return [victim for victim in everyone.values() if victim not in apart], apart
-
-
-def ghost(network: nn.Module) -> None:
-    """Channels are dropped after each normalisation, while gradients are enabled."""
-
-    def drop(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return functional.dropout2d(output, DROPPED) if torch.is_grad_enabled() else output
-
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_hook(drop)
 
 
 def hinge(victim: Victim, scene: Scene) -> Objective | None:
-    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles. `Reading.error` is how much
-    it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an aligner is than the mean face.
-    None for an aligner where landmarks are not told."""
+    """What keeps `victim` from reading the heads of a scene, whose windows are its tiles.
+
+    `Reading.error` is how much it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an
+    aligner is than the mean face. None for an aligner where landmarks are not told.
+    """
     side = scene.covered[0].shape[0]
     windows = [Window(0, 0, side, side)] * len(scene.covered)
     if isinstance(victim, Detector):
         return Varied(victim.repel_objective(scene.covered, windows, scene.boxes))
     if isinstance(victim, Aligner) and scene.attributes[0].landmarks is not None:
-        own = victim.objective(scene.covered, windows, scene.boxes, scene.landmarks)
+        own = victim.distance_objective(scene.covered, windows, scene.boxes, scene.landmarks)
         return Varied(DistanceObjective(own, blind_errors(scene).clamp(*APART)))
     return None
 

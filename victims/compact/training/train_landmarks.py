@@ -1,6 +1,6 @@
 """Train `fan-compact` on faces68, on CPU or GPU.
 
-    python -m victims.compact.train_landmarks --data DIR --output FILE.safetensors
+    python -m victims.compact.training.train_landmarks --data DIR --output FILE.safetensors
 
 DIR holds faces68.tar and faces68_landmarks.npz. After every epoch the moving average of the weights, which is what
 is used, is written to FILE; after every third its error on the people kept out of training is logged. One epoch
@@ -24,9 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from victims.compact.delivery import views
-from victims.compact.evaluate_landmarks import ValidationSet, normalised_errors
-from victims.compact.faces68 import FLIP, Faces68, detector_boxes, load_faces68
+from victims.compact.averaging import MovingAverage
 from victims.compact.landmark_net import (
     CROP_SIZE,
     HEATMAP_SIZE,
@@ -36,7 +34,11 @@ from victims.compact.landmark_net import (
     decode_heatmaps,
     windows_of_boxes,
 )
+from victims.compact.training.delivery import views
+from victims.compact.training.evaluate_landmarks import ValidationSet, normalised_errors
+from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
 from victims.face import Array
+from victims.face_model import FLIP
 from victims.warp import crop_squares
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ CACHE_MARGIN = 1.5  # ... which is this many times as wide as the crop window: a
 
 @dataclass(frozen=True)
 class Settings:
+    """What a training run may be told; the defaults trained the bundled weights."""
+
     epochs: int = 45
     minutes: float = math.inf
     """The schedule is shortened to end by then; training stops after the epoch in which that happens."""
@@ -195,25 +199,6 @@ def landmark_loss(heatmaps: Tensor, points: Tensor, settings: Settings) -> Tenso
     return distance + settings.heatmap_weight * entropy
 
 
-class MovingAverage:
-    """Exponential moving average of a network's weights and batch statistics (short at first, then `decay`)."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 20))
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
-
-
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,6 +213,7 @@ def rate_factor(step: int, progress: float, warmup: int) -> float:
 
 
 def batches(count: int, size: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Rows 0..count - 1 in random order, `size` at a time; those left over are dropped."""
     order = torch.randperm(count, generator=random)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
@@ -242,8 +228,10 @@ def train(
     seed: int,
     start: Path | None = None,
 ) -> None:
-    """Train from scratch, or from the weights in `start`, and leave the averaged weights in `output` after every
-    epoch."""
+    """Train from scratch, or from the weights in `start`.
+
+    The averaged weights are left in `output` after every epoch.
+    """
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     data = make_training_set(faces, boxes)
@@ -305,6 +293,7 @@ def train(
 
 
 def main() -> None:
+    """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train fan-compact on faces68.")
     parser.add_argument("--data", type=Path, required=True, help="folder with faces68.tar and its .npz")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")

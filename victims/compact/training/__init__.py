@@ -1,0 +1,1 @@
+"""How the compact networks were trained and measured; not installed."""
