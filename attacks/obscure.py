@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NewType, assert_never
+from typing import Any, ClassVar, NewType
 
 import cv2
 import numpy as np
@@ -23,8 +24,6 @@ from victims.base import Image
 from victims.face import Array
 from victims.track import CoverBox
 from weights.errors import UsageError
-
-VALID_FORMS = "pixelate_N (N blocks across the head, 1 to 64), blur_N (sigma of N % of the head, 1 to 100) or solid"
 
 MAX_BLOCKS = 8
 """Above this many blocks a warning is due: McPherson et al. 2016 (arXiv 1609.00408) re-identified 40 people at 96 %
@@ -46,49 +45,6 @@ _MIN_CELL = 2  # a cell of one pixel would hide nothing
 
 
 @dataclass(frozen=True)
-class Pixelate:
-    """`blocks` mean-coloured blocks across the shorter side of the head region."""
-
-    blocks: int
-
-    def __str__(self) -> str:
-        return f"pixelate_{self.blocks}"
-
-    def cell(self, side: float) -> int:
-        """Block size, px, for a head whose shorter side is `side` px: never smaller than side / blocks."""
-        return max(_MIN_CELL, math.ceil(side / self.blocks))
-
-
-@dataclass(frozen=True)
-class Blur:
-    """A Gaussian whose sigma is `percent` % of the shorter side of the head region."""
-
-    percent: int
-
-    def __str__(self) -> str:
-        return f"blur_{self.percent}"
-
-    def cell(self, side: float) -> int:
-        """Sigma, px, rounded up, for a head whose shorter side is `side` px."""
-        return max(_MIN_CELL, math.ceil(side * self.percent / 100.0))
-
-
-@dataclass(frozen=True)
-class Solid:
-    """One grey, the same everywhere: nothing of the head is left but where it is."""
-
-    def __str__(self) -> str:
-        return "solid"
-
-    def cell(self, side: float) -> int:
-        """1: there is no grid."""
-        return 1
-
-
-Obscuring = Pixelate | Blur | Solid
-
-
-@dataclass(frozen=True)
 class Region:
     """One rectangle of one frame that must be hidden, with its grid."""
 
@@ -100,35 +56,145 @@ class Region:
     """x, y of a corner of the grid, px of the frame; the same along a whole track."""
 
 
-def parse_obscuring(spec: str) -> Obscuring:
-    """`pixelate_5`, `blur_20` or `solid`, upper or lower case. Raises UsageError with the valid forms."""
-    text = spec.strip().lower()
-    if text == "solid":
-        return Solid()
-    match = re.fullmatch(r"(pixelate|blur)_([0-9]{1,4})", text)
-    if match:
-        number = int(match[2])
-        if match[1] == "pixelate" and 1 <= number <= 64:
-            return Pixelate(number)
-        if match[1] == "blur" and 1 <= number <= 100:
-            return Blur(number)
-    raise UsageError(f"{spec!r} is not an obscuring: use {VALID_FORMS}.")
+class Obscuring(ABC):
+    """One kind of mask, with its strength. To add a kind, write its class and put it into `KINDS`."""
+
+    form: ClassVar[str]
+    """How it is typed, and what its number may be."""
+    has_blocks: ClassVar[bool] = False
+    """Whether it hides by whole blocks of a grid, which then have edges."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> Obscuring | None:
+        """The mask typed as `text`, lower case; None where that is not of this kind."""
+
+    @abstractmethod
+    def cell(self, side: float) -> int:
+        """Size of what it hides by, px, for a head whose shorter side is `side` px."""
+
+    @abstractmethod
+    def hide(self, patch: Image, region: Region) -> Image:
+        """The hidden pixels of `region`, whose own are `patch` (h, w, 3)."""
+
+    def warning(self) -> str | None:
+        """Why this mask is too weak, in one sentence, or None."""
+        return None
 
 
-def warning(obscuring: Obscuring) -> str | None:
-    """Why this obscuring is too weak, in one sentence, or None."""
-    if isinstance(obscuring, Pixelate) and obscuring.blocks > MAX_BLOCKS:
+def _number(text: str, name: str, highest: int) -> int | None:
+    """N of `name_N`, from 1 to `highest`."""
+    match = re.fullmatch(rf"{name}_([0-9]{{1,4}})", text)
+    return int(match[1]) if match and 1 <= int(match[1]) <= highest else None
+
+
+@dataclass(frozen=True)
+class Pixelate(Obscuring):
+    """`blocks` mean-coloured blocks across the shorter side of the head region."""
+
+    form = "pixelate_N (N blocks across the head, 1 to 64)"
+    has_blocks = True
+    blocks: int
+
+    def __str__(self) -> str:
+        return f"pixelate_{self.blocks}"
+
+    @classmethod
+    def parse(cls, text: str) -> Pixelate | None:
+        """`pixelate_5`."""
+        number = _number(text, "pixelate", 64)
+        return None if number is None else cls(number)
+
+    def cell(self, side: float) -> int:
+        """Block size, px: never smaller than side / blocks."""
+        return max(_MIN_CELL, math.ceil(side / self.blocks))
+
+    def hide(self, patch: Image, region: Region) -> Image:
+        """Every block at its mean."""
+        return _pixelated(patch, region)
+
+    def warning(self) -> str | None:
+        """For many blocks."""
+        if self.blocks <= MAX_BLOCKS:
+            return None
         return (
-            f"{obscuring} is weak: networks re-identified 96 % of 40 people from mosaics of about 6 x 7 blocks "
+            f"{self} is weak: networks re-identified 96 % of 40 people from mosaics of about 6 x 7 blocks "
             f"a face (McPherson 2016), so use at most pixelate_{MAX_BLOCKS}."
         )
-    if isinstance(obscuring, Blur) and obscuring.percent < MIN_BLUR:
+
+
+@dataclass(frozen=True)
+class Blur(Obscuring):
+    """A Gaussian whose sigma is `percent` % of the shorter side of the head region."""
+
+    form = "blur_N (sigma of N % of the head, 1 to 100)"
+    percent: int
+
+    def __str__(self) -> str:
+        return f"blur_{self.percent}"
+
+    @classmethod
+    def parse(cls, text: str) -> Blur | None:
+        """`blur_20`."""
+        number = _number(text, "blur", 100)
+        return None if number is None else cls(number)
+
+    def cell(self, side: float) -> int:
+        """Sigma, px, rounded up."""
+        return max(_MIN_CELL, math.ceil(side * self.percent / 100.0))
+
+    def hide(self, patch: Image, region: Region) -> Image:
+        """Blurred. Reflecting at the region's border keeps what lies outside from being seen in it, and the reverse."""
+        blurred = cv2.GaussianBlur(
+            patch.astype(np.float32), (0, 0), sigmaX=region.cell, sigmaY=region.cell, borderType=cv2.BORDER_REFLECT
+        )
+        return np.clip(np.rint(blurred), 0, 255).astype(np.uint8)
+
+    def warning(self) -> str | None:
+        """For a small sigma."""
+        if self.percent >= MIN_BLUR:
+            return None
         return (
-            f"{obscuring} is weak: below a sigma of {MIN_BLUR} % of the head a blur leaves more detail than "
+            f"{self} is weak: below a sigma of {MIN_BLUR} % of the head a blur leaves more detail than "
             f"pixelate_{MAX_BLOCKS}, and retrained networks see through such blur (Hao 2019: 80 %), so use at least "
             f"blur_{MIN_BLUR}."
         )
-    return None
+
+
+@dataclass(frozen=True)
+class Solid(Obscuring):
+    """One grey, the same everywhere: nothing of the head is left but where it is."""
+
+    form = "solid"
+
+    def __str__(self) -> str:
+        return "solid"
+
+    @classmethod
+    def parse(cls, text: str) -> Solid | None:
+        """`solid`."""
+        return cls() if text == "solid" else None
+
+    def cell(self, side: float) -> int:
+        """1: there is no grid."""
+        return 1
+
+    def hide(self, patch: Image, region: Region) -> Image:
+        """Grey."""
+        return np.full_like(patch, GREY)
+
+
+KINDS: tuple[type[Obscuring], ...] = (Pixelate, Blur, Solid)
+
+
+def parse_obscuring(spec: str) -> Obscuring:
+    """`pixelate_5`, `blur_20` or `solid`, upper or lower case. Raises UsageError with the valid forms."""
+    for kind in KINDS:
+        found = kind.parse(spec.strip().lower())
+        if found is not None:
+            return found
+    forms = [kind.form for kind in KINDS]
+    raise UsageError(f"{spec!r} is not an obscuring: use {', '.join(forms[:-1])} or {forms[-1]}.")
 
 
 def head_region(box: Array, turns: Sequence[int] = (0,)) -> Array:
@@ -174,7 +240,7 @@ def plan_regions(
             side = float(min(largest[2] - largest[0], largest[3] - largest[1]))
             cell = obscuring.cell(side)
             origin = origins.setdefault(cover.track_id, (math.floor(area[0]), math.floor(area[1])))
-            snap = cell if isinstance(obscuring, Pixelate) else 1
+            snap = cell if obscuring.has_blocks else 1
             rect = _snap(area, snap, origin, height, width)
             if rect is not None:
                 regions[Region(rect, cell, origin)] = None
@@ -198,24 +264,7 @@ def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> Co
         x1, y1, x2, y2 = region.rect
         if x2 <= x1 or y2 <= y1:
             continue
-        patch = image[y1:y2, x1:x2]
-        match obscuring:
-            case Pixelate():
-                hidden[y1:y2, x1:x2] = _pixelated(patch, region)
-            case Blur():
-                # Reflecting at the region's border keeps what lies outside from being seen in it, and the other way.
-                blurred = cv2.GaussianBlur(
-                    patch.astype(np.float32),
-                    (0, 0),
-                    sigmaX=region.cell,
-                    sigmaY=region.cell,
-                    borderType=cv2.BORDER_REFLECT,
-                )
-                hidden[y1:y2, x1:x2] = np.clip(np.rint(blurred), 0, 255).astype(np.uint8)
-            case Solid():
-                hidden[y1:y2, x1:x2] = GREY
-            case _:
-                assert_never(obscuring)
+        hidden[y1:y2, x1:x2] = obscuring.hide(image[y1:y2, x1:x2], region)
     return CoveredImage(hidden)
 
 

@@ -9,26 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from victims.face import Array
+from victims.face import iou as iou  # noqa: PLC0414  # found here too, beside its differentiable form
 
 _ROUND = 1e-4
 """Rounds a length off at 0, where it has no gradient."""
 
 
-def iou(first: Array, second: Array) -> Array:
-    """Intersection over union, broadcast over leading axes; 0 where a union is empty."""
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., 2:], second[..., 2:])
-    intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
-    union = (
-        np.prod(np.clip(first[..., 2:] - first[..., :2], 0, None), axis=-1)
-        + np.prod(np.clip(second[..., 2:] - second[..., :2], 0, None), axis=-1)
-        - intersection
-    )
-    return np.where(union > 0, intersection / np.maximum(union, 1e-12), 0.0)
-
-
 def iou_tensor(first: Tensor, second: Tensor) -> Tensor:
-    """The same, differentiable."""
+    """`victims.face.iou`, differentiable."""
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
     intersection = (high - low).clamp_min(0).prod(-1)

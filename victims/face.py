@@ -45,6 +45,19 @@ class Alignment:
     the 68, in its own order."""
 
 
+def iou(first: Array, second: Array) -> Array:
+    """Intersection over union of boxes (..., 4), broadcast over leading axes; 0 where a union is empty."""
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
+    union = (
+        np.prod(np.clip(first[..., 2:] - first[..., :2], 0, None), axis=-1)
+        + np.prod(np.clip(second[..., 2:] - second[..., :2], 0, None), axis=-1)
+        - intersection
+    )
+    return np.where(union > 0, intersection / np.maximum(union, 1e-12), 0.0)
+
+
 SURE = 0.9
 """Score from which a face is taken for one, as facenet-pytorch's `largest_over_threshold` has it."""
 

@@ -393,3 +393,8 @@ def load_aligner(name: str, override: Path | None = None, allow_unknown: bool = 
         WeightsError: the weights are missing, unknown, damaged or of another network.
     """
     return _ALIGNERS[name].load(override, allow_unknown)
+
+
+def around(name: str, network: Network, weights: dict[str, str]) -> HeatmapAligner:
+    """The aligner `name` reading through `network`, whose weights come from the files `weights` (name -> sha256)."""
+    return _ALIGNERS[name]({NETWORK: network}, weights)

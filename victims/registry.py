@@ -1,49 +1,78 @@
-"""Name -> victim: the one table of what can be named on the command line."""
+"""Name -> victim: the one table of what can be named on the command line.
+
+To add a victim, write its module and its row in `VICTIMS`. Modules are imported when a victim is loaded, so that names
+are known without torch: help and completion need them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from victims.base import Aligner, Detector, GazeEstimator, Role, Victim
-from victims.fan import load_aligner
-from victims.gaze import load_gaze
-from victims.mediapipe.blazeface import load_blazeface
-from victims.mediapipe.facemesh import load_facemesh
-from victims.mediapipe.iris import load_iris
-from victims.mtcnn import load_mtcnn
-from victims.retinaface import load_retinaface
 from weights.errors import UsageError
 
-Loader = Callable[[str, Path | None, bool], Victim]
+if TYPE_CHECKING:
+    from victims.base import Aligner, Detector, GazeEstimator, Network, Role, Victim
+
+    Loader = Callable[[str, Path | None, bool], Victim]
+    """(name, weight file or None for the catalogue's, whether unknown weights are allowed) -> the victim."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A victim that may be named: what it does, and how it is loaded."""
+    """One victim."""
 
     role: Role
-    load: Loader
+    loader: str
+    """MODULE:FUNCTION, a `Loader`."""
     aliases: tuple[str, ...] = ()
     """Other spellings that people use, lower case."""
+    single: str | None = None
+    """MODULE:CALLABLE that makes the victim of (name, network, weights) where it has one network; such a victim can
+    also read through an exported file."""
 
+    @property
+    def load(self) -> Loader:
+        """What loads it; its module is imported now."""
+        loader: Loader = _named(self.loader)
+        return loader
+
+
+_RETINAFACE = "victims.retinaface:RetinaFace"
+_FAN = "victims.fan:around"
+_GAZE = "victims.gaze:NormalizedGaze"
 
 VICTIMS: dict[str, Entry] = {
-    "mtcnn": Entry("detector", load_mtcnn),
-    "retinaface": Entry("detector", load_retinaface, ("retinaface-mobilenet0.25", "retinaface-mnet", "mobilenet0.25")),
-    "retinaface-resnet50": Entry("detector", load_retinaface, ("retinaface-r50", "retinaface_resnet50")),
-    "blazeface": Entry("detector", load_blazeface, ("blazeface-short",)),
-    "blazeface-full": Entry("detector", load_blazeface, ("blazeface_full",)),
-    "fan-compact": Entry("aligner", load_aligner, ("fan_compact",)),
-    "fan": Entry("aligner", load_aligner, ("2dfan4", "fan4")),
-    "facemesh": Entry("aligner", load_facemesh, ("face-mesh", "face_mesh")),
-    "gaze-compact": Entry("gaze", load_gaze, ("gaze_compact",)),
-    "mpiigaze": Entry("gaze", load_gaze),
-    "mpiifacegaze": Entry("gaze", load_gaze),
-    "eth-xgaze": Entry("gaze", load_gaze, ("ethxgaze", "eth_xgaze", "xgaze")),
-    "iris": Entry("gaze", load_iris),
+    "mtcnn": Entry("detector", "victims.mtcnn:load_mtcnn"),
+    "retinaface": Entry(
+        "detector",
+        "victims.retinaface:load_retinaface",
+        ("retinaface-mobilenet0.25", "retinaface-mnet", "mobilenet0.25"),
+        _RETINAFACE,
+    ),
+    "retinaface-resnet50": Entry(
+        "detector", "victims.retinaface:load_retinaface", ("retinaface-r50", "retinaface_resnet50"), _RETINAFACE
+    ),
+    "blazeface": Entry("detector", "victims.mediapipe.blazeface:load_blazeface", ("blazeface-short",)),
+    "blazeface-full": Entry("detector", "victims.mediapipe.blazeface:load_blazeface", ("blazeface_full",)),
+    "fan-compact": Entry("aligner", "victims.fan:load_aligner", ("fan_compact",), _FAN),
+    "fan": Entry("aligner", "victims.fan:load_aligner", ("2dfan4", "fan4"), _FAN),
+    "facemesh": Entry("aligner", "victims.mediapipe.facemesh:load_facemesh", ("face-mesh", "face_mesh")),
+    "gaze-compact": Entry("gaze", "victims.gaze:load_gaze", ("gaze_compact",), _GAZE),
+    "mpiigaze": Entry("gaze", "victims.gaze:load_gaze", single=_GAZE),
+    "mpiifacegaze": Entry("gaze", "victims.gaze:load_gaze", single=_GAZE),
+    "eth-xgaze": Entry("gaze", "victims.gaze:load_gaze", ("ethxgaze", "eth_xgaze", "xgaze"), _GAZE),
+    "iris": Entry("gaze", "victims.mediapipe.iris:load_iris"),
 }
+
+
+def _named(place: str) -> Any:
+    """What MODULE:NAME names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def names(role: Role) -> list[str]:
@@ -81,22 +110,31 @@ def load(text: str, role: Role, allow_unknown: bool = False) -> Victim:
     return VICTIMS[name].load(name, override, allow_unknown)
 
 
+def around(name: str, network: Network, weights: dict[str, str]) -> Victim:
+    """The victim `name` reading through another implementation of its one network.
+
+    `weights`: file name -> sha256. Raises UsageError where it has several networks.
+    """
+    single = VICTIMS[name].single
+    if single is None:
+        raise UsageError(f"{name} has several networks; give its weights instead.")
+    victim: Victim = _named(single)(name, network, weights)
+    return victim
+
+
 def load_detector(text: str, allow_unknown: bool = False) -> Detector:
     """The detector named `text` with its weights. Raises UsageError or WeightsError."""
     victim = load(text, "detector", allow_unknown)
-    assert isinstance(victim, Detector)
-    return victim
+    return cast("Detector", victim)
 
 
 def load_aligner_named(text: str, allow_unknown: bool = False) -> Aligner:
     """The aligner named `text` with its weights. Raises UsageError or WeightsError."""
     victim = load(text, "aligner", allow_unknown)
-    assert isinstance(victim, Aligner)
-    return victim
+    return cast("Aligner", victim)
 
 
 def load_gaze_named(text: str, allow_unknown: bool = False) -> GazeEstimator:
     """The gaze estimator named `text` with its weights. Raises UsageError or WeightsError."""
     victim = load(text, "gaze", allow_unknown)
-    assert isinstance(victim, GazeEstimator)
-    return victim
+    return cast("GazeEstimator", victim)

@@ -11,21 +11,21 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.deid.targets import read_targets
+from drsf_cli.media.files import refuse_existing
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
-from drsf_cli.report.schema import SAMPLES
+from drsf_cli.report.schema import SAMPLES, Report
 from drsf_cli.settings import DeidSettings
 from victims.drawn_regions import refuse_idle
 from weights.errors import NoFaceError, OutputError
@@ -52,7 +52,7 @@ class Forecast:
     seconds: float
     """Expected seconds of the run, without loading the models."""
     settings: DeidSettings
-    trial: Mapping[str, Any]
+    trial: Report
     """The report of the trial."""
     notes: tuple[str, ...]
 
@@ -159,8 +159,9 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
             document = deidentify(source, target, replace(trial, on_no_face="solid"), models=models, progress=watch)
         watch.stop()
         elapsed = time.monotonic() - began
-    if not document["audit"]["passed"]:
-        notes.append(f"The audit of the trial failed: {document['audit']['problems'][0]}")
+    audit = document["audit"]
+    if audit is not None and not audit["passed"]:
+        notes.append(f"The audit of the trial failed: {audit['problems'][0]}")
     return Forecast(
         source=source,
         writes=job.files,
@@ -178,8 +179,8 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
 
 def _refuse(path: Path, overwrite: bool, folder_is_made: bool) -> None:
     """As the run would, but without touching the place."""
-    if os.path.lexists(path) and not overwrite and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputError(f"{path} exists already; pass --overwrite to replace it.")
+    if not (path.is_dir() and not any(path.iterdir())):
+        refuse_existing(path, overwrite)
     folder = path.parent
     while folder_is_made and not folder.exists():
         folder = folder.parent

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from attacks.embed import Embedded
 from attacks.obscure import Region
@@ -22,6 +21,7 @@ from drsf_cli.deid.segments import Part
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.work import Work
 from drsf_cli.progress import Progress
+from drsf_cli.report.schema import Report
 
 Regions = Sequence[tuple[Region, ...]]
 """What each frame must hide."""
@@ -71,7 +71,7 @@ def complete(
     embedded: Sequence[EmbeddedPart],
     seconds: float,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Report:
     """Write, read back, improve, audit and publish a clip that was embedded in parts, which took `seconds`.
 
     Returns the report. Raises SourceChangedError if the parts do not add up to the clip as it is read as a whole.

@@ -23,7 +23,8 @@ from drsf_cli.batch.jobs import Job
 from drsf_cli.batch.ray_tasks import Task, first_line
 from drsf_cli.batch.ray_worker import Board, Worker
 from drsf_cli.batch.resume import clear_leftovers
-from drsf_cli.batch.run import ModelShelf, Result, Watch
+from drsf_cli.batch.run import Result, Watch
+from drsf_cli.readers.models import Models
 from export.session import usable_cpus
 from export.waiting import PASSIVE_WAITING
 from weights.errors import DrsfError, UsageError
@@ -104,7 +105,7 @@ class _Pool:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._settings = jobs[0].settings
-        uniform = len({ModelShelf.key(job.settings) for job in jobs}) == 1
+        uniform = len({Models.key(job.settings) for job in jobs}) == 1
         self._preload = self._settings if uniform else None
         self._threads = self._settings.threads or torch.get_num_threads()
         gpu, room = _room(self._threads, self._settings.device)

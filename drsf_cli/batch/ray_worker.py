@@ -22,6 +22,7 @@ from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Silent
+from drsf_cli.report.schema import Report
 from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
 
@@ -88,7 +89,7 @@ class Worker:
         """Finish the job. `parts`: all surveys, then all regions, then all embedded parts. `paths`: files of parts."""
         count = len(parts) // 3
 
-        def work() -> dict[str, Any]:
+        def work() -> Report:
             ready, posting = self._work(job), self._posting(job)
             try:
                 return complete(job, ready, parts[:count], parts[count:-count], parts[-count:], seconds, posting)

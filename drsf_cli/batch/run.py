@@ -20,9 +20,11 @@ from drsf_cli.batch.manifest import manifest_wishes
 from drsf_cli.batch.resume import clear_leftovers, finished, restore_page
 from drsf_cli.batch.shards import Shard
 from drsf_cli.deid.pipeline import deidentify
+from drsf_cli.measure.metrics import PLOTTED
 from drsf_cli.media.atomic import leftovers
 from drsf_cli.progress import Progress
 from drsf_cli.readers.models import Models
+from drsf_cli.report.schema import Report
 from drsf_cli.settings import DeidSettings
 from drsf_cli.versions import versions
 from weights.errors import DrsfError, OutputError, UsageError
@@ -32,9 +34,6 @@ State = Literal["done", "skipped", "failed"]
 
 SUMMARY = "drsf-summary"
 """Stem of the summary's name."""
-
-_FIGURES = {"iou": "iou", "nme": "nme_percent", "gaze_deg": "gaze_deg"}
-"""Mean errors of the report -> their names in the summary."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,10 @@ class ModelShelf:
     def __init__(self) -> None:
         self._loaded: dict[tuple[Any, ...], Models] = {}
 
-    @staticmethod
-    def key(settings: DeidSettings) -> tuple[Any, ...]:
-        """What decides which models a job needs."""
-        return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
-
     def get(self, settings: DeidSettings) -> Models:
         """Loaded on first use. Raises as Models.load."""
-        key = self.key(settings)
-        models = self._loaded.pop(key, None) or Models.load(*key)
+        key = Models.key(settings)
+        models = self._loaded.pop(key, None) or Models.of(settings)
         self._loaded[key] = models
         while len(self._loaded) > self.KEPT:
             del self._loaded[next(iter(self._loaded))]
@@ -103,7 +97,7 @@ class ModelShelf:
 def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worker: str = "") -> Result:
     """Do one job."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Report:
         models = shelf.get(job.settings)
         return deidentify(job.source, job.output, job.settings, models=models, report=job.report, progress=progress)
 
@@ -111,7 +105,7 @@ def process(job: Job, shelf: ModelShelf, resume: bool, progress: Progress, worke
 
 
 def attempted(
-    job: Job, resume: bool, work: Callable[[], dict[str, Any]], worker: str = "", keep: Collection[Path] = ()
+    job: Job, resume: bool, work: Callable[[], Report], worker: str = "", keep: Collection[Path] = ()
 ) -> Result:
     """The result of a job that `work` does; `work` returns the report.
 
@@ -158,7 +152,7 @@ class Local:
     def run(self, jobs: Sequence[Job], resume: bool, watch: Watch) -> Iterator[Result]:
         """See Engine; one job after another, in this process."""
         shelf = ModelShelf()
-        if len({shelf.key(job.settings) for job in jobs}) == 1:
+        if len({Models.key(job.settings) for job in jobs}) == 1:
             shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately
         for job in jobs:
             yield process(job, shelf, resume, _Told(watch, job))
@@ -299,15 +293,15 @@ def summary_to_dict(jobs: Sequence[Job], results: Sequence[Result], shard: Shard
     }
 
 
-def figures(document: Mapping[str, Any]) -> dict[str, Any]:
+def figures(document: Report) -> dict[str, Any]:
     """The figures of one report that the summary shows."""
-    recovered = document["fidelity"]["recovered"]
-    means = {name: recovered[key]["mean"] if key in recovered else None for key, name in _FIGURES.items()}
+    recovered: Mapping[str, Any] = document["fidelity"]["recovered"]
+    means = {one.key: recovered[one.key]["mean"] if one.key in recovered else None for one in PLOTTED}
     return {
         "frames": document["input"]["frames"],
         "missed": recovered["missed"],
         **means,
-        "audit_passed": document["audit"]["passed"],
+        "audit_passed": (document.get("audit") or {}).get("passed"),
         "seconds_per_frame": document["cost"]["seconds_per_frame"],
     }
 

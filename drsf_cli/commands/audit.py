@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import ConfigOption, HelpAllOption
-from drsf_cli.commands.output import refuse_existing
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AllowUnknown,
@@ -26,6 +25,7 @@ from drsf_cli.commands.shared_options import (
     examples,
     known_device,
 )
+from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings
 from weights.errors import UsageError
 from weights.files import write_atomically
@@ -95,8 +95,8 @@ def audit(
 ) -> None:
     """Measure what models that were not authorised read from a de-identified video."""
     from drsf_cli.commands import tables
-    from drsf_cli.deid.audit import Run, read_run
     from drsf_cli.deid.audit import audit as measure_audit
+    from drsf_cli.deid.known_run import KnownRun, read_run
     from drsf_cli.measure.identity import IdentityMeter, find_recogniser, read_gallery
     from drsf_cli.readers.models import Models
     from drsf_cli.readers.outsiders import named_outsiders
@@ -106,8 +106,8 @@ def audit(
     if not 0 < far < 1:
         raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
-        refuse_existing(json_file, overwrite)
-    known = read_run(original, deid, report) or Run(DeidSettings())
+        check_place(json_file, overwrite)
+    known = read_run(original, deid, report) or KnownRun(DeidSettings())
     names = known.settings.victims.replaced(detector, aligner, gaze)
     settings = replace(
         known.settings,
@@ -116,6 +116,8 @@ def audit(
         device=known_device(device),
         allow_unknown_weights=allow_unknown or known.settings.allow_unknown_weights,
     )
+    hidden_otherwise = mask is not None and mask != known.settings.mask
+    known = replace(known, settings=settings, regions=None if hidden_otherwise else known.regions)
     models = Models.load(names, settings.device, settings.allow_unknown_weights)
     outsiders = named_outsiders(against or ["all"], models, settings.allow_unknown_weights)
     found, missing = find_recogniser(recogniser, settings.device)
@@ -130,10 +132,9 @@ def audit(
         document = measure_audit(
             original,
             deid,
-            settings,
+            known,
             models,
             outsiders,
-            repelled=known.repelled,
             identity=meter,
             every=every,
             progress=progress,

@@ -1,33 +1,33 @@
-"""What shell completion offers for a flag.
+"""What shell completion offers for a flag: the names of the tables that decide.
 
-The names are written out here, so that completion need not import torch. A test compares them with the tables that
-decide (victims/registry.py, attacks/steps.py, effort.py and codec.py).
+Those of step rules and codecs need torch and FFmpeg, which are imported when such a flag is completed.
 """
 
 from __future__ import annotations
 
-DETECTORS = ["mtcnn", "retinaface", "retinaface-resnet50", "blazeface", "blazeface-full"]
-ALIGNERS = ["fan-compact", "fan", "facemesh"]
-GAZE_ESTIMATORS = ["gaze-compact", "mpiigaze", "mpiifacegaze", "eth-xgaze", "iris"]
-ATTACKS = [
-    "none",
-    "i-fgsm",
-    "mi-fgsm",
-    "ni-fgsm",
-    "pgd",
-    "apgd",
-    "tanh-adam",
-    "rmsprop",
-    "adam",
-    "adamw",
-    "adamax",
-    "adagrad",
-    "adadelta",
-    "asgd",
-    "rprop",
-    "sgd",
-]
-EFFORTS = ["fast", "normal", "best"]
-SHAPES = ["own", "average"]
-CODECS = ["h264", "h264-rgb", "ffv1"]
-ROTATIONS = ["0", "90", "180", "270", "auto"]
+from typing import get_args
+
+from attacks.effort import EFFORTS as _EFFORTS
+from drsf_cli.settings import Rotation, Shape
+from victims import registry
+
+DETECTORS = registry.names("detector")
+ALIGNERS = registry.names("aligner")
+GAZE_ESTIMATORS = registry.names("gaze")
+EFFORTS = list(_EFFORTS)
+SHAPES = list(get_args(Shape))
+ROTATIONS = list(get_args(Rotation))
+
+
+def attacks() -> list[str]:
+    """Step rules, and `none`."""
+    from attacks.steps import METHODS
+
+    return ["none", *METHODS]
+
+
+def codecs() -> list[str]:
+    """Codecs of the output."""
+    from attacks.codec import CODECS
+
+    return list(CODECS)

@@ -95,12 +95,15 @@ def deid(
             "-g",
             "--attack",
             help="Step rule, or none; NAME:KEY=VALUE,...",
-            autocompletion=lambda: choices.ATTACKS,
+            autocompletion=choices.attacks,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.attack,
     mask: Annotated[
-        str, typer.Option("-m", "--mask", help="pixelate_N, blur_N or solid.", rich_help_panel=COVER_PANEL)
+        str,
+        typer.Option(
+            "-m", "--mask", help="What hides heads, such as pixelate_5, blur_20 or solid.", rich_help_panel=COVER_PANEL
+        ),
     ] = DeidSettings.mask,
     eps: Annotated[
         str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
@@ -127,7 +130,7 @@ def deid(
         typer.Option(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
-            autocompletion=lambda: choices.CODECS,
+            autocompletion=choices.codecs,
             hidden=True,
             rich_help_panel=FILE_PANEL,
         ),
@@ -278,23 +281,19 @@ def deid(
 def _forecast(batch: Batch, resume: bool, quiet: bool, into_folder: bool) -> None:
     from drsf_cli.batch.dry_run import dry_run_of
     from drsf_cli.batch.resume import finished
+    from drsf_cli.batch.run import ModelShelf
     from drsf_cli.commands import tables
-    from drsf_cli.readers.models import Models
 
-    models: dict[VictimNames, Models] = {}
+    shelf = ModelShelf()
     failures: list[Path] = []
     for job in batch.jobs:
         if resume and finished(job) is not None:
             out.print(f"{job.output} is finished already.", soft_wrap=True)
             continue
-        s = job.settings
-        if s.victims not in models:
-            models[s.victims] = Models.load(s.victims, s.device, s.allow_unknown_weights, s.threads)
+        models = shelf.get(job.settings)
         try:
             with bars(quiet) as progress:
-                forecast = dry_run_of(
-                    job, models[s.victims], folder_is_made=batch.several or into_folder, progress=progress
-                )
+                forecast = dry_run_of(job, models, folder_is_made=batch.several or into_folder, progress=progress)
         except DrsfError as error:
             if not batch.several:
                 raise
@@ -319,7 +318,7 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
             return
         clear_leftovers(job)
     settings = job.settings
-    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
+    models = Models.of(settings)
     with bars(quiet) as progress:
         document = deidentify(job.source, job.output, settings, models=models, report=job.report, progress=progress)
     if not quiet:

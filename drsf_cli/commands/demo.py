@@ -9,7 +9,7 @@ import typer
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.output import out
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     DeviceOption,
@@ -18,7 +18,7 @@ from drsf_cli.commands.shared_options import (
     examples,
     known_device,
 )
-from drsf_cli.media.files import report_path
+from drsf_cli.media.files import check_place, report_path
 from drsf_cli.settings import DeidSettings
 
 EPILOG = examples("demo demo")
@@ -45,13 +45,13 @@ def demo(
     original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
     settings = DeidSettings(device=known_device(device), overwrite=overwrite)
-    models = Models.load(settings.victims, settings.device)
+    models = Models.of(settings)
     with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)
         readings = []
         for clip in (original, hidden):
             target = clip.with_suffix(".json")
-            refuse_existing(target, overwrite)
+            check_place(target, overwrite)
             write_observations(target, infer_video(clip, models, progress=progress))
             readings.append(target)
     result = evaluate_files(readings[0], readings[1])

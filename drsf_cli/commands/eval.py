@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.output import err, out, refuse_existing
+from drsf_cli.commands.output import err, out
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     Overwrite,
@@ -19,7 +19,7 @@ from drsf_cli.commands.shared_options import (
     ZonesOption,
     examples,
 )
-from weights.errors import OutputError
+from drsf_cli.media.files import check_place, refuse_existing
 from weights.files import write_atomically
 
 if TYPE_CHECKING:
@@ -62,12 +62,11 @@ def evaluate(
 
     for path in (json_file, csv_file):
         if path is not None:
-            refuse_existing(path, overwrite)
+            check_place(path, overwrite)
     result = (evaluate_folders if gt.is_dir() or pred.is_dir() else evaluate_files)(gt, pred, offset, zones)
     _warn_of_offsets(result.files if isinstance(result, FolderEvaluation) else {pred.name: result})
     for path in () if plot is None else plot_paths(result, plot):
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already; give --overwrite or another --plot.")
+        refuse_existing(path, overwrite)
     if not quiet:
         out.print(tables.comparison(result))
     if json_file is not None:

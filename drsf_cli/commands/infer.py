@@ -9,7 +9,7 @@ import typer
 
 from drsf_cli.commands.bars import bars
 from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
-from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.output import out
 from drsf_cli.commands.shared_options import (
     FILE_PANEL,
     AlignerOption,
@@ -28,7 +28,9 @@ from drsf_cli.commands.shared_options import (
     Start,
     examples,
     known_device,
+    schema_option,
 )
+from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
 
@@ -57,6 +59,7 @@ def infer(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
+    schema: Annotated[bool, schema_option("drsf_cli.measure.records", "READING")] = False,
     help_all: HelpAllOption = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
@@ -69,7 +72,7 @@ def infer(
 
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
-    refuse_existing(output, overwrite)
+    check_place(output, overwrite)
     models = Models.load(
         VictimNames.of_chain(chain).replaced(detector, aligner, gaze), known_device(device), allow_unknown
     )

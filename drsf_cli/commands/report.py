@@ -16,6 +16,7 @@ from drsf_cli.commands.shared_options import (
     Quiet,
     ZonesOption,
     examples,
+    schema_option,
 )
 
 EPILOG = examples("report drive_deid.mp4.report.json -o report.html")
@@ -34,6 +35,7 @@ def report(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
+    schema: Annotated[bool, schema_option("drsf_cli.report.schema", "REPORT")] = False,
 ) -> None:
     """Make one self-contained HTML page of reports."""
     from drsf_cli.report.page import write_html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,19 @@ Rotate = Annotated[
 BatchSize = Annotated[
     int, typer.Option("-bs", "--batch-size", help="Frames processed together.", hidden=True, rich_help_panel=RUN_PANEL)
 ]
+
+
+def schema_option(module: str, form: str) -> Any:
+    """`--schema` of a command: it prints the JSON Schema of the Form `form` of `module`, and nothing else happens."""
+
+    def show(context: typer.Context, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            typer.echo(getattr(import_module(module), form).schema(), nl=False)
+            raise typer.Exit
+
+    return typer.Option(
+        "--schema", help="Print the JSON Schema of the file.", is_eager=True, callback=show, rich_help_panel=FILE_PANEL
+    )
 
 
 def examples(*lines: str) -> str:

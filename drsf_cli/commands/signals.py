@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from drsf_cli.commands.config import ConfigOption
-from drsf_cli.commands.output import out, refuse_existing
+from drsf_cli.commands.output import out
 from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, ZonesOption, examples
+from drsf_cli.media.files import check_place
 
 EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o drive.parquet --zones a-pillar-rhd")
 
@@ -27,7 +28,7 @@ def signals(
     from drsf_cli.measure.signals import signals as make_signals
     from drsf_cli.measure.signals import write_signals
 
-    refuse_existing(output, overwrite)
+    check_place(output, overwrite)
     table = make_signals(read_observations(reading), zones)
     write_signals(output, table)
     if quiet:

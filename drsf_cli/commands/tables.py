@@ -12,38 +12,29 @@ from rich.text import Text
 
 from drsf_cli.measure import leakage_table
 from drsf_cli.measure.behaviour import Behaviour, figure_rows
-from drsf_cli.measure.evaluation import METRICS, Evaluation, FolderEvaluation
+from drsf_cli.measure.evaluation import Evaluation, FolderEvaluation
+from drsf_cli.measure.metrics import COMPARABLE, METRICS, PLOTTED, REPORTED, STATISTICS, Metric, text_of
 from drsf_cli.measure.quantities import quantity
 
 if TYPE_CHECKING:
     from drsf_cli.batch.dry_run import Forecast
     from drsf_cli.batch.run import Result
+    from drsf_cli.measure.leakage_form import IdentityLeakage, Leakage
     from drsf_cli.readers.checkup import Check
+    from drsf_cli.report.schema import Report
     from export.onnx import ExportedNetwork
 
-_FIDELITY = (
-    ("iou", "box IoU", "", 3),
-    ("landmarks_px", "landmarks", "px", 2),
-    ("nme", "landmarks, NME", "%", 2),
-    ("gaze_deg", "gaze", "°", 2),
-    ("head_pose_deg", "head pose", "°", 2),
-)
-_STATISTICS = ("mean", "median", "p95", "worst")
 
-
-def fidelity(document: Mapping[str, Any]) -> RenderableType:
+def fidelity(document: Report) -> RenderableType:
     """How far the reading of the written file is from that of the original, beside the codec's noise floor."""
     recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
+    alone = {metric: one["mean"] for metric, one in _measured(floor)}
     table = Table(title="Read back from the written file", title_justify="left")
     for name in ("", "mean", "median", "95 %", "worst", "codec alone"):
         table.add_column(name, justify="left" if not name else "right")
-    for key, title, unit, digits in _FIDELITY:
-        values = recovered.get(key)
-        if values is None:
-            continue
-        alone = (floor or {}).get(key)
-        cells = [quantity(values[name], unit, digits) for name in _STATISTICS]
-        table.add_row(title, *cells, "" if alone is None else quantity(alone["mean"], unit, digits))
+    for metric, values in _measured(recovered):
+        cells = [text_of(values[name], metric) for name in STATISTICS]
+        table.add_row(metric.title, *cells, text_of(alone[metric], metric) if metric in alone else "")
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
@@ -51,13 +42,18 @@ def fidelity(document: Mapping[str, Any]) -> RenderableType:
         said.append(f"\nagainst the attributes that were given: {given['faces']} faces of {given['path']}")
     others = document["fidelity"].get("other_faces")
     if others is not None:
-        means = [quantity(others[key]["mean"], unit, digits) for key, _, unit, digits in _FIDELITY if key in others]
-        found = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
-        said.append(found, style="red" if others["missed"] else "")
+        means = [text_of(one["mean"], metric) for metric, one in _measured(others)]
+        line = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
+        said.append(line, style="red" if others["missed"] else "")
     return Group(table, said) if table.row_count else said
 
 
-def cost(document: Mapping[str, Any]) -> RenderableType:
+def _measured(summary: Mapping[str, Any] | None) -> list[tuple[Metric, Mapping[str, float]]]:
+    """The metrics of a summary of the report, each with its statistics."""
+    return [(metric, one) for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None]
+
+
+def cost(document: Report) -> RenderableType:
     """What the run took, for each frame."""
     spent = document["cost"]
     return Text(
@@ -66,9 +62,10 @@ def cost(document: Mapping[str, Any]) -> RenderableType:
     )
 
 
-def audit(document: Mapping[str, Any]) -> RenderableType:
+def audit(document: Report) -> RenderableType:
     """The result of the written file's audit."""
     found = document["audit"]
+    assert found is not None
     if found["passed"]:
         return Text(f"audit passed: {found['frames']} frames, {found['regions_checked']} regions hidden", style="green")
     return Text("audit FAILED: " + " ".join(found["problems"]), style="red")
@@ -77,21 +74,13 @@ def audit(document: Mapping[str, Any]) -> RenderableType:
 def batch(results: Sequence[Result]) -> RenderableType:
     """The result of each input, failures last."""
     table = Table(title="Inputs", title_justify="left")
-    for name in ("input", "", "frames", "missed", "IoU", "NME", "gaze", "s"):
+    for name in ("input", "", "frames", "missed", *(metric.title for metric in PLOTTED), "s"):
         table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
     colours = {"done": "green", "skipped": "cyan", "failed": "red"}
     for result in results:
         found = result.figures
-        cells = [
-            "" if found.get(key) is None else quantity(found[key], unit, digits)
-            for key, unit, digits in (
-                ("frames", "", 0),
-                ("missed", "", 0),
-                ("iou", "", 3),
-                ("nme_percent", "%", 2),
-                ("gaze_deg", "°", 2),
-            )
-        ]
+        cells = [str(found.get(key, "")) for key in ("frames", "missed")]
+        cells += ["" if found.get(one.key) is None else text_of(found[one.key], one) for one in PLOTTED]
         state = Text(result.state, style=colours[result.state])
         table.add_row(Text(str(result.job.source)), state, *cells, f"{result.seconds:.1f}")
     counts = {state: sum(result.state == state for result in results) for state in colours}
@@ -119,8 +108,7 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
         one = result.summaries.get(metric.key)
         if one is None:
             continue
-        digits = 3 if metric.key in ("iou", "gaze_cosine") else 2
-        cells = [quantity(getattr(one, name), "", digits) for name in _STATISTICS]
+        cells = [quantity(getattr(one, name), "", metric.digits) for name in STATISTICS]
         place = str(one.worst_frame) if one.worst_file is None else f"{one.worst_file}: {one.worst_frame}"
         table.add_row(f"{metric.title} {metric.unit}".strip(), *cells, place)
     missed, extra = (len(v) if isinstance(v, tuple) else v for v in (result.missed, result.extra))
@@ -129,8 +117,8 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
         own = result.others
         means = [
             f"{metric.title} {own.summaries[metric.key].mean:.3g} {metric.unit}".strip()
-            for metric in METRICS
-            if metric.key in own.summaries and metric.key in _BY_FILE
+            for metric in COMPARABLE
+            if metric.key in own.summaries
         ]
         lines.append(f"of {own.faces} further faces {own.missed} missed; means: {', '.join(means)}")
     for title, ids in (("only in the first", result.only_in_gt), ("only in the second", result.only_in_pred)):
@@ -156,21 +144,17 @@ def behaviour(found: Behaviour) -> RenderableType:
     return Group(table, counts)
 
 
-_BY_FILE = ("iou", "nme_percent", "gaze_degrees", "pose_degrees")
-
-
 def files(result: FolderEvaluation) -> RenderableType:
     """One row for each pair of files: its means, and the frames that were missed."""
-    shown = [metric for metric in METRICS if metric.key in _BY_FILE]
     table = Table("file", title="Means of each file", title_justify="left")
     table.columns[0].overflow = "fold"
-    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in shown), "compared", "missed"):
+    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in COMPARABLE), "compared", "missed"):
         table.add_column(name, justify="right")
     for name, one in result.files.items():
-        means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in shown]
+        means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in COMPARABLE]
         cells = [
-            "–" if mean is None else quantity(mean, "", 3 if metric.key == "iou" else 2)
-            for metric, mean in zip(shown, means, strict=True)
+            "–" if mean is None else quantity(mean, "", metric.digits)
+            for metric, mean in zip(COMPARABLE, means, strict=True)
         ]
         table.add_row(name, *cells, str(one.compared), str(len(one.missed)))
     return table
@@ -179,13 +163,9 @@ def files(result: FolderEvaluation) -> RenderableType:
 def forecast(found: Forecast) -> RenderableType:
     """What `--dry-run` says about one input."""
     settings, trial = found.settings, found.trial
-    victims = ", ".join(victim["name"] for victim in trial["victims"].values())
+    victims = ", ".join(victim["name"] for victim in trial["victims"].values() if victim is not None)
     recovered = trial["fidelity"]["recovered"]
-    back = [
-        f"{title} {quantity(recovered[key]['mean'], unit, digits)}"
-        for key, title, unit, digits in _FIDELITY
-        if key in recovered
-    ]
+    back = [f"{metric.title} {text_of(one['mean'], metric)}" for metric, one in _measured(recovered)]
     table = Table(title=f"{found.source}: nothing was written", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -242,7 +222,7 @@ def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
     return table
 
 
-def leakage(document: Mapping[str, Any]) -> RenderableType:
+def leakage(document: Leakage) -> RenderableType:
     """What each model reads from the original, from the obscured video and from the written one.
 
     Beside it the gap between the last two, and what a reader gets who is told the true box and looks at no pixel.
@@ -262,7 +242,7 @@ def leakage(document: Mapping[str, Any]) -> RenderableType:
     return Group(*parts, Text(leakage_table.looked_at(document)))
 
 
-def _identity(document: Mapping[str, Any]) -> RenderableType:
+def _identity(document: IdentityLeakage) -> RenderableType:
     table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
     for name in ("", *leakage_table.HEADINGS):
         table.add_column(name, justify="left" if not name else "right")

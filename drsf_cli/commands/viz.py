@@ -66,7 +66,7 @@ def viz(
 ) -> None:
     """Draw box, landmarks, head pose and gaze on a video."""
     from drsf_cli.deid.panels import compare as compare_clips
-    from drsf_cli.deid.panels import settings_of, single
+    from drsf_cli.deid.panels import run_of, single
     from drsf_cli.measure.records import read_observations
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
@@ -75,7 +75,7 @@ def viz(
         raise UsageError("--compare reads all its panels itself; leave --json out.")
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
-    known = VictimNames() if compare is None else settings_of(source, mask).victims
+    known = VictimNames() if compare is None else run_of(compare, source, mask).settings.victims
     names = known.replaced(detector, aligner, gaze)
     with bars(quiet) as progress:
         if json_file is not None:

@@ -1,59 +1,84 @@
 """`drsf audit`: what others can read, measured on two files.
 
-The covering is planned again from the original with the settings of the run, which its report has, so that "obscured
-only" hides what the written file hides.
+"Obscured only" hides what the written file hides: the regions that the report of the run has. Where they are not known,
+the covering is planned again from the original with the settings of the run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from attacks.codec import CODECS, DeliveryCodec
+from attacks.obscure import Region
+from drsf_cli.deid.known_run import KnownRun
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, measure
-from drsf_cli.media.files import digest, report_path
-from drsf_cli.media.reader import open_source
+from drsf_cli.measure.leakage_form import Leakage
+from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider
 from drsf_cli.readers.rotation import turned
-from drsf_cli.settings import DeidSettings, settings_from_dict
+from drsf_cli.settings import DeidSettings, Whose
 from victims.camera import Camera
-from weights.errors import InputError, UsageError
+from victims.face import FrameObservation
+from victims.observe import Observer
 
 
 def audit(
     original: str | Path,
     written: str | Path,
-    settings: DeidSettings,
+    run: KnownRun,
     models: Models,
     outsiders: Mapping[str, Outsider],
     *,
-    repelled: Collection[AbstractSet[str]] = (),
     identity: IdentityMeter | None = None,
     every: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """`measure` for two files: the covering is planned again from the original with the run's `settings`.
-
-    `repelled`: the sha256 of the weight files of each model that the run repelled.
+) -> Leakage:
+    """`measure` for two files. `run`: how `written` was made.
 
     Raises InputError for files that cannot be read or do not belong together, and what `plan_cover` raises.
     """
-    progress = progress or Silent()
+    progress, settings = progress or Silent(), run.settings
     reader = turned(open_source(original, settings), settings.rotate, models.reader("onnx").detector)
     info = reader.info
     camera = None if settings.camera is None else Camera.load(settings.camera, info.width, info.height)
     observer = models.reader("onnx", camera)
+    codec = None
+    if not CODECS[settings.codec].lossless and info.kind == "video":
+        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, focus_qp=settings.head_qp))
+    regions = run.regions
+    if regions is None:
+        regions = planned_again(reader, settings, models, observer, progress)
+    return measure(
+        reader,
+        Path(written),
+        Covered(_driver_reader(observer, settings.whose), regions, settings.obscuring, codec),
+        observer,
+        outsiders,
+        device=models.device,
+        repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in run.repelled},
+        identity=identity,
+        every=every,
+        batch_size=settings.frames_at_once,
+        progress=progress,
+    )
+
+
+def planned_again(
+    reader: VideoReader, settings: DeidSettings, models: Models, observer: Observer, progress: Progress
+) -> Sequence[tuple[Region, ...]]:
+    """What each frame of the original must hide with these settings, found by a survey of the whole clip. Raises what
+    `plan_cover` raises."""
     whole = settings.start is None and settings.end is None
-    progress.begin("Planning what was obscured", info.frame_count if whole else None)
+    progress.begin("Planning what was obscured", reader.info.frame_count if whole else None)
     survey = survey_video(
         reader,
         observer,
@@ -64,56 +89,21 @@ def audit(
         settings.segment,
         settings.min_face,
     )
-    codec = None
-    if not CODECS[settings.codec].lossless and info.kind == "video":
-        codec = DeliveryCodec(encoder_settings(info, settings.codec, settings.crf, focus_qp=settings.head_qp))
-    covered = Covered(
-        survey.observations,
-        plan_cover(survey, reader, settings),
-        settings.obscuring,
-        codec,
-    )
-    return measure(
-        reader,
-        Path(written),
-        covered,
-        observer,
-        outsiders,
-        device=models.device,
-        repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in repelled},
-        identity=identity,
-        every=every,
-        batch_size=settings.frames_at_once,
-        progress=progress,
-    )
+    return plan_cover(survey, reader, settings)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What the report of a run says."""
+def _driver_reader(observer: Observer, whose: Whose) -> Callable[[Sequence[Frame]], list[FrameObservation]]:
+    """What reads frames of the original, with the face first for which the run embedded."""
 
-    settings: DeidSettings
-    repelled: tuple[frozenset[str], ...] = ()
-    """The sha256 of the weight files of each model that was repelled."""
+    def read(frames: Sequence[Frame]) -> list[FrameObservation]:
+        seen = observer.observe(frames)
+        return seen if isinstance(whose, str) else [_nearest_first(one, whose) for one in seen]
+
+    return read
 
 
-def read_run(original: Path, written: Path, report: Path | None = None) -> Run | None:
-    """From the report that `drsf deid` wrote beside `written`, or from `report`; None where there is none.
+def _nearest_first(seen: FrameObservation, point: tuple[float, float]) -> FrameObservation:
+    def distance(box: np.ndarray) -> float:
+        return float(np.linalg.norm((box[:2] + box[2:]) / 2 - np.array(point)))
 
-    Raises InputError where the report is not of that form, or of another original.
-    """
-    path = report or report_path(written)
-    if report is None and not path.is_file():
-        return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-        sha256 = document["input"]["sha256"]
-        settings = settings_from_dict(document["settings"] | {"rotate": str(document["input"].get("rotate", 0))})
-        repelled = tuple(frozenset(one["weights"].values()) for one in document.get("repelled", {}).values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise InputError(
-            f"{path} is not a report that `drsf deid` wrote ({error}); name another with --report."
-        ) from error
-    if sha256 != digest(original):
-        raise InputError(f"{path} is the report of another original than {original}; name the right files.")
-    return Run(settings, repelled)
+    return replace(seen, faces=tuple(sorted(seen.faces, key=lambda face: distance(face.box))))

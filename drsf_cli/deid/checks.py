@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import av
 import cv2
@@ -33,8 +33,9 @@ from attacks.obscure import Obscuring, Region, obscure, region_mask
 from drsf_cli.measure.hidden import DETAIL_LIMIT, SSIM_LIMIT, compare_region, returned_share
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.readers.finders import FaceFinder
+from drsf_cli.report.schema import AuditSection, ExposureSection, RegionCheckSection
 from victims.base import Image
-from victims.face import Array
+from victims.face import iou
 from victims.track import CONFIRM_SCORE
 from weights.errors import InputError
 
@@ -132,7 +133,7 @@ class AuditReport:
         """Whether nothing was found."""
         return not self.problems
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AuditSection:
         """For the report, JSON-able, without the pictures."""
         return {
             "passed": self.passed,
@@ -149,8 +150,8 @@ class AuditReport:
                 "open_share": OPEN_SHARE,
                 "uncovered": UNCOVERED,
             },
-            "open_regions": [asdict(check) for check in self.open_regions],
-            "exposures": [asdict(one) for one in self.exposures],
+            "open_regions": [cast(RegionCheckSection, asdict(check)) for check in self.open_regions],
+            "exposures": [cast(ExposureSection, asdict(one)) for one in self.exposures],
             "detectors": self.detectors,
             "detectors_every": self.every,
             "frames_looked_at": self.frames_looked_at,
@@ -273,7 +274,7 @@ def check_uncovered(
             if uncovered <= UNCOVERED:
                 continue
             certain = bool(score >= CONFIDENT) or any(
-                _overlap(box, other) >= AGREE_IOU for n, o in seen.items() if n != name for other in o.boxes
+                iou(box, other) >= AGREE_IOU for n, o in seen.items() if n != name for other in o.boxes
             )
             corners = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
             known = None if np.isnan(score) else float(score)
@@ -334,14 +335,6 @@ def _check_pictures(written: Path, report: AuditReport) -> None:
             }
             if kept or picture.getexif():
                 report.problems.append(f"{path.name} holds tags: {', '.join(sorted(kept)) or 'EXIF'}.")
-
-
-def _overlap(a: Array, b: Array) -> float:
-    """Intersection over union of two boxes."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    both = float(np.prod(np.maximum(sides, 0.0)))
-    whole = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return both / max(whole - both, 1e-9)
 
 
 def _keep_worst(worst: list[tuple[float, int, Image]], badness: float, frame: Frame, regions: Sequence[Region]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from attacks.embed import TOLERANCES, Embedded
+from attacks.obscure import Region
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.survey import Survey
 from drsf_cli.measure.evaluation import (
@@ -20,28 +21,25 @@ from drsf_cli.measure.evaluation import (
     other_faces,
     summarise,
 )
+from drsf_cli.measure.metrics import METRICS, REPORTED, STATISTICS, Errors, ErrorStatistics
 from drsf_cli.measure.signals import face_signals
+from drsf_cli.report.schema import FrameSection, OtherFacesSection, TrackSection, regions_section
+from drsf_cli.report.schema import Summary as SummarySection
 from victims.face import Face, FrameObservation
-
-_COLUMNS: Mapping[str, tuple[str, float]] = {
-    "iou": ("detector", 1.0),
-    "nme_percent": ("aligner", 0.01),
-    "gaze_degrees": ("gaze", 1.0),
-}
-"""Metric of an evaluation -> role, and what turns it into the unit of that role's tolerance."""
 
 
 def score(row: FrameErrors) -> float:
     """The worst error of a frame in units of its tolerance; infinite where the face was missed."""
     if row.missed:
         return float("inf")
-    values = []
-    for key, (role, factor) in _COLUMNS.items():
-        value = getattr(row, key)
-        if value is not None:
-            error = 1.0 - value if key == "iou" else value * factor
-            values.append(error / TOLERANCES[role])  # type: ignore[index]
-    return max(values, default=0.0)
+    errors: Mapping[str, Any] = row.errors
+    values = [0.0]
+    for metric in METRICS:
+        value = errors.get(metric.key)
+        if metric.role is not None and value is not None:
+            error = 1.0 - value if metric.higher_is_better else value
+            values.append(error / (TOLERANCES[metric.role] * metric.tolerance_unit))
+    return max(values)
 
 
 @dataclass(frozen=True)
@@ -91,44 +89,29 @@ def frame_row(
     embedded: Sequence[Embedded],
     floor: FrameErrors | None,
     read: tuple[Face | None, Face | None],
-) -> dict[str, Any]:
+    regions: Sequence[Region] = (),
+) -> FrameSection:
     """`embedded`: in all faces of the frame; `read`: of its face in the original and in the written file."""
-
-    def errors(of: FrameErrors) -> dict[str, Any]:
-        return {
-            "iou": of.iou,
-            "nme": of.nme_percent,
-            "gaze_deg": of.gaze_degrees,
-            "landmarks_px": of.landmark_px,
-            "head_pose_deg": of.pose_degrees,
-        }
-
+    original, recovered = (None if face is None else face_signals(face) for face in read)
     return {
         "frame_id": row.frame_id,
         "pts": row.pts,
         "missed": row.missed,
-        **errors(row),
+        **_reported(row),
         "passes": sum(one.passes for one in embedded),
         "steps": sum(one.steps for one in embedded),
-        "floor": None if floor is None else errors(floor),
-        "signals": {
-            which: None if face is None else face_signals(face)
-            for which, face in zip(("original", "recovered"), read, strict=True)
-        },
+        "floor": None if floor is None else _reported(floor),
+        "signals": {"original": original, "recovered": recovered},
+        "regions": regions_section(regions),
     }
 
 
-_SUMMARY_NAMES = {
-    "iou": "iou",
-    "landmark_px": "landmarks_px",
-    "nme_percent": "nme",
-    "gaze_degrees": "gaze_deg",
-    "pose_degrees": "head_pose_deg",
-    "diff_score": "diff_score",
-}
+def _reported(row: FrameErrors) -> Errors:
+    errors: Mapping[str, Any] = row.errors
+    return cast(Errors, {metric.key: errors.get(metric.key) for metric in REPORTED})
 
 
-def summary(result: Evaluation) -> dict[str, Any]:
+def summary(result: Evaluation) -> SummarySection:
     """An evaluation as the report has it: mean, median, 95th percentile and worst of each error."""
     return {
         "frames": result.compared,
@@ -139,16 +122,23 @@ def summary(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def faces_section(result: Fidelity) -> dict[str, Any] | None:
+def faces_section(result: Fidelity) -> OtherFacesSection | None:
     """How the faces that are not their frame's largest came back, and each track; None where there is one face only."""
     if result.others is None:
         return None
-    tracks = []
+    tracks: list[TrackSection] = []
     for track in sorted({track for _, track in result.faces}):
         rows = [row for (_, own), row in result.faces.items() if own == track]
-        missed = sum(row.missed for row in rows)
-        ends = {"first_frame": rows[0].frame_id, "last_frame": rows[-1].frame_id}
-        tracks.append({"track": track, **ends, "frames": len(rows), "missed": missed, **_statistics(summarise(rows))})
+        tracks.append(
+            {
+                "track": track,
+                "first_frame": rows[0].frame_id,
+                "last_frame": rows[-1].frame_id,
+                "frames": len(rows),
+                "missed": sum(row.missed for row in rows),
+                **_statistics(summarise(rows)),
+            }
+        )
     others = result.others
     return {
         "frames": others.faces - others.missed,
@@ -158,15 +148,10 @@ def faces_section(result: Fidelity) -> dict[str, Any] | None:
     }
 
 
-def _statistics(summaries: Mapping[str, Summary]) -> dict[str, Any]:
-    return {
-        name: {
-            "mean": one.mean,
-            "median": one.median,
-            "p95": one.p95,
-            "worst": one.worst,
-            "worst_frame": one.worst_frame,
-        }
-        for key, name in _SUMMARY_NAMES.items()
-        if (one := summaries.get(key)) is not None
+def _statistics(summaries: Mapping[str, Summary]) -> ErrorStatistics:
+    found = {
+        metric.key: {**{name: getattr(one, name) for name in STATISTICS}, "worst_frame": one.worst_frame}
+        for metric in REPORTED
+        if (one := summaries.get(metric.key)) is not None
     }
+    return cast(ErrorStatistics, found)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from attacks.obscure import Region, obscure
-from drsf_cli.deid.survey import plan_cover, survey_video
-from drsf_cli.media.files import report_path
-from drsf_cli.media.reader import open_source
+from attacks.obscure import obscure
+from drsf_cli.deid.audit import planned_again
+from drsf_cli.deid.known_run import KnownRun, read_run
+from drsf_cli.media.reader import Frame, open_source
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from drsf_cli.report.drawing import Panel, visualize
-from drsf_cli.report.schema import read_report
-from drsf_cli.settings import DeidSettings, settings_from_dict
+from drsf_cli.settings import DeidSettings
 from victims.base import Image
 from victims.camera import Camera
 from victims.face import FrameObservation
-from weights.errors import InputError, UsageError
-
-_DECIDING = ("victims", "mask", "start", "end", "max_gap", "regions", "cover_detectors")
-"""Settings that decide how a clip is covered and read."""
+from weights.errors import InputError
 
 
 def single(
@@ -60,22 +56,24 @@ def compare(
     """
     original, written = Path(original), Path(written)
     progress = progress or Silent()
-    settings = settings_of(written, mask)
+    run = run_of(original, written, mask)
+    settings = run.settings
     reader = turned(open_source(original, settings), settings.rotate, models.reader("onnx").detector)
     intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
     observer = models.reader("onnx", intrinsics)
-    progress.begin("Planning what to obscure", reader.info.frame_count)
-    companions = models.covering(settings.cover_detectors, allow_unknown=True)
-    survey = survey_video(reader, observer, progress=progress, companions=companions, min_face=settings.min_face)
-    regions = plan_cover(survey, reader, settings)
+    regions = run.regions
+    if regions is None:
+        regions = planned_again(reader, settings, models, observer, progress)
 
-    def covered() -> Iterator[tuple[Image, tuple[Region, ...]]]:
-        for frame, own in zip(reader, regions, strict=True):
-            yield obscure(frame.image, own, settings.obscuring), own
+    def covered() -> Iterator[tuple[Frame, Image]]:
+        for frame, own in itertools.zip_longest(reader, regions):
+            if frame is None or own is None:
+                raise InputError(f"{original} is not what {written} was made of; name the right original.")
+            yield frame, obscure(frame.image, own, settings.obscuring)
 
     progress.begin("Reading what is obscured", len(regions))
     hidden: list[FrameObservation] = []
-    for frame, (image, _) in zip(reader, covered(), strict=True):
+    for frame, image in covered():
         (faces,) = observer.read_faces([image], observer.detector.detect([image]))
         hidden.append(FrameObservation(frame.index, frame.pts, faces))
         progress.advance()
@@ -85,23 +83,18 @@ def compare(
             reader,
             infer(reader, models, camera=camera, progress=progress),
         ),
-        Panel("obscured", (image for image, _ in covered()), hidden),
+        Panel("obscured", (image for _, image in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
     ]
     visualize(panels, output, camera=camera, overwrite=overwrite, progress=progress)
 
 
-def settings_of(written: Path, mask: str | None) -> DeidSettings:
-    """What decides how `written` was covered and is read, from the report beside it.
+def run_of(original: Path, written: Path, mask: str | None) -> KnownRun:
+    """How `written` was covered and is read, from the report beside it; the defaults where there is none.
 
-    The defaults where that says nothing.
+    With another `mask` the covering is planned anew. Raises InputError.
     """
-    path = report_path(written)
-    report: Mapping[str, Any] = read_report(path) if path.is_file() else {}
-    said: Mapping[str, Any] = report.get("settings", {})
-    turn = {"rotate": str(report["input"].get("rotate", 0))} if report else {}
-    try:
-        settings = settings_from_dict({name: said[name] for name in _DECIDING if name in said} | turn)
-    except UsageError as error:
-        raise InputError(f"{path} is not a report that `drsf deid` wrote ({error}); write it again.") from error
-    return replace(settings, mask=mask or settings.mask, on_no_face="solid")
+    run = read_run(original, written) or KnownRun(DeidSettings())
+    other = mask is not None and mask != run.settings.mask
+    settings = replace(run.settings, mask=mask or run.settings.mask, on_no_face="solid")
+    return replace(run, settings=settings, regions=None if other else run.regions)

@@ -18,30 +18,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attacks.codec import Rect
-from attacks.embed import TOLERANCES, Embedded
+from attacks.embed import Embedded
 from attacks.obscure import CoveredImage
 from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import Redrawing, focus_of
-from drsf_cli.deid.fidelity import Fidelity, faces_section, fidelity, frame_row, summary
-from drsf_cli.deid.sections import (
-    cost_section,
-    covering_section,
-    input_section,
-    output_section,
-    repelled_section,
-    targets_section,
-)
+from drsf_cli.deid.fidelity import Fidelity, fidelity
+from drsf_cli.deid.sections import Findings, frames_section, report_section
 from drsf_cli.deid.segments import segment_of
 from drsf_cli.deid.work import Work
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.measure.identity import IdentityMeter, find_recogniser
 from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
@@ -52,9 +45,8 @@ from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.report.page import render_html
-from drsf_cli.report.schema import sample, sample_ids
-from drsf_cli.settings import DeidSettings, settings_to_dict
-from drsf_cli.versions import versions
+from drsf_cli.report.schema import Report, sample_ids
+from drsf_cli.settings import DeidSettings
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -67,13 +59,13 @@ def deidentify(
     models: Models | None = None,
     report: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """De-identify `source` into `output`, and write the report beside it (`report`, by default OUTPUT.report.json).
 
     `source` is a video, a picture or a folder of pictures. `models` that are loaded already are used again; they must
     fit `settings.victims`. `progress` is told of the steps.
 
-    Returns the report as the file has it: a dict whose form drsf_cli/report/schema.py tells. Raises a DrsfError
+    Returns the report as the file has it: a dict whose form drsf_cli/report/schema.py has. Raises a DrsfError
     (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
     """
     began = time.monotonic()
@@ -182,7 +174,7 @@ class Run:
         self._segment = segment
         self.writer.write(image, frame.pts_ticks, frame.duration_ticks, focus)
 
-    def complete(self, written: Written, began: float) -> dict[str, Any]:
+    def complete(self, written: Written, began: float) -> Report:
         """Read back, audit and publish what was written. Returns the report."""
         clip, embedded = written.clip, written.embedded
         result = self._verify(clip)
@@ -190,9 +182,7 @@ class Run:
         floor = None
         if self.settings.attack_settings is not None and self.work.delivery is not None:
             floor = noise_floor(clip, self.observer, self.work.encoder, focus_of(embedded), self.progress)
-        document = self._report(clip, embedded, result, floor, began)
-        document["audit"] = audit.to_dict()
-        document["leakage"] = self._leakage(clip)
+        document = self._report(clip, embedded, result, floor, audit, began)
         self._judge(document, result)
         # as many frames with the same times may be another film, with heads that nobody looked for
         if state_of(self.reader.path) != clip.survey.source:
@@ -234,7 +224,7 @@ class Run:
         self.sheet = audit.sheet
         return audit
 
-    def _leakage(self, clip: SurveyedClip) -> dict[str, Any] | None:
+    def _leakage(self, clip: SurveyedClip) -> Leakage | None:
         """What models that were not authorised read from the temporary file.
 
         All at hand where that was asked for, else those that were repelled.
@@ -243,11 +233,17 @@ class Run:
         outsiders |= {name: Outsider(name, victim) for name, victim in self.repelled.items()}
         if not outsiders:
             return None
+        seen = clip.survey.observations
         recogniser, _ = find_recogniser(None) if self.settings.audit == "full" else (None, "")
         return measure(
             self.reader,
             self.writer.temporary,
-            Covered(clip.survey.observations, clip.regions, self.settings.obscuring, self.work.delivery),
+            Covered(
+                lambda frames: [seen[frame.index] for frame in frames],
+                clip.regions,
+                self.settings.obscuring,
+                self.work.delivery,
+            ),
             self.observer,
             outsiders,
             device=self.settings.device,
@@ -265,46 +261,31 @@ class Run:
         embedded: Mapping[FaceKey, Embedded],
         result: Fidelity,
         floor: Evaluation | None,
+        audit: AuditReport,
         began: float,
-    ) -> dict[str, Any]:
-        floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
+    ) -> Report:
         seconds = time.monotonic() - began
-        in_frame: dict[int, list[Embedded]] = {}
-        for (index, _), one in embedded.items():
-            in_frame.setdefault(index, []).append(one)
-        rows = [
-            frame_row(row, in_frame.get(row.frame_id, []), floors.get(row.frame_id), result.read[row.frame_id])
-            for row in result.frames.frames
-        ]
-        shown = sample_ids(rows)
+        frames = frames_section(clip, embedded, result, floor)
+        shown = sample_ids(frames)
         # without an attack that is the output itself
         weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
-        observations = clip.targets.observations
-        return {
-            "drsf": versions()["drsf"],
-            "input": input_section(clip, self.settings.camera),
-            "output": output_section(self.output, self.writer.temporary),
-            "settings": settings_to_dict(self.settings),
-            "targets": targets_section(self.work.given),
-            "victims": self.work.models.describe(),
-            "drawer": None if self.settings.attack_settings is None else self.work.drawer.weights,
-            "repelled": repelled_section(self.repelled),
-            "providers": self.work.models.providers(),
-            "versions": versions(),
-            "fidelity": {
-                "recovered": summary(result.frames),
-                "noise_floor": None if floor is None else summary(floor),
-                "obscured_only": summary(fidelity(clip.targets, weak.values()).frames) if weak else None,
-                "other_faces": faces_section(result),
-            },
-            "tolerances": dict(TOLERANCES),
-            "frames": rows,
-            "samples": [sample(i, clip.regions[i], observations[i], self.recovered[i], weak.get(i)) for i in shown],
-            "cost": cost_section(embedded, len(clip), seconds),
-            "covering": covering_section(clip, [self.observer.detector, *self.companions]),
-        }
+        found = Findings(
+            self.work,
+            clip,
+            embedded,
+            self.recovered,
+            result,
+            floor,
+            frames,
+            weak,
+            shown,
+            audit.to_dict(),
+            self._leakage(clip),
+            seconds,
+        )
+        return report_section(found, self.output, self.writer.temporary)
 
-    def _publish(self, document: Mapping[str, Any]) -> None:
+    def _publish(self, document: Report) -> None:
         # the output last: one that is there has its report and its sheet, whenever the process is killed
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         for one, content in zip(self.beside, (text.encode(), self.sheet), strict=True):
@@ -314,7 +295,7 @@ class Run:
             self.page.fill(render_html([(self.report, document)]).encode(errors="backslashreplace"))
             self.page.publish()
 
-    def _judge(self, document: Mapping[str, Any], result: Fidelity) -> None:
+    def _judge(self, document: Report, result: Fidelity) -> None:
         limit = self.settings.max_error
         if limit is None:
             return

@@ -1,22 +1,130 @@
-"""Sections of a run's report, as JSON has them; drsf_cli/report/schema.py tells the whole form."""
+"""What a run says of itself: the sections of its report, whose form drsf_cli/report/schema.py has."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from attacks.embed import Embedded
+from attacks.embed import TOLERANCES, Embedded
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
+from drsf_cli.deid.fidelity import Fidelity, faces_section, fidelity, frame_row, summary
 from drsf_cli.deid.targets import Given
+from drsf_cli.deid.work import Work
+from drsf_cli.measure.evaluation import Evaluation
+from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.files import digest, size_of
+from drsf_cli.report.schema import (
+    AuditSection,
+    CostSection,
+    CoveringSection,
+    FidelitySection,
+    FrameSection,
+    InputSection,
+    ModelSection,
+    OutputSection,
+    Report,
+    TargetsSection,
+    sample,
+)
+from drsf_cli.settings import settings_to_dict
+from drsf_cli.versions import versions
 from victims.base import Detector, Victim
+from victims.face import FrameObservation
 
 
-def input_section(clip: SurveyedClip, camera: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """What a run has found out when its file is written, read back and audited."""
+
+    work: Work
+    clip: SurveyedClip
+    embedded: Mapping[FaceKey, Embedded]
+    recovered: Sequence[FrameObservation]
+    """Of every frame of the written file."""
+    result: Fidelity
+    floor: Evaluation | None
+    """Errors of the untouched clip after the same codec."""
+    frames: Sequence[FrameSection]
+    obscured_only: Mapping[int, FrameObservation]
+    """Frame -> what is read of it with nothing embedded."""
+    shown: Sequence[int]
+    """Frames that the page shows."""
+    audit: AuditSection
+    leakage: Leakage | None
+    seconds: float
+
+
+def report_section(found: Findings, output: Path, written: Path) -> Report:
+    """The report of the file that is to be called `output` and still is `written`."""
+    settings, models = found.work.settings, found.work.models
+    observations = found.clip.targets.observations
+    return {
+        "drsf": versions()["drsf"],
+        "input": input_section(found.clip, settings.camera),
+        "output": output_section(output, written),
+        "settings": settings_to_dict(settings),
+        "targets": targets_section(found.work.given),
+        "victims": models.describe(),
+        "drawer": None if settings.attack_settings is None else found.work.drawer.weights,
+        "repelled": {name: _named(victim) for name, victim in found.work.repelled.items()},
+        "providers": models.providers(),
+        "versions": versions(),
+        "fidelity": fidelity_section(found),
+        "tolerances": {str(role): tolerance for role, tolerance in TOLERANCES.items()},
+        "frames": list(found.frames),
+        "samples": [
+            sample(
+                index,
+                found.clip.regions[index],
+                observations[index],
+                found.recovered[index],
+                found.obscured_only.get(index),
+            )
+            for index in found.shown
+        ],
+        "cost": cost_section(found.embedded, len(found.clip), found.seconds),
+        "covering": covering_section(found.clip, [found.work.observer.detector, *found.work.companions]),
+        "audit": found.audit,
+        "leakage": found.leakage,
+    }
+
+
+def frames_section(
+    clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], result: Fidelity, floor: Evaluation | None
+) -> list[FrameSection]:
+    """Of each frame."""
+    floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
+    in_frame: dict[int, list[Embedded]] = {}
+    for (index, _), one in embedded.items():
+        in_frame.setdefault(index, []).append(one)
+    return [
+        frame_row(
+            row,
+            in_frame.get(row.frame_id, []),
+            floors.get(row.frame_id),
+            result.read[row.frame_id],
+            clip.regions[row.frame_id],
+        )
+        for row in result.frames.frames
+    ]
+
+
+def fidelity_section(found: Findings) -> FidelitySection:
+    """How what was embedded is read back, and what that is set against."""
+    weak = found.obscured_only
+    return {
+        "recovered": summary(found.result.frames),
+        "noise_floor": None if found.floor is None else summary(found.floor),
+        "obscured_only": summary(fidelity(found.clip.targets, weak.values()).frames) if weak else None,
+        "other_faces": faces_section(found.result),
+    }
+
+
+def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
     """What was read: the file, its frames, its camera."""
     info = clip.reader.info
     return {
@@ -32,12 +140,12 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> dict[str, Any]:
     }
 
 
-def output_section(output: Path, written: Path) -> dict[str, Any]:
+def output_section(output: Path, written: Path) -> OutputSection:
     """Of the file that is to be called `output` and still is `written`."""
     return {"path": str(output), "sha256": digest(written), "bytes": size_of(written)}
 
 
-def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> dict[str, Any]:
+def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> CostSection:
     """Of `count` frames that took `seconds`."""
     return {
         "victim_passes_per_frame": sum(one.passes for one in embedded.values()) / count,
@@ -48,7 +156,7 @@ def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: floa
     }
 
 
-def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[str, Any]:
+def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> CoveringSection:
     """Which detectors decided about covering, and on how many frames."""
     return {
         "detectors": [_named(one) for one in detectors],
@@ -60,7 +168,7 @@ def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> dict[
     }
 
 
-def targets_section(given: Given | None) -> dict[str, Any] | None:
+def targets_section(given: Given | None) -> TargetsSection | None:
     """Of attributes that are given; None where those of the original are embedded."""
     if given is None:
         return None
@@ -72,12 +180,7 @@ def targets_section(given: Given | None) -> dict[str, Any] | None:
     }
 
 
-def repelled_section(repelled: Mapping[str, Victim]) -> dict[str, Any]:
-    """Which models were repelled, and the hashes of their weights."""
-    return {name: _named(victim) for name, victim in repelled.items()}
-
-
-def _named(victim: Victim) -> dict[str, Any]:
+def _named(victim: Victim) -> ModelSection:
     return {"name": victim.name, "weights": dict(victim.weights)}
 
 

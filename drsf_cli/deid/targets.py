@@ -16,7 +16,7 @@ import numpy as np
 from attacks.obscure import Region
 from drsf_cli.deid.shape import average_face
 from drsf_cli.deid.survey import Survey, told_apart
-from drsf_cli.measure.evaluation import box_iou, match_faces
+from drsf_cli.measure.evaluation import match_faces
 from drsf_cli.measure.records import read_observations
 from drsf_cli.media.probe import VideoInfo
 from victims.base import GazeEstimator
@@ -28,7 +28,7 @@ from victims.camera import (
     solve_head_pose,
     vector_to_angles,
 )
-from victims.face import Array, Face, FrameObservation
+from victims.face import Array, Face, FrameObservation, iou
 from victims.observe import Observer
 from weights.errors import DrsfError, InputError
 
@@ -73,7 +73,7 @@ def read_targets(path: Path, info: VideoInfo) -> Given:
         for number, face in enumerate(one.faces):
             _check_face(face, info.width, info.height, _place(path, one.index, number))
             for earlier in one.faces[:number]:
-                if box_iou(earlier.box, face.box) > SAME_PLACE:
+                if iou(earlier.box, face.box) > SAME_PLACE:
                     _refuse(_place(path, one.index, number), '"bboxes" lies where another face of the frame does')
     return Given(path, frames)
 

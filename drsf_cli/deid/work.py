@@ -49,8 +49,7 @@ class Work:
     @classmethod
     def on(cls, source: Path, settings: DeidSettings, models: Models | None = None) -> Work:
         """Open what `source` and `settings` name. Raises a DrsfError."""
-        key = (settings.victims, settings.device, settings.allow_unknown_weights, settings.threads)
-        models = models or Models.load(*key)
+        models = models or Models.of(settings)
         reader = turned(open_source(source, settings), settings.rotate, models.reader("onnx").detector)
         camera = None
         if settings.camera is not None:

@@ -23,49 +23,24 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from drsf_cli.measure.behaviour import Behaviour, behaviour, behaviour_to_dict, pooled
 from drsf_cli.measure.glances import load_zones
+from drsf_cli.measure.metrics import COMPARABLE, METRICS, Errors, Metric, errors_of
 from drsf_cli.measure.records import read_observations
-from victims.camera import angle_between_degrees
-from victims.face import Array, Face, FrameObservation
+from victims.face import Face, FrameObservation, iou
 from weights.errors import InputError, OutputError
 from weights.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What one column means."""
-
-    key: str
-    title: str
-    unit: str
-    higher_is_better: bool = False
-
-
-METRICS: tuple[Metric, ...] = (
-    Metric("iou", "box IoU", "", higher_is_better=True),
-    Metric("landmark_px", "landmark distance", "px"),
-    Metric("nme_percent", "landmark NME", "% of √(w·h)"),
-    Metric("gaze_degrees", "gaze angle", "°"),
-    Metric("gaze_cosine", "gaze cosine distance", ""),
-    Metric("pose_degrees", "head pose", "°"),
-    Metric("pose_x_degrees", "head pose, x", "°"),
-    Metric("pose_y_degrees", "head pose, y", "°"),
-    Metric("pose_z_degrees", "head pose, z", "°"),
-    Metric("diff_score", "DiffScore", "px + °"),
-)
-
-
-@dataclass(frozen=True)
 class FrameErrors:
-    """One frame that both lists have. A value is None if it is not in both lists, so there is nothing to compare."""
+    """One frame that both lists have."""
 
     frame_id: int
     pts: float
@@ -73,23 +48,8 @@ class FrameErrors:
     in_gt: bool
     """Whether the ground truth has a face."""
     in_pred: bool
-    iou: float | None = None
-    """Intersection over union of the boxes, 0..1, areas in px² without the +1 of whole-pixel boxes."""
-    landmark_px: float | None = None
-    """Mean Euclidean distance of the 68 landmarks, px."""
-    nme_percent: float | None = None
-    """The same in percent of sqrt(w·h) of the ground truth's box."""
-    gaze_degrees: float | None = None
-    """Angle between the gaze vectors, camera frame."""
-    gaze_cosine: float | None = None
-    """1 - cosine of that angle, 0..2."""
-    pose_degrees: float | None = None
-    """Angle of the rotation from one head pose to the other."""
-    pose_x_degrees: float | None = None
-    """Absolute difference of the first Euler angle, 0..180; then the second and the third."""
-    pose_y_degrees: float | None = None
-    pose_z_degrees: float | None = None
-    diff_score: float | None = None
+    errors: Errors = field(default_factory=Errors)
+    """Every metric that both faces have."""
 
     @property
     def missed(self) -> bool:
@@ -234,7 +194,9 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
     """
     from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
 
-    overlaps = np.array([[box_iou(a.box, b.box) for b in read] for a in wanted]).reshape(len(wanted), len(read))
+    if not wanted or not read:
+        return [None] * len(wanted)
+    overlaps = iou(np.stack([face.box for face in wanted])[:, None], np.stack([face.box for face in read]))
     found: list[Face | None] = [None] * len(wanted)
     for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
         if overlaps[row, column] > 0:
@@ -294,15 +256,6 @@ def evaluate_folders(
     )
 
 
-def box_iou(a: Array, b: Array) -> float:
-    """Of two xyxy boxes (4,), px."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    intersection = max(0.0, width) * max(0.0, height)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection
-    return float(intersection / union) if union > 0 else 0.0
-
-
 def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
     return compare_faces(gt, gt.own, pred.own)
 
@@ -311,45 +264,19 @@ def compare_faces(gt: FrameObservation, truth: Face | None, prediction: Face | N
     """Two readings of one face of a frame of the ground truth."""
     if truth is None or prediction is None:
         return FrameErrors(gt.index, gt.pts, truth is not None, prediction is not None)
-    errors: dict[str, float] = {"iou": box_iou(truth.box, prediction.box)}
-    if truth.landmarks is not None and prediction.landmarks is not None:
-        distance = float(np.linalg.norm(truth.landmarks - prediction.landmarks, axis=1).mean())
-        errors["landmark_px"] = distance
-        errors["nme_percent"] = 100 * distance / math.sqrt(truth.area)
-    if truth.gaze is not None and prediction.gaze is not None:
-        angle = float(angle_between_degrees(truth.gaze, prediction.gaze))
-        errors["gaze_degrees"] = angle
-        errors["gaze_cosine"] = 1 - math.cos(math.radians(angle))
-    if truth.euler_angles is not None and prediction.euler_angles is not None:
-        errors |= _pose_errors(truth.euler_angles, prediction.euler_angles)
-    if "landmark_px" in errors and "gaze_degrees" in errors:
-        errors["diff_score"] = (1 - errors["iou"]) + errors["landmark_px"] + errors["gaze_degrees"]
-    return FrameErrors(gt.index, gt.pts, True, True, **errors)
-
-
-def _pose_errors(truth: Array, prediction: Array) -> dict[str, float]:
-    between = Rotation.from_euler("XYZ", truth, degrees=True).inv() * Rotation.from_euler(
-        "XYZ", prediction, degrees=True
-    )
-    axes = np.abs((prediction - truth + 180) % 360 - 180)
-    return {
-        "pose_degrees": math.degrees(between.magnitude()),
-        "pose_x_degrees": float(axes[0]),
-        "pose_y_degrees": float(axes[1]),
-        "pose_z_degrees": float(axes[2]),
-    }
+    return FrameErrors(gt.index, gt.pts, True, True, errors_of(truth, prediction))
 
 
 def _other_face_fits_better(gt: FrameObservation, pred: FrameObservation) -> bool:
     truth, own = gt.own, pred.own
     if truth is None or own is None:
         return False
-    overlap = box_iou(truth.box, own.box)
-    return any(box_iou(truth.box, face.box) > overlap for face in pred.faces if face is not own)
+    overlap = iou(truth.box, own.box)
+    return any(iou(truth.box, face.box) > overlap for face in pred.faces if face is not own)
 
 
 def _diff_score_with_misses(frames: Sequence[FrameErrors], truth: Mapping[int, FrameObservation]) -> float | None:
-    scores = [frame.diff_score for frame in frames if frame.diff_score is not None]
+    scores = [score for frame in frames if (score := frame.errors.get("diff_score")) is not None]
     if not scores:
         return None
     for frame in frames:
@@ -363,10 +290,10 @@ def _diff_score_with_misses(frames: Sequence[FrameErrors], truth: Mapping[int, F
 def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Summary]:
     summaries = {}
     for metric in METRICS:
-        having = [(name, frame) for name, frame in frames if getattr(frame, metric.key) is not None]
+        having = [(name, frame) for name, frame in frames if metric.key in frame.errors]
         if not having:
             continue
-        values = np.array([getattr(frame, metric.key) for _, frame in having], dtype=np.float64)
+        values = np.array([_value(frame, metric) for _, frame in having], dtype=np.float64)
         worst = int(values.argmin() if metric.higher_is_better else values.argmax())
         summaries[metric.key] = Summary(
             frames=len(values),
@@ -378,6 +305,11 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
             worst_file=having[worst][0],
         )
     return summaries
+
+
+def _value(frame: FrameErrors, metric: Metric) -> float | None:
+    errors: Mapping[str, Any] = frame.errors
+    return errors.get(metric.key)
 
 
 # ---------------------------------------------------------------------------------------------------- output
@@ -435,9 +367,8 @@ def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
 
 def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
     """Write one row for each frame of both lists; unknown values are empty. The file is written completely or not at
-    all. Raises OutputError.
-    """
-    columns = [field.name for field in fields(FrameErrors)]
+    all. Raises OutputError."""
+    columns = ["frame_id", "pts", "in_gt", "in_pred", *(metric.key for metric in METRICS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if isinstance(evaluation, FolderEvaluation):
@@ -452,7 +383,8 @@ def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> No
 
 def _cells(frame: FrameErrors) -> list[str]:
     cells = []
-    for value in asdict(frame).values():
+    errors = [_value(frame, metric) for metric in METRICS]
+    for value in (frame.frame_id, frame.pts, frame.in_gt, frame.in_pred, *errors):
         if isinstance(value, bool):
             cells.append(str(int(value)))
         elif value is None or (isinstance(value, float) and math.isnan(value)):
@@ -492,13 +424,12 @@ def plot_errors(evaluation: Evaluation, path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [m for m in METRICS if m.key in ("iou", "nme_percent", "gaze_degrees", "pose_degrees")]
-    figure = Figure(figsize=(9, 2.1 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(9, 2.1 * len(COMPARABLE)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(shown), 1, sharex=True)
+    axes = figure.subplots(len(COMPARABLE), 1, sharex=True)
     ids = [frame.frame_id for frame in evaluation.frames]
-    for axis, metric in zip(axes, shown, strict=True):
-        values = [getattr(frame, metric.key) for frame in evaluation.frames]
+    for axis, metric in zip(axes, COMPARABLE, strict=True):
+        values = [_value(frame, metric) for frame in evaluation.frames]
         axis.plot(ids, [math.nan if v is None else v for v in values], ".-", markersize=3, linewidth=0.8)
         for position, frame_id in enumerate(evaluation.missed):
             axis.axvline(frame_id, color="tab:red", alpha=0.3, label="missed" if position == 0 else None)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.obscure import Obscuring, Pixelate, Region
+from attacks.obscure import Obscuring, Region
 from victims.base import Image
 from victims.face import Array
 
@@ -42,10 +42,10 @@ def compare_region(
     x1, y1, x2, y2 = region.rect
     scale = min(1.0, SCALE / min(x2 - x1, y2 - y1))
     a, b = (_grey(image[y1:y2, x1:x2], scale) for image in (source, written))
-    sigma = 1.0 if not isinstance(obscuring, Pixelate) or region.cell * scale >= 12 else 0.0
+    sigma = 1.0 if not obscuring.has_blocks or region.cell * scale >= 12 else 0.0
     smooth_a, smooth_b = (cv2.GaussianBlur(plane, (0, 0), sigma) if sigma else plane for plane in (a, b))
     counted = np.ones(a.shape, dtype=np.float32)
-    if isinstance(obscuring, Pixelate):
+    if obscuring.has_blocks:
         for one in (region, *others):
             _leave_out_edges(counted, region, one, 3 if sigma else 1)
     energy_a, energy_b, both = (np.zeros(a.shape) for _ in range(3))

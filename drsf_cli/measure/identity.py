@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from drsf_cli.measure.leakage_form import COLUMNS, Column, Figures, IdentityLeakage
 from drsf_cli.media.images import is_image, read_image
 from drsf_cli.readers.installed import RECOGNISER_FILE, dlib_embedding, is_installed, model_file
 from export.device import Device
@@ -197,25 +197,28 @@ class IdentityMeter:
         for column, image in images.items():
             self._vectors.setdefault(column, []).append(self.recogniser.embed(image, face))
 
-    def to_dict(self, original: str) -> dict[str, Any]:
+    def to_dict(self, original: Column) -> IdentityLeakage:
         """Figures by column; `original` is the column enrolled from."""
-        document: dict[str, Any] = {"recogniser": self.recogniser.name, "weights": dict(self.recogniser.weights)}
-        document["people"] = 0 if self.gallery is None else len(self.gallery.people)
         threshold = None if self.gallery is None else threshold_at(self.gallery.impostor_scores, self.far)
-        document |= {"far": self.far, "threshold": threshold}
-        if not self._vectors:
-            return document | {"columns": {}}
-        enrolled = np.stack(self._vectors[original])
-        document["columns"] = {
-            column: self._figures(np.stack(vectors), enrolled, threshold) for column, vectors in self._vectors.items()
+        document: IdentityLeakage = {
+            "recogniser": self.recogniser.name,
+            "weights": dict(self.recogniser.weights),
+            "people": 0 if self.gallery is None else len(self.gallery.people),
+            "far": self.far,
+            "threshold": threshold,
+            "columns": {},
         }
+        if self._vectors:
+            enrolled = np.stack(self._vectors[original])
+            for column in COLUMNS:
+                document["columns"][column] = self._figures(np.stack(self._vectors[column]), enrolled, threshold)
         return document
 
-    def _figures(self, probes: Array, enrolled: Array, threshold: float | None) -> dict[str, float | None]:
+    def _figures(self, probes: Array, enrolled: Array, threshold: float | None) -> Figures:
         count = len(enrolled)
         others = enrolled.sum(axis=0) - enrolled if count > 1 else enrolled
         own = (probes * np.stack([_unit(row) for row in others])).sum(axis=1)
-        figures: dict[str, float | None] = {"frames": float(count), "cosine": float(own.mean())}
+        figures: Figures = {"frames": float(count), "cosine": float(own.mean())}
         figures["rank1"] = figures["tar"] = None
         if self.gallery is not None:
             figures["rank1"] = float((own > (probes @ self.gallery.means.T).max(axis=1)).mean())

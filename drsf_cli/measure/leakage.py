@@ -22,19 +22,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from attacks.codec import DeliveryCodec
 from attacks.obscure import Obscuring, Region, obscure
-from drsf_cli.measure.evaluation import box_iou, evaluate
+from drsf_cli.measure.evaluation import evaluate
 from drsf_cli.measure.identity import IdentityMeter
-from drsf_cli.measure.leakage_table import COLUMNS
+from drsf_cli.measure.leakage_form import COLUMNS, Columns, Figures, IdentityLeakage, Leakage, ModelLeakage
+from drsf_cli.measure.metrics import Metric, decided_by
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.progress import Progress, Silent, runs
 from drsf_cli.readers.outsiders import Outsider
@@ -42,7 +42,7 @@ from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
 from victims.blind import blind_face
 from victims.camera import Camera
-from victims.face import Face, FrameObservation
+from victims.face import Face, FrameObservation, iou
 from victims.observe import Observer
 from weights.errors import InputError
 
@@ -51,17 +51,6 @@ SAME_FACE = 0.2
 """From this IoU on, a model's box counts as the driver's."""
 MOST_FRAMES = 240
 """Frames looked at unless told otherwise, evenly spaced."""
-MORE_IS_BETTER = ("detected", "iou")
-"""Metrics that are larger the better a model reads; the others are smaller."""
-BLIND = ("nme", "gaze_deg")
-"""Metrics of the reader who looks at no pixel."""
-METRICS = ("detected", "iou", "nme", "gaze_deg", "diff_score")
-METRICS_OF: Mapping[Role, tuple[str, ...]] = {
-    "detector": METRICS,
-    "aligner": ("nme", "gaze_deg", "diff_score"),
-    "gaze": ("gaze_deg",),
-}
-"""The metrics that a model in this place decides."""
 
 
 @dataclass
@@ -81,8 +70,8 @@ class _Seen:
 class Covered:
     """What is known about a de-identified clip: how heads are hidden, and where the driver is."""
 
-    observations: Sequence[FrameObservation]
-    """The authorised reading of every frame of the original; at most one face each."""
+    read: Callable[[Sequence[Frame]], Sequence[FrameObservation]]
+    """The authorised reading of frames of the original. A frame's own face is the driver's."""
     regions: Sequence[Sequence[Region]]
     obscuring: Obscuring
     codec: DeliveryCodec | None
@@ -102,14 +91,15 @@ def measure(
     every: int | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Leakage:
     """The table, JSON-able, of every model of `outsiders` and of the authorised chain itself.
 
     `every`: only every so many frames are looked at; by default as many as keep them under `MOST_FRAMES`. Raises
     InputError where the two videos differ in length or size.
     """
     progress = progress or Silent()
-    count = len(covered.observations)
+    count = len(covered.regions)
+    known: dict[int, FrameObservation] = {}
     every = every or max(1, -(-count // MOST_FRAMES))
     weights = {file: sha256 for victim in authorised.victims.values() for file, sha256 in victim.weights.items()}
     own = _Seen("authorised chain", "detector", weights, authorised, authorised=True)
@@ -120,13 +110,14 @@ def measure(
         if covered.codec is not None:
             heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
             hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
-        truths = [covered.observations[before.index].own for before, _ in group]
+        frames = [before for before, _ in group]
+        known |= {one.index: one for one in covered.read(frames)}
+        truths = [known[frame.index].own for frame in frames]
         images: dict[str, Sequence[Image]] = {
             ORIGINAL: [before.image for before, _ in group],
             OBSCURED: hidden,
             WRITTEN: [after.image for _, after in group],
         }
-        frames = [before for before, _ in group]
         for one in seen:
             _look(one, frames, truths, images)
         for row, face in enumerate(truths):
@@ -139,7 +130,7 @@ def measure(
         "frames": count,
         "every": every,
         "frames_looked_at": len(own.readings[ORIGINAL]),
-        "models": [_row(one, covered.observations, camera) for one in seen],
+        "models": [_row(one, known, camera) for one in seen],
         "identity": None if identity is None else _identity(identity),
         "note": "Measured on these models and this video; nothing follows for other models.",
     }
@@ -217,17 +208,17 @@ def _same(faces: Sequence[Face], aim: Face | None) -> Face | None:
     """The face at the place of `aim`; the best one if there are several."""
     if aim is None:
         return None
-    best = max(faces, key=lambda face: box_iou(face.box, aim.box), default=None)
-    return best if best is not None and box_iou(best.box, aim.box) >= SAME_FACE else None
+    best = max(faces, key=lambda face: float(iou(face.box, aim.box)), default=None)
+    return best if best is not None and iou(best.box, aim.box) >= SAME_FACE else None
 
 
-def _row(one: _Seen, authorised: Sequence[FrameObservation], camera: Camera) -> dict[str, Any]:
+def _row(one: _Seen, authorised: Mapping[int, FrameObservation], camera: Camera) -> ModelLeakage:
     truth = [authorised[observation.index] for observation in one.readings[ORIGINAL]]
     own = one.readings[ORIGINAL]
-    columns = {
-        ORIGINAL: _figures(one.role, truth, own),
-        OBSCURED: _figures(one.role, own, one.readings[OBSCURED]),
-        WRITTEN: _figures(one.role, own, one.readings[WRITTEN]),
+    columns: Columns = {
+        "original": _figures(one.role, truth, own),
+        "obscured": _figures(one.role, own, one.readings[OBSCURED]),
+        "written": _figures(one.role, own, one.readings[WRITTEN]),
     }
     return {
         "name": one.name,
@@ -236,44 +227,38 @@ def _row(one: _Seen, authorised: Sequence[FrameObservation], camera: Camera) -> 
         "authorised": one.authorised,
         "repelled": one.repelled,
         "columns": columns,
-        "leakage": {key: _gap(key, columns[OBSCURED][key], columns[WRITTEN][key]) for key in METRICS_OF[one.role]},
+        "leakage": {
+            metric.key: _gap(metric, columns["obscured"][metric.key], columns["written"][metric.key])
+            for metric in decided_by(one.role)
+        },
         "blind": _blind(one.role, truth, own, camera),
     }
 
 
-def _blind(
-    role: Role, truth: Sequence[FrameObservation], own: Sequence[FrameObservation], camera: Camera
-) -> dict[str, Any]:
+def _blind(role: Role, truth: Sequence[FrameObservation], own: Sequence[FrameObservation], camera: Camera) -> Figures:
     """What a reader who knows the authorised box and no more gets, in the frames that the model sees."""
     read = []
     for known, seen in zip(truth, own, strict=True):
         face = known.own if seen.faces else None
         read.append(replace(seen, faces=() if face is None else (blind_face(face.box, camera),)))
     figures = _figures(role, own, read)
-    return {key: figures[key] if key in BLIND else None for key in METRICS_OF[role]}
+    return {metric.key: figures[metric.key] if metric.blind else None for metric in decided_by(role)}
 
 
-def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> dict[str, Any]:
+def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> Figures:
     """Means over the frames that `truth` has a face in. `iou` counts a missed face as 0 and `diff_score` charges it
-    (see drsf_cli.measure.evaluation); `nme` (%) and `gaze_deg` are over the faces that were read.
-    """
+    (see drsf_cli.measure.evaluation); the other metrics are over the faces that were read."""
     count = sum(bool(observation.faces) for observation in truth)
-    figures: dict[str, Any] = {"frames": count, **dict.fromkeys(METRICS_OF[role])}
+    keys = [metric.key for metric in decided_by(role)]
+    figures: Figures = {"frames": count, **dict.fromkeys(keys)}
     if not count:
         return figures
     result = evaluate(truth, read)
-
-    def mean(key: str) -> float | None:
-        return result.summaries[key].mean if key in result.summaries else None
-
-    values = {
-        "detected": result.compared / count,
-        "iou": (mean("iou") or 0.0) * result.compared / count,
-        "nme": mean("nme_percent"),
-        "gaze_deg": mean("gaze_degrees"),
-        "diff_score": result.diff_score_with_misses if result.compared else _all_missed(truth),
-    }
-    return figures | {key: values[key] for key in METRICS_OF[role]}
+    values: dict[str, float | None] = {key: one.mean for key, one in result.summaries.items()}
+    values["detected"] = result.compared / count
+    values["iou"] = (values.get("iou") or 0.0) * result.compared / count
+    values["diff_score"] = result.diff_score_with_misses if result.compared else _all_missed(truth)
+    return figures | {key: values.get(key) for key in keys}
 
 
 def _all_missed(truth: Sequence[FrameObservation]) -> float | None:
@@ -284,18 +269,19 @@ def _all_missed(truth: Sequence[FrameObservation]) -> float | None:
     return float(np.mean([1 + math.hypot(*(face.box[2:] - face.box[:2])) + 180 for face in faces]))
 
 
-def _gap(key: str, obscured: float | None, written: float | None) -> float | None:
+def _gap(metric: Metric, obscured: float | None, written: float | None) -> float | None:
     if obscured is None or written is None:
         return None
-    return written - obscured if key in MORE_IS_BETTER else obscured - written
+    return written - obscured if metric.higher_is_better else obscured - written
 
 
-def _identity(meter: IdentityMeter) -> dict[str, Any]:
+def _identity(meter: IdentityMeter) -> IdentityLeakage:
     document = meter.to_dict(ORIGINAL)
     columns = document["columns"]
     if columns:
         document["leakage"] = {
-            key: None if columns[WRITTEN][key] is None else columns[WRITTEN][key] - columns[OBSCURED][key]
+            key: None if written is None or obscured is None else written - obscured
             for key in ("cosine", "rank1", "tar")
+            for written, obscured in [(columns["written"][key], columns["obscured"][key])]
         }
     return document

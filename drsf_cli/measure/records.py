@@ -1,10 +1,6 @@
-"""The JSON format that the field exchanges: a list with one object for each frame.
+"""The JSON format that the field exchanges: a list with one object for each frame, of the form `FrameRecord`.
 
-    {"frame_id": 0, "bboxes": [x1, y1, x2, y2], "landmarks": [[x, y] x 68], "euler_angles": [a, b, c],
-     "gaze_vector": [x, y, z], "gaze_angle": [pitch, yaw], "score": s, "eye_openness": [left, right],
-     "mouth_openness": m, "pts": seconds, "faces": [...]}
-
-With `infer --mesh` there is also `"mesh": [[x, y, z] x 478]`.
+`READING.schema()` is its JSON Schema (`drsf infer --schema`, docs/schemas/infer.schema.json).
 
 The first face (`victims.face.by_prominence`), most often the largest, is the frame's own; the others are under
 `faces`, with the same keys except `frame_id` and `pts`. A frame without a face has `"bboxes": []`. Units and axes are
@@ -22,16 +18,74 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, NotRequired, cast
 
 import numpy as np
+from pydantic import BeforeValidator, Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict
 
+from drsf_cli.measure.json_form import CONFIG, Form, Lengths, Number
 from victims.face import Array, Face, FrameObservation
 from victims.openness import eye_openness, mouth_openness
 from weights.errors import InputError
 from weights.files import write_atomically
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
+
+
+FrameId = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(_whole),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,19}$"}]}),
+]
+"""A whole number from 0; the original implementation writes it as a text."""
+Point = Annotated[list[Number], Lengths((2,))]
+Point3 = Annotated[list[Number], Lengths((3,))]
+
+
+@with_config(CONFIG)
+class FaceRecord(TypedDict):
+    """One face. An empty list or null is the same as no key."""
+
+    bboxes: Annotated[list[Number], Lengths((0, 4))] | None
+    """x1, y1, x2, y2 px of the frame; empty where a frame has no face."""
+    landmarks: NotRequired[Annotated[list[Point], Lengths((0, 68))] | None]
+    """x, y px of the 68 points in iBUG's order."""
+    euler_angles: NotRequired[Annotated[list[Number], Lengths((0, 3))] | None]
+    """Head pose in the camera frame, degrees, intrinsic X-Y-Z."""
+    gaze_vector: NotRequired[Annotated[list[Number], Lengths((0, 2, 3))] | None]
+    """Unit vector in the camera frame: x right, y down, z away from the camera. Of two components z is negative."""
+    gaze_angle: NotRequired[Annotated[list[Number], Lengths((0, 2))] | None]
+    """Pitch, yaw, as the model reads them; radians."""
+    score: NotRequired[Number | None]
+    """Probability of "face"."""
+    eye_openness: NotRequired[Annotated[list[Number | None], Lengths((2,))] | None]
+    """Aspect ratios of the left and the right eye."""
+    mouth_openness: NotRequired[Number | None]
+    """Aspect ratio of the mouth."""
+    mesh: NotRequired[list[Point3] | None]
+    """x, y, z px of every point of MediaPipe's face mesh."""
+
+
+@with_config(CONFIG)
+class FrameRecord(FaceRecord):
+    """One frame with its own face."""
+
+    frame_id: FrameId
+    pts: NotRequired[Number | None]
+    """When the frame is shown, s."""
+    faces: NotRequired[list[FaceRecord] | None]
+    """The frame's other faces."""
+
+
+_ADVICE = "give a file that `drsf infer` wrote."
+READING = Form(list[FrameRecord], "Reading of drsf infer", _ADVICE)
+_RECORD = Form(FrameRecord, "Frame of a reading", _ADVICE)
 
 _PIXEL_DIGITS = 4
 _ANGLE_DIGITS = 5  # degrees
@@ -46,13 +100,13 @@ _UNIT_SLACK = 1e-3
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def to_records(observations: Iterable[FrameObservation], mesh: bool = False) -> list[dict[str, Any]]:
+def to_records(observations: Iterable[FrameObservation], mesh: bool = False) -> list[FrameRecord]:
     """The frames as JSON objects, in the order given; with `mesh` every point of an aligner that has more than 68. A
     `pts` of NaN (unknown) has no key.
 
     Raises ValueError for any other number that is not finite, and for two frames of one index.
     """
-    records = []
+    records: list[FrameRecord] = []
     seen: set[int] = set()
     for observation in observations:
         if observation.index in seen:
@@ -66,7 +120,7 @@ def to_records(observations: Iterable[FrameObservation], mesh: bool = False) -> 
             record["pts"] = _rounded(observation.pts, _UNIT_DIGITS, f"{place}: pts")
         if len(observation.faces) > 1:
             record["faces"] = [_face_to_record(face, f"{place}: faces", mesh) for face in observation.faces[1:]]
-        records.append(record)
+        records.append(cast(FrameRecord, record))
     return records
 
 
@@ -143,64 +197,56 @@ def from_records(records: object, source: str = "records", *, unit_gaze: bool = 
     Raises InputError naming the place that does not have the format.
     """
     if not isinstance(records, list):
-        _refuse(source, f"holds {_kind(records)} where a list with one object a frame is needed")
+        raise InputError(f"{source} is not a list with one object for each frame; {_ADVICE}")
     observations = []
     seen: set[int] = set()
-    for position, record in enumerate(records):
-        if not isinstance(record, dict):
-            _refuse(f"{source}: entry {position}", f"is {_kind(record)} where an object is needed")
-        index = _frame_id(record, f"{source}: entry {position}")
+    for position, one in enumerate(records):
+        record = _checked(one, source, position)
+        index = int(record["frame_id"])
         place = f"{source}: frame {index}"
         if index in seen:
             _refuse(place, '"frame_id" is there twice')
         seen.add(index)
         own = _face_from_record(record, place, unit_gaze)
         others = record.get("faces") or []
-        if not isinstance(others, list):
-            _refuse(place, f'"faces" is {_kind(others)} where a list is needed')
         if others and own is None:
             _refuse(place, '"faces" has faces while "bboxes" is empty')
         faces = [own] if own else []
         for number, other in enumerate(others):
-            inner = f'{place}: "faces" {number}'
-            if not isinstance(other, dict):
-                _refuse(inner, f"is {_kind(other)} where an object is needed")
+            inner = f"{place}: faces[{number}]"
             face = _face_from_record(other, inner, unit_gaze)
             if face is None:
                 _refuse(inner, '"bboxes" is empty')
             faces.append(face)
-        pts = _array(record, "pts", (), place)
+        pts = record.get("pts")
         observations.append(FrameObservation(index, math.nan if pts is None else float(pts), tuple(faces)))
     return observations
+
+
+def _checked(record: object, source: str, position: int) -> FrameRecord:
+    """An entry of the list, if it is of the form."""
+    known = _whole(record.get("frame_id")) if isinstance(record, dict) else None
+    named = isinstance(known, int) and not isinstance(known, bool) and known >= 0
+    _RECORD.check(record, f"{source}: frame {known}" if named else f"{source}: entry {position}")
+    return cast(FrameRecord, record)
 
 
 def _refuse(place: str, what: str) -> NoReturn:
     raise InputError(f"{place}: {what}.")
 
 
-def _kind(value: object) -> str:
-    names: Mapping[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    return names.get(type(value), "null" if value is None else "a number")
-
-
-def _frame_id(record: Mapping[str, Any], place: str) -> int:
-    value = record.get("frame_id")
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        _refuse(place, '"frame_id" is missing or not a whole number from 0')
-    return value
-
-
-def _face_from_record(record: Mapping[str, Any], place: str, unit_gaze: bool) -> Face | None:
-    if "bboxes" not in record:
-        _refuse(place, '"bboxes" is missing; a frame without a face has an empty list there')
-    box = _array(record, "bboxes", (4,), place)
-    landmarks = _array(record, "landmarks", (68, 2), place)
-    euler_angles = _array(record, "euler_angles", (3,), place)
-    gaze_angle = _array(record, "gaze_angle", (2,), place)
-    score = _array(record, "score", (), place)
-    gaze = _gaze_vector(record, place, unit_gaze)
+def _face_from_record(record: FaceRecord, place: str, unit_gaze: bool) -> Face | None:
+    box, landmarks, euler_angles, gaze_angle = (
+        _array(values)
+        for values in (
+            record["bboxes"],
+            record.get("landmarks"),
+            record.get("euler_angles"),
+            record.get("gaze_angle"),
+        )
+    )
+    score = record.get("score")
+    gaze = _gaze_vector(_array(record.get("gaze_vector")), place, unit_gaze)
     if box is None:
         measured = {"landmarks": landmarks, "euler_angles": euler_angles, "gaze_vector": gaze, "gaze_angle": gaze_angle}
         for key, value in measured.items():
@@ -212,15 +258,12 @@ def _face_from_record(record: Mapping[str, Any], place: str, unit_gaze: bool) ->
     return Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle)
 
 
-def _gaze_vector(record: Mapping[str, Any], place: str, unit: bool) -> Array | None:
+def _gaze_vector(vector: Array | None, place: str, unit: bool) -> Array | None:
     """Unit length; two components are x and y of a unit vector that points towards the camera."""
-    value = record.get("gaze_vector")
-    components = 2 if isinstance(value, list) and len(value) == 2 else 3
-    vector = _array(record, "gaze_vector", (components,), place)
     if vector is None:
         return None
     length = float(np.linalg.norm(vector))
-    if components == 2:
+    if len(vector) == 2:
         if length > 1 + _UNIT_SLACK:
             _refuse(place, f'"gaze_vector" has two components of length {length:.3f}, no part of a unit vector')
         vector = np.append(vector, -math.sqrt(max(0.0, 1.0 - length**2)))
@@ -232,41 +275,6 @@ def _gaze_vector(record: Mapping[str, Any], place: str, unit: bool) -> Array | N
     return vector / length
 
 
-def _array(record: Mapping[str, Any], key: str, shape: tuple[int, ...], place: str) -> Array | None:
-    """The numbers under `key`, float64 of `shape`; None where there is no key, null or an empty list."""
-    value = record.get(key)
-    if value is None or (shape and value == []):
-        return None
-    name = f'"{key}"'
-    if not shape:
-        return np.asarray(_number(value, name, place))
-    if len(shape) == 1:
-        numbers = [_number(number, name, place) for number in _list(value, shape[0], "numbers", name, place)]
-        return np.asarray(numbers)
-    numbers = []
-    for position, point in enumerate(_list(value, shape[0], "points", name, place)):
-        point_name = f"{name} point {position}"
-        numbers += [
-            _number(number, point_name, place) for number in _list(point, shape[1], "numbers", point_name, place)
-        ]
-    return np.asarray(numbers).reshape(shape)
-
-
-def _list(value: object, length: int, noun: str, name: str, place: str) -> list[object]:
-    if not isinstance(value, list):
-        _refuse(place, f"{name} is {_kind(value)} where a list of {length} {noun} is needed")
-    if len(value) != length:
-        _refuse(place, f"{name} has {len(value)} {noun} where {length} are needed")
-    return value
-
-
-def _number(value: object, name: str, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(place, f"{name} has {_kind(value)} where a number is needed")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        _refuse(place, f"{name} has a number that is not finite")
-    return number
+def _array(values: list[float] | list[list[float]] | None) -> Array | None:
+    """None where nothing was measured."""
+    return np.asarray(values, dtype=np.float64) if values else None

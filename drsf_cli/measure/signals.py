@@ -12,12 +12,14 @@ import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from drsf_cli.measure.drowsiness import eyelids, perclos, yawns
 from drsf_cli.measure.glances import Glance, Zones, glances, load_zones, zones_over_time
+from drsf_cli.measure.json_form import Number
 from drsf_cli.measure.timeline import Event, Timeline
 from victims.camera import vector_to_angles
 from victims.face import Array, Face, FrameObservation
@@ -83,6 +85,16 @@ class Signals(Measured):
         return len(self.frame_id)
 
 
+class FaceSignals(TypedDict, total=False):
+    """What driving research derives its measures from (docs/signals.md): yaw and pitch of the gaze in degrees, openness
+    of the eyes (mean of both) and the mouth; null for what is not known."""
+
+    yaw_deg: Number | None
+    pitch_deg: Number | None
+    eye_openness: Number | None
+    mouth_openness: Number | None
+
+
 _WHOLE = ("frame_id", "eyes_closed", "blink", "yawn")
 _FIELDS = [field.name for field in fields(Signals)]
 COLUMNS: tuple[str, ...] = tuple(_FIELDS[: _FIELDS.index("zone") + 1])
@@ -104,13 +116,12 @@ def measured(observations: Iterable[FrameObservation]) -> Measured:
     return Measured(*np.array(rows, dtype=np.float64).reshape(-1, len(fields(Measured))).T)
 
 
-def face_signals(face: Face) -> dict[str, float | None]:
-    """What a report keeps of a face: yaw and pitch in degrees, openness of the eyes (mean of both) and the mouth; None
-    for what is not known.
-    """
+def face_signals(face: Face) -> FaceSignals:
+    """What a report keeps of a face."""
     yaw, pitch, *_, left, right, mouth = _numbers(face)
     values = {"yaw_deg": yaw, "pitch_deg": pitch, "eye_openness": (left + right) / 2, "mouth_openness": mouth}
-    return {key: round(float(value), 5) if np.isfinite(value) else None for key, value in values.items()}
+    rounded = {key: round(float(value), 5) if np.isfinite(value) else None for key, value in values.items()}
+    return cast(FaceSignals, rounded)
 
 
 def _numbers(face: Face | None) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from drsf_cli.media.files import refuse_existing
 from weights.errors import OutputError
 
 
@@ -147,8 +148,7 @@ class AtomicOutput:
             raise OutputError(f"{self.final} is a {kind} that is in the way; choose another output.")
         if self._is_folder and not any(self.final.iterdir()):
             return
-        if not self._overwrite:
-            raise OutputError(f"{self.final} exists already; pass --overwrite to replace it.")
+        refuse_existing(self.final, self._overwrite)
         if self._is_folder and any(entry.suffix.lower() not in self._folder_of for entry in self.final.iterdir()):
             raise OutputError(f"{self.final} holds other files too, so it is not replaced; choose another folder.")
 

@@ -1,10 +1,13 @@
-"""The files of a run: the names of those beside an output, and what identifies a file."""
+"""The files of a run: the names of those beside an output, what identifies a file, and what may be replaced."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
+
+from weights.errors import OutputError
+from weights.files import fresh_sha256
 
 
 def report_path(output: Path) -> Path:
@@ -22,15 +25,27 @@ def sheet_path(output: Path) -> Path:
     return output.with_name(output.name + ".audit.png")
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise OutputError if `path` exists and may not be replaced."""
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} exists already; pass --overwrite to replace it, or choose another name.")
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """Raise OutputError if `path` exists and may not be replaced, or if its folder does not exist."""
+    refuse_existing(path, overwrite)
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder; make it first.")
+
+
 def digest(path: Path) -> str:
     """Hex sha256 of a file, or of a folder's files and their names."""
+    if not path.is_dir():
+        return fresh_sha256(path)
     state = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            state.update(os.fsencode(file.name) + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                state.update(block)
+    for file in sorted(p for p in path.iterdir() if p.is_file()):
+        state.update(os.fsencode(file.name) + b"\0")
+        state.update(file.read_bytes())
     return state.hexdigest()
 
 

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from drsf_cli.media.files import check_place
 from drsf_cli.media.images import is_image, read_image
 from drsf_cli.media.reader import VideoReader
 from victims.base import Image
-from weights.errors import InputError, OutputError
+from weights.errors import InputError
 
 SMALLEST = 40
 """Px: narrower faces are left out."""
@@ -27,10 +28,7 @@ VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 
 def check_paths(data: Path, output: Path, overwrite: bool) -> None:
     """Raise InputError if `data` is no folder, and OutputError if `output` cannot be written."""
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already; give --overwrite or another name.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output.parent} is not a folder; make it first.")
+    check_place(output, overwrite)
     if not data.is_dir():
         raise InputError(f"--data {data} is not a folder; give one with pictures or videos of faces.")
 

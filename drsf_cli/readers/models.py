@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from drsf_cli.readers.covering import load_companions
-from drsf_cli.settings import VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from export.device import Device
 from export.session import OnnxNetwork, authorised, use_cuda
 from victims import registry
@@ -51,6 +51,16 @@ class Models:
         for victim in chain.victims.values():
             victim.to(where)
         return cls(chain, device, threads)
+
+    @classmethod
+    def of(cls, settings: DeidSettings) -> Models:
+        """Those that a run with these settings works with. Raises as `load`."""
+        return cls.load(*cls.key(settings))
+
+    @staticmethod
+    def key(settings: DeidSettings) -> tuple[VictimNames, Device, bool, int | None]:
+        """What decides which models a run works with."""
+        return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
 
     def covering(self, names: tuple[str, ...] = (), allow_unknown: bool = False) -> list[Detector]:
         """The detectors that cover beside the chain's own, loaded once; see `covering.load_companions`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drsf_cli.measure.metrics import Measure, text_of
+from drsf_cli.measure.metrics import Metric, text_of
 
 _MAX_POINTS = 1500
 """Points of one curve; of longer clips each point is the worst of several frames."""
@@ -29,7 +29,7 @@ class Curve:
 class Chart:
     """One drawing of 400 x 210 units."""
 
-    measure: Measure
+    measure: Metric
     summary: str
     curves: tuple[Curve, ...]
     missed: tuple[float, ...]
@@ -42,7 +42,7 @@ class Chart:
     LEFT, RIGHT, TOP, BOTTOM = 42.0, 392.0, 10.0, 176.0
 
 
-def make_chart(frames: Sequence[Mapping[str, Any]], measure: Measure) -> Chart | None:
+def make_chart(frames: Sequence[Mapping[str, Any]], measure: Metric) -> Chart | None:
     """One measure over the frames with the codec's noise floor where it was measured; None if nothing was."""
     frames = sorted(frames, key=lambda frame: frame["frame_id"])
     own = [frame.get(measure.key) for frame in frames]
@@ -104,7 +104,7 @@ def axis(low: float, high: float, start: float, stop: float) -> Callable[[float]
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 
-def _y_range(values: Sequence[float], measure: Measure) -> tuple[float, float, list[float]]:
+def _y_range(values: Sequence[float], measure: Metric) -> tuple[float, float, list[float]]:
     if measure.higher_is_better:
         low, high = min(0.95, math.floor(min(values) * 20 - 1e-9) / 20), 1.0
         return low, high, ticks(low, high, 4)

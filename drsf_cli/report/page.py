@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,27 @@ from PIL import Image as Picture
 from attacks.obscure import obscure, parse_obscuring, region_mask
 from drsf_cli.measure.glances import DEFAULT, load_zones
 from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS
-from drsf_cli.measure.metrics import MEASURES, PLOTTED, WORST, text_of, worst_by
+from drsf_cli.measure.metrics import PLOTTED, REPORTED, STATISTICS, WORST, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
+from drsf_cli.media.files import digest
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report.charts import Chart, make_chart, nothing
 from drsf_cli.report.drawing import draw
 from drsf_cli.report.filters import FILTERS, TESTS, plain
-from drsf_cli.report.schema import SAMPLES, STATISTICS, is_number, read_report, reading, regions_of, sample_ids
+from drsf_cli.report.schema import (
+    SAMPLES,
+    FidelitySection,
+    FileSection,
+    FrameSection,
+    OtherFacesSection,
+    Report,
+    SampleSection,
+    read_report,
+    reading,
+    regions_of,
+    sample_ids,
+)
 from drsf_cli.report.traces import make_traces
 from victims.base import Image
 from victims.camera import Camera
@@ -66,7 +80,7 @@ class Sample:
 
 
 def _stills(
-    report: Mapping[str, Any], folder: Path, count: int, include_original: bool, progress: Progress
+    report: Report, folder: Path, count: int, include_original: bool, progress: Progress
 ) -> tuple[list[Sample], list[str]]:
     """Pictures of at most `count` samples, and why any are left out, one sentence each. These are 2 * `count` parts of
     the progress: each sample is read from the output and from the input.
@@ -90,7 +104,7 @@ def _stills(
         if index not in written:
             notes.append(f"Frame {index} is not in {output.name}.")
             continue
-        entry = entries.get(index, {})
+        entry = entries.get(index, {"frame_id": index})
         camera = _camera(settings, written[index])
         pictures = _panels(entry, written[index], originals.get(index), settings, include_original)
         window = _window(entry, written[index])
@@ -103,7 +117,7 @@ def _stills(
 
 
 def _panels(
-    entry: Mapping[str, Any],
+    entry: SampleSection,
     written: Image,
     original: Image | None,
     settings: Mapping[str, Any],
@@ -115,7 +129,7 @@ def _panels(
     mask = settings.get("mask")
     if original is not None and original.shape == written.shape and entry.get("regions") and isinstance(mask, str):
         # Only the rectangles come from the input: what a report fails to name can then not come to light.
-        regions = regions_of(entry, "report", "samples")
+        regions = regions_of(entry)
         covered = region_mask(regions, *written.shape[:2])
         hidden = np.where(covered[..., None], obscure(original, regions, parse_obscuring(mask)), written)
     changed = settings.get("targets") is not None or settings.get("shape", "own") != "own"
@@ -140,7 +154,7 @@ def _read(seen: FrameObservation | None) -> str:
     return ", as it is read" if seen.faces else ": no face is read"
 
 
-def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path | None:
+def _unchanged(file: FileSection, folder: Path, notes: list[str]) -> Path | None:
     """The file of a report, where it is still what it was; else None and a note."""
     named = Path(file["path"])
     for path in (named, folder / named, folder / named.name):
@@ -149,20 +163,23 @@ def _unchanged(file: Mapping[str, Any], folder: Path, notes: list[str]) -> Path 
     else:
         notes.append(f"{named.name} is not where the report says, so frames of it are not shown.")
         return None
-    if path.is_file():
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != file["sha256"]:
-                notes.append(f"{named.name} has changed since the report was written, so frames of it are not shown.")
-                return None
+    if path.is_file() and digest(path) != file["sha256"]:
+        notes.append(f"{named.name} has changed since the report was written, so frames of it are not shown.")
+        return None
     return path
 
 
-def _source_reader(path: Path, report: Mapping[str, Any]) -> VideoReader:
+def _source_reader(path: Path, report: Report) -> VideoReader:
     """The input as the run read it: from --start on, and turned."""
     settings = report["settings"]
-    start, end, fps = (value if is_number(value := settings.get(key)) else None for key in ("start", "end", "fps"))
+    start, end, fps = (_number(settings.get(key)) for key in ("start", "end", "fps"))
     rotate = report["input"].get("rotate")
     return VideoReader(path, start, end, fps=fps).rotated(rotate if rotate in (90, 180, 270) else 0)
+
+
+def _number(value: object) -> float | None:
+    """A setting, which a report need not have as drsf writes it."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def _pick(reader: VideoReader, ids: Sequence[int], progress: Progress) -> Iterator[tuple[int, Image]]:
@@ -189,7 +206,7 @@ def _camera(settings: Mapping[str, Any], image: Image) -> Camera | None:
         return None
 
 
-def _window(entry: Mapping[str, Any], image: Image) -> tuple[int, int, int, int]:
+def _window(entry: SampleSection, image: Image) -> tuple[int, int, int, int]:
     """x1, y1, x2, y2 px: what is shown of the frame, of its own shape: the head with its surroundings."""
     height, width = image.shape[:2]
     seen = reading(entry, "original", "original") or reading(entry, "recovered", "recovered")
@@ -218,8 +235,8 @@ def _encode(title: str, image: Image, window: tuple[int, int, int, int]) -> Stil
     )
 
 
-def _caption(frames: Sequence[Mapping[str, Any]], index: int) -> str:
-    frame = next((frame for frame in frames if frame["frame_id"] == index), {})
+def _caption(frames: Sequence[FrameSection], index: int) -> str:
+    frame: Mapping[str, Any] = next((frame for frame in frames if frame["frame_id"] == index), {})
     parts = [f"frame {index}"]
     if frame.get("pts") is not None:
         parts.append(f"{frame['pts']:.2f} s")
@@ -230,11 +247,11 @@ def _caption(frames: Sequence[Mapping[str, Any]], index: int) -> str:
 # ------------------------------------------------------------------------------------------------ tables
 
 
-def _worst_frames(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _worst_frames(frames: Sequence[FrameSection]) -> list[dict[str, Any]]:
     """Missed frames first, then the worst by each plotted measure, each frame once."""
     missed = [frame for frame in frames if frame.get("missed")]
     rows: dict[int, dict[str, Any]] = {}
-    reasons = [("face missed", missed[: 2 * WORST])]
+    reasons: list[tuple[str, Sequence[Mapping[str, Any]]]] = [("face missed", missed[: 2 * WORST])]
     reasons += [(measure.title, worst_by(frames, measure)) for measure in PLOTTED]
     for reason, group in reasons:
         for frame in group:
@@ -243,31 +260,35 @@ def _worst_frames(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a measure: mean, median, 95th percentile and worst of the output, and the means beside it."""
-    rows = []
-    for measure in MEASURES:
-        own = (fidelity["recovered"] or {}).get(measure.key)
-        beside = [
-            ((fidelity.get(kind) or {}).get(measure.key) or {}).get("mean") for kind in ("noise_floor", "obscured_only")
-        ]
-        if own is None and beside == [None, None]:
-            continue
-        rows.append(
-            {
-                "title": measure.title,
-                "own": [text_of((own or {}).get(key), measure) for key in STATISTICS],
-                "beside": [text_of(value, measure) for value in beside],
-            }
-        )
-    return rows
+def _fidelity_rows(fidelity: FidelitySection) -> list[dict[str, Any]]:
+    """One row a metric: mean, median, 95th percentile and worst of the output, and the means beside it."""
+    recovered, floor, weak = (
+        _statistics(fidelity["recovered"]),
+        _statistics(fidelity.get("noise_floor")),
+        _statistics(fidelity.get("obscured_only")),
+    )
+    return [
+        {
+            "title": metric.title,
+            "own": [text_of(recovered.get(metric.key, {}).get(name), metric) for name in STATISTICS],
+            "beside": [text_of(one.get(metric.key, {}).get("mean"), metric) for one in (floor, weak)],
+        }
+        for metric in REPORTED
+        if any(metric.key in one for one in (recovered, floor, weak))
+    ]
 
 
-def _other_faces(others: Mapping[str, Any] | None) -> str | None:
+def _statistics(summary: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Metric -> its statistics, of those that were measured."""
+    return {metric.key: one for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None}
+
+
+def _other_faces(others: OtherFacesSection | None) -> str | None:
     """How the further faces came back, in one line."""
     if others is None:
         return None
-    means = [f"{m.title} {text_of(others[m.key].get('mean'), m)}" for m in MEASURES if others.get(m.key) is not None]
+    known = _statistics(others)
+    means = [f"{m.title} {text_of(known[m.key].get('mean'), m)}" for m in REPORTED if m.key in known]
     line = f"{plain(others.get('frames'))} further faces read again, {plain(others.get('missed'))} missed"
     return f"{line}; means: {', '.join(means)}." if means else f"{line}."
 
@@ -276,7 +297,7 @@ def _other_faces(others: Mapping[str, Any] | None) -> str | None:
 
 
 def render_html(
-    reports: Sequence[tuple[Path, Mapping[str, Any]]],
+    reports: Sequence[tuple[Path, Report]],
     *,
     include_original: bool = False,
     samples: int = SAMPLES,
@@ -297,7 +318,7 @@ def render_html(
     for number, (path, report) in enumerate(reports):
         stills, notes = _stills(report, path.parent, count, include_original, progress) if count else ([], [])
         charts = [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None]
-        recovered = report["fidelity"]["recovered"]
+        recovered = _statistics(report["fidelity"]["recovered"])
         sections.append(
             {
                 "id": f"clip-{number + 1}",
@@ -308,8 +329,8 @@ def render_html(
                 "notes": notes,
                 "charts": charts,
                 "traces": make_traces(report["frames"], ranges),
-                "tiles": [(m.title, text_of((recovered.get(m.key) or {}).get("mean"), m)) for m in PLOTTED],
-                "missed": recovered.get("missed"),
+                "tiles": [(m.title, text_of(recovered.get(m.key, {}).get("mean"), m)) for m in PLOTTED],
+                "missed": report["fidelity"]["recovered"].get("missed"),
                 "fidelity": _fidelity_rows(report["fidelity"]),
                 "other_faces": _other_faces(report["fidelity"].get("other_faces")),
                 "worst": _worst_frames(report["frames"]),

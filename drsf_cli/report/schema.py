@@ -1,208 +1,318 @@
-"""The JSON that `drsf deid` writes of a run. It holds numbers, never pixels:
+"""The form of the report that `drsf deid` writes. It holds numbers, never pixels.
 
-    {"drsf": version,
-     "input": {"path", "sha256", "frames", "width", "height", "fps", "notes", "rotate"},
-     "output": {"path", "sha256", "bytes"},
-     "settings": {...}, "targets": {"path", "sha256", "frames", "faces"} or null,
-     "victims": {role: {"name", "weights": {file: sha256}}}, "versions": {...}, "providers": {...},
-     "fidelity": {"recovered": summary, "noise_floor": summary or null, "obscured_only": summary or null,
-                  "other_faces": {"frames", "missed", metric: ..., "tracks": [...]} or null},
-     "frames": [{"frame_id", "pts", "missed", "iou", "nme", "gaze_deg", "landmarks_px", "head_pose_deg", "passes",
-                 "steps", "floor": {"iou", "nme", "gaze_deg"} or null,
-                 "signals": {"original": signals or null, "recovered": signals or null}}],
-     "repelled": {name: as a victim}, "leakage": {...} or null (drsf_cli/measure/leakage.py),
-     "cost": {...}, "audit": {...} or null, "covering": {...},
-     "samples": [{"frame_id", "regions", "original", "recovered", "obscured_only"}]}
+A report is a dict of the form `Report`, from the run that writes it to the page that shows it. `read_report` checks a
+file, and `REPORT.schema()` is the JSON Schema (`drsf report --schema`, docs/schemas/report.schema.json).
 
-    summary: {"frames", "missed", metric: {"mean", "median", "p95", "worst"}} with the metrics "iou", "landmarks_px",
-    "nme" (%), "gaze_deg", "head_pose_deg" and "diff_score". A number that was not measured is null or not there.
-    signals: {"yaw_deg", "pitch_deg", "eye_openness", "mouth_openness"}, as docs/signals.md has them; older reports have
-    none. They are of the face that the frame's errors are of.
-    Errors are against what was to be embedded: what is read of the original or, where "targets" is not null, the file
-    that was given; with the shape that the settings say. "obscured_only" is of the frames in `samples` alone.
-    "recovered" and "frames" are of the largest face of each frame that was embedded for, "other_faces" of the further
-    ones; its "tracks", of all faces, have "track", "first_frame" and "last_frame" as well.
+Errors are against what was to be embedded: what is read of the original or, where `targets` is not null, the file that
+was given; with the shape that the settings say. They are of the largest face of each frame that was embedded for;
+`fidelity.other_faces` has the further ones. A number that was not measured is null or not there. All places are px of
+the frames as they were turned, if `input.rotate` is not 0.
 
-The input's `notes` are what was taken for granted when it was read, a sentence each (optional).
-"rotate" (of "input"): degrees clockwise by which frames were turned at `--rotate`'s word; "width" and "height", and all
-places, are of the turned frame.
-
-`samples` (optional) names a few frames to be shown, with what was read from them in the field's form and the
-rectangles that were obscured; "original" is what was to be embedded. `sample_ids` chooses them and `sample` makes an
-entry.
+To add a section, write its form here and its content into drsf_cli/deid/sections.py.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NotRequired, cast
 
 import numpy as np
+from pydantic import with_config
+from typing_extensions import TypedDict
 
 from attacks.obscure import Region
-from drsf_cli.measure.leakage_table import COLUMNS
-from drsf_cli.measure.metrics import MEASURES, PLOTTED, worst_by
-from drsf_cli.measure.records import from_records, to_records
+from drsf_cli.measure.json_form import CONFIG, Count, Form, Lengths, Number
+from drsf_cli.measure.leakage_form import Leakage
+from drsf_cli.measure.metrics import PLOTTED, Errors, ErrorStatistics, worst_by
+from drsf_cli.measure.records import FrameRecord, from_records, to_records
+from drsf_cli.measure.signals import FaceSignals
 from victims.face import FrameObservation
 from weights.errors import InputError
 
 SAMPLES = 12
 """Frames shown of one clip; of many clips fewer, so that the page stays small."""
-STATISTICS = ("mean", "median", "p95", "worst")
 
 
-def read_report(path: str | Path) -> dict[str, Any]:
+class FileSection(TypedDict):
+    """A file as it was when the report was written."""
+
+    path: str
+    sha256: str
+    """In hex; of a folder, over its files and their names."""
+
+
+class InputSection(FileSection):
+    """The original."""
+
+    frames: NotRequired[Count]
+    width: NotRequired[Count]
+    """px, of the frames as they were turned."""
+    height: NotRequired[Count]
+    fps: NotRequired[Number]
+    notes: NotRequired[list[str]]
+    """What was taken for granted when the file was read, a sentence each."""
+    rotate: NotRequired[int]
+    """Degrees clockwise by which frames were turned."""
+    camera_sha256: NotRequired[str | None]
+    """Of the calibration that was given."""
+
+
+class OutputSection(FileSection):
+    """The de-identified video."""
+
+    bytes: NotRequired[Count]
+
+
+class TargetsSection(FileSection):
+    """The file of attributes that was embedded in place of what the original shows."""
+
+    frames: Count
+    """Frames with a face in that file."""
+    faces: Count
+
+
+class ModelSection(TypedDict):
+    """A model and its weights."""
+
+    name: NotRequired[str]
+    weights: dict[str, str]
+    """File name -> sha256 in hex."""
+
+
+class Summary(ErrorStatistics):
+    """Errors over frames."""
+
+    frames: NotRequired[Count]
+    """Frames in which both readings have the face."""
+    missed: NotRequired[Count]
+    """Frames in which only the original has it."""
+    extra: NotRequired[Count]
+    """Frames in which only the output has it."""
+    missed_frames: NotRequired[list[Count]]
+    """Frame ids."""
+
+
+class TrackSection(ErrorStatistics):
+    """Errors of one face, followed through the clip."""
+
+    track: Count
+    first_frame: Count
+    last_frame: Count
+    frames: Count
+    missed: Count
+
+
+class OtherFacesSection(ErrorStatistics):
+    """Errors of the faces that are not the largest of their frame."""
+
+    frames: NotRequired[Count]
+    missed: NotRequired[Count]
+    tracks: NotRequired[list[TrackSection]]
+    """Of all faces."""
+
+
+class FidelitySection(TypedDict):
+    """How what was embedded is read back."""
+
+    recovered: Summary
+    """From the written file."""
+    noise_floor: NotRequired[Summary | None]
+    """From the untouched clip after the same codec."""
+    obscured_only: NotRequired[Summary | None]
+    """From the frames in `samples`, obscured and with nothing embedded."""
+    other_faces: NotRequired[OtherFacesSection | None]
+
+
+class FrameSignals(TypedDict, total=False):
+    """The signals of the face that the frame's errors are of."""
+
+    original: FaceSignals | None
+    recovered: FaceSignals | None
+
+
+class RegionSection(TypedDict):
+    """A rectangle that was obscured."""
+
+    rect: Annotated[list[int], Lengths((4,))]
+    """x1, y1, x2, y2 px, half-open."""
+    cell: int
+    """Block size or sigma, px."""
+    origin: Annotated[list[int], Lengths((2,))]
+    """x, y px of a corner of the grid of blocks."""
+
+
+class FrameSection(Errors):
+    """One frame."""
+
+    frame_id: Count
+    pts: NotRequired[Number | None]
+    """When it is shown, s."""
+    missed: NotRequired[bool]
+    """Whether the original has the face and the output does not."""
+    passes: NotRequired[Count]
+    """Passes of the victims that embedding took."""
+    steps: NotRequired[Count]
+    """Steps of correction."""
+    floor: NotRequired[Errors | None]
+    """Errors of the untouched frame after the same codec."""
+    signals: NotRequired[FrameSignals | None]
+    regions: NotRequired[list[RegionSection]]
+    """What was obscured."""
+
+
+class SampleSection(TypedDict):
+    """A frame to be shown on the page."""
+
+    frame_id: Count
+    regions: NotRequired[list[RegionSection]]
+    original: NotRequired[FrameRecord | None]
+    """What was to be embedded."""
+    recovered: NotRequired[FrameRecord | None]
+    """What is read of the output."""
+    obscured_only: NotRequired[FrameRecord | None]
+    """What is read of the frame obscured and with nothing embedded."""
+
+
+class CostSection(TypedDict, total=False):
+    """What the run took."""
+
+    victim_passes_per_frame: Number
+    victim_checks_per_frame: Number
+    steps_per_frame: Number
+    seconds_per_frame: Number
+    peak_memory_mb: Number
+
+
+class CoveringSection(TypedDict, total=False):
+    """How heads were found."""
+
+    detectors: list[ModelSection]
+    frames_with_face: Count
+    frames_covered: Count
+    frames_filled_in: Count
+    """Frames that were covered though no face was seen in them."""
+
+
+class RegionCheckSection(TypedDict):
+    """How close one region of one frame is to the source."""
+
+    frame: Count
+    rect: Annotated[list[int], Lengths((4,))]
+    ssim: Number
+    detail: Number
+    open_share: Number
+    returned: Number
+
+
+class ExposureSection(TypedDict):
+    """A face that is seen and not covered."""
+
+    frame: Count
+    detector: str
+    box: Annotated[list[Number], Lengths((4,))]
+    """x1, y1, x2, y2 px."""
+    score: Number | None
+    uncovered: Number
+    """Share of the box outside all regions."""
+    certain: bool
+    """Whether the audit fails on it."""
+
+
+class WorstFrameSection(TypedDict, total=False):
+    """A frame that came near to failing."""
+
+    frame: Count
+    nearness: Number
+    """How near it came: the share of open tiles or of returned detail; 2 for a face that is not covered."""
+
+
+class AuditSection(TypedDict, total=False):
+    """What the audit of the written file found."""
+
+    passed: bool
+    problems: list[str]
+    """A sentence each."""
+    frames: Count
+    regions_checked: Count
+    worst_ssim: Number
+    worst_detail: Number
+    worst_returned: Number
+    limits: dict[str, Number]
+    open_regions: list[RegionCheckSection]
+    exposures: list[ExposureSection]
+    detectors: list[str]
+    detectors_every: Count
+    frames_looked_at: Count
+    streams: dict[str, int]
+    worst_frames: list[WorstFrameSection]
+    """Those on the contact sheet."""
+
+
+@with_config(CONFIG)
+class Report(TypedDict):
+    """What a run of `drsf deid` measured."""
+
+    drsf: NotRequired[str]
+    """The version that wrote it."""
+    input: InputSection
+    output: OutputSection
+    settings: dict[str, Any]
+    """The run's `DeidSettings`."""
+    targets: NotRequired[TargetsSection | None]
+    victims: dict[str, ModelSection | None]
+    """The authorised models by role."""
+    drawer: NotRequired[dict[str, str] | None]
+    """The weights that drew the perturbation: file name -> sha256."""
+    repelled: NotRequired[dict[str, ModelSection] | None]
+    """Models that were made to read nothing, by the name they were given with."""
+    providers: NotRequired[dict[str, list[str]]]
+    """Victim -> ONNX Runtime's providers that ran it."""
+    versions: dict[str, str]
+    fidelity: FidelitySection
+    tolerances: NotRequired[dict[str, Number]]
+    """Errors that are good enough, by role: 1 - IoU, landmark distance over sqrt(w·h), degrees."""
+    frames: list[FrameSection]
+    samples: NotRequired[list[SampleSection] | None]
+    cost: NotRequired[CostSection]
+    covering: NotRequired[CoveringSection]
+    audit: NotRequired[AuditSection | None]
+    leakage: NotRequired[Leakage | None]
+    """What models that were not authorised read."""
+
+
+REPORT = Form(Report, "Report of drsf deid", "give a report that `drsf deid` wrote.")
+
+
+def read_report(path: str | Path) -> Report:
     """A report. Raises InputError naming the place that is not of the form."""
     path = Path(path)
     try:
         report = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a report that `drsf deid` wrote.") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {REPORT.advice}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); give a report that `drsf deid` wrote.") from error
-    check_report(report, str(path))
-    return dict(report)
+        raise InputError(f"{path}: is not JSON ({error}); {REPORT.advice}") from error
+    return check_report(report, str(path))
 
 
-def check_report(report: object, source: str) -> None:
-    """Raises InputError naming the first place that is not of the form above. Unknown keys are let through."""
-    root = _mapping(report, source, "")
-    for key in ("input", "output", "settings", "victims", "versions"):
-        _mapping(root.get(key), source, key)
-    for key in ("input", "output"):
-        for name in ("path", "sha256"):
-            if not isinstance(root[key].get(name), str):
-                _refuse(source, f"{key}.{name}", "a text")
-    if not all(isinstance(note, str) for note in _list(root["input"].get("notes") or [], source, "input.notes")):
-        _refuse(source, "input.notes", "a list of texts")
-    for key in ("victims", "repelled"):
-        for name, victim in _mapping(root.get(key) or {}, source, key).items():
-            if victim is not None:
-                _check_weights(victim, source, f"{key}.{name}")
-    if root.get("leakage") is not None:
-        _check_leakage(root["leakage"], source)
-    fidelity = _mapping(root.get("fidelity"), source, "fidelity")
-    _mapping(fidelity.get("recovered"), source, "fidelity.recovered")
-    for kind in ("recovered", "noise_floor", "obscured_only", "other_faces"):
-        _check_summary(fidelity.get(kind), source, f"fidelity.{kind}")
-    for position, frame in enumerate(_list(root.get("frames"), source, "frames")):
-        place = f"frames[{position}]"
-        _frame_id(_mapping(frame, source, place), source, place)
-        _check_numbers(frame, ("pts", *(measure.key for measure in MEASURES), "passes", "steps"), source, place)
-        if frame.get("floor") is not None:
-            _check_numbers(
-                _mapping(frame["floor"], source, f"{place}.floor"), [m.key for m in MEASURES], source, f"{place}.floor"
-            )
-        _check_signals(frame.get("signals"), source, f"{place}.signals")
-    for position, entry in enumerate(_list(root.get("samples") or [], source, "samples")):
-        place = f"samples[{position}]"
-        _frame_id(_mapping(entry, source, place), source, place)
-        regions_of(entry, source, place)
+def check_report(report: object, source: str) -> Report:
+    """`report`, if it is one. Raises InputError naming the first place that is not of the form."""
+    REPORT.check(report, source)
+    known = cast(Report, report)
+    for position, entry in enumerate(known.get("samples") or []):
         for kind in ("original", "recovered", "obscured_only"):
-            reading(entry, kind, f"{source}: {place}.{kind}")
-
-
-def _check_signals(signals: object, source: str, place: str) -> None:
-    for which, values in ({} if signals is None else _mapping(signals, source, place)).items():
-        if values is not None:
-            inner = f"{place}.{which}"
-            _check_numbers(_mapping(values, source, inner), values, source, inner)
-
-
-def _check_weights(victim: object, source: str, place: str) -> None:
-    weights = _mapping(_mapping(victim, source, place).get("weights"), source, f"{place}.weights")
-    if not all(isinstance(value, str) for value in weights.values()):
-        _refuse(source, f"{place}.weights", "file names with their sha256")
-
-
-def _check_leakage(leakage: object, source: str) -> None:
-    root = _mapping(leakage, source, "leakage")
-    for position, model in enumerate(_list(root.get("models"), source, "leakage.models")):
-        place = f"leakage.models[{position}]"
-        _has(_mapping(model, source, place), ("name", "repelled", "authorised"), source, place)
-        _check_columns(model, source, place)
-    _has(root, ("identity", "frames", "frames_looked_at", "note"), source, "leakage")
-    if root["identity"] is not None:
-        place = "leakage.identity"
-        identity = _mapping(root["identity"], source, place)
-        _has(identity, ("recogniser", "people", "far", "columns"), source, place)
-        if identity["columns"]:
-            _check_columns(identity, source, place)
-
-
-def _check_columns(measured: Mapping[str, Any], source: str, place: str) -> None:
-    """What was measured in each column, and the gap, which has the same keys."""
-    gap = _mapping(measured.get("leakage"), source, f"{place}.leakage")
-    _check_numbers(gap, gap, source, f"{place}.leakage")
-    columns = _mapping(measured.get("columns"), source, f"{place}.columns")
-    for column in COLUMNS:
-        inner = f"{place}.columns.{column}"
-        _has(_mapping(columns.get(column), source, inner), gap, source, inner)
-        _check_numbers(columns[column], gap, source, inner)
-
-
-def _has(mapping: Mapping[str, Any], keys: Iterable[str], source: str, place: str) -> None:
-    for key in keys:
-        if key not in mapping:
-            _refuse(source, f"{place}.{key}", "there")
-
-
-def _check_summary(summary: object, source: str, place: str) -> None:
-    if summary is None:
-        return
-    entries = _mapping(summary, source, place)
-    _check_numbers(entries, ("frames", "missed"), source, place)
-    for measure in MEASURES:
-        if entries.get(measure.key) is not None:
-            inner = f"{place}.{measure.key}"
-            _check_numbers(_mapping(entries[measure.key], source, inner), STATISTICS, source, inner)
-
-
-def _check_numbers(mapping: Mapping[str, Any], keys: Iterable[str], source: str, place: str) -> None:
-    for key in keys:
-        value = mapping.get(key)
-        if value is not None and not is_number(value):
-            _refuse(source, f"{place}.{key}", "a finite number or null")
-
-
-def is_number(value: object) -> bool:
-    """Whether JSON's `value` is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _mapping(value: object, source: str, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        _refuse(source, place, "an object")
-    return value
-
-
-def _list(value: object, source: str, place: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        _refuse(source, place, "a list")
-    return value
-
-
-def _frame_id(entry: Mapping[str, Any], source: str, place: str) -> int:
-    value = entry.get("frame_id")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        _refuse(source, f"{place}.frame_id", "a whole number from 0")
-    return value
-
-
-def _refuse(source: str, place: str, wanted: str) -> NoReturn:
-    where = f"{source}: {place}" if place else source
-    raise InputError(f"{where} is not {wanted}; give a report that `drsf deid` wrote.")
+            reading(entry, kind, f"{source}: samples[{position}].{kind}")
+    return known
 
 
 def sample_ids(frames: Sequence[Mapping[str, Any]], count: int = SAMPLES) -> list[int]:
-    """At most `count` frame ids to be shown, rising: the worst by each plotted measure, the others evenly spread."""
+    """At most `count` frame ids to be shown, rising: the worst by each plotted metric, the others evenly spread."""
     ids = sorted(frame["frame_id"] for frame in frames)
     if len(ids) <= count:
         return ids
-    worst = [table[0]["frame_id"] for table in (worst_by(frames, measure) for measure in PLOTTED) if table]
+    worst = [table[0]["frame_id"] for table in (worst_by(frames, metric) for metric in PLOTTED) if table]
     chosen = set(worst[:count])
     for index in np.linspace(0, len(ids) - 1, count).round().astype(int):
         if len(chosen) < count:
@@ -216,20 +326,16 @@ def sample(
     original: FrameObservation | None,
     recovered: FrameObservation | None,
     obscured_only: FrameObservation | None = None,
-) -> dict[str, Any]:
+) -> SampleSection:
     """An entry of `samples`: what was read from the original, from the output, and from the obscured frame without a
-    perturbation, and the rectangles that were obscured.
-    """
-    entry: dict[str, Any] = {
-        "frame_id": int(frame_id),
-        "regions": [
-            {"rect": [int(v) for v in r.rect], "cell": int(r.cell), "origin": [int(v) for v in r.origin]}
-            for r in regions
-        ],
-    }
-    for kind, seen in (("original", original), ("recovered", recovered), ("obscured_only", obscured_only)):
-        if seen is not None:
-            entry[kind] = to_records([seen])[0]
+    perturbation, and the rectangles that were obscured."""
+    entry: SampleSection = {"frame_id": int(frame_id), "regions": regions_section(regions)}
+    if original is not None:
+        entry["original"] = to_records([original])[0]
+    if recovered is not None:
+        entry["recovered"] = to_records([recovered])[0]
+    if obscured_only is not None:
+        entry["obscured_only"] = to_records([obscured_only])[0]
     return entry
 
 
@@ -239,15 +345,18 @@ def reading(entry: Mapping[str, Any], kind: str, place: str) -> FrameObservation
     return None if record is None else from_records([record], place)[0]
 
 
-def regions_of(entry: Mapping[str, Any], source: str, place: str) -> list[Region]:
-    """What an entry of `samples` says was obscured; raises InputError naming what is not of the form."""
+def regions_section(regions: Sequence[Region]) -> list[RegionSection]:
+    """What a frame hides, as the report has it."""
+    return [
+        {"rect": [int(v) for v in r.rect], "cell": int(r.cell), "origin": [int(v) for v in r.origin]} for r in regions
+    ]
+
+
+def regions_of(entry: FrameSection | SampleSection) -> tuple[Region, ...]:
+    """What an entry of `frames` or `samples` says was obscured; nothing where it does not say."""
     regions = []
-    for number, region in enumerate(_list(entry.get("regions") or [], source, f"{place}.regions")):
-        where = f"{place}.regions[{number}]"
-        numbers = _mapping(region, source, where)
-        rect, cell, origin = numbers.get("rect"), numbers.get("cell"), numbers.get("origin")
-        whole = [*_list(rect, source, f"{where}.rect"), cell, *_list(origin, source, f"{where}.origin")]
-        if len(whole) != 7 or not all(isinstance(v, int) and not isinstance(v, bool) for v in whole):
-            _refuse(source, where, "whole numbers rect (4), cell and origin (2)")
-        regions.append(Region((whole[0], whole[1], whole[2], whole[3]), whole[4], (whole[5], whole[6])))
-    return regions
+    for one in entry.get("regions", []):
+        x1, y1, x2, y2 = one["rect"]
+        x, y = one["origin"]
+        regions.append(Region((x1, y1, x2, y2), one["cell"], (x, y)))
+    return tuple(regions)

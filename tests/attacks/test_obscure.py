@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from attacks.obscure import (
     GREY,
+    KINDS,
     Blur,
     Obscuring,
     Pixelate,
@@ -20,7 +21,6 @@ from attacks.obscure import (
     parse_obscuring,
     plan_regions,
     region_mask,
-    warning,
     whole_frame,
 )
 from victims.base import Image
@@ -63,16 +63,29 @@ class TestParsing:
             parse_obscuring(spec)
 
     def test_warns_above_eight_blocks_only(self) -> None:
-        assert [n for n in range(1, 65) if warning(Pixelate(n))] == list(range(9, 65))
-        assert "McPherson" in (warning(Pixelate(30)) or "")
+        assert [n for n in range(1, 65) if Pixelate(n).warning()] == list(range(9, 65))
+        assert "McPherson" in (Pixelate(30).warning() or "")
 
     def test_blur_limit_is_where_eight_blocks_end(self) -> None:
         # Four cycles a head, full amplitude, after a Gaussian of sigma: under half a step of 8 bits or not.
         def left(percent: int) -> float:
             return 128 * math.exp(-2 * math.pi**2 * (percent / 100) ** 2 * 4**2)
 
-        assert [n for n in range(1, 101) if warning(Blur(n))] == [n for n in range(1, 101) if left(n) > 0.5]
-        assert warning(Solid()) is None
+        assert [n for n in range(1, 101) if Blur(n).warning()] == [n for n in range(1, 101) if left(n) > 0.5]
+        assert Solid().warning() is None
+
+
+def test_every_kind_hides() -> None:
+    """At a strength that it does not warn of, nothing of a picture's detail is left: also of a kind that is new."""
+    strong = {"Pixelate": Pixelate(5), "Blur": Blur(20), "Solid": Solid()}
+    assert set(strong) == {kind.__name__ for kind in KINDS}, "give a new kind an example here"
+    image = noise(120, 120)
+    for mask in strong.values():
+        assert parse_obscuring(str(mask)) == mask
+        assert mask.warning() is None
+        hidden = obscure(image, [Region((20, 20, 100, 100), mask.cell(80), (20, 20))], mask)[20:100, 20:100]
+        own = image[20:100, 20:100].astype(float)
+        assert abs(np.corrcoef(own.ravel(), hidden.ravel() + np.linspace(0, 1e-9, hidden.size))[0, 1]) < 0.1
 
 
 class TestPixelate:

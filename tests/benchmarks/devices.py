@@ -82,7 +82,7 @@ def row(way: Way, clip: Path, settings: dict[str, Any]) -> str:
             seconds = time.perf_counter() - began
             found = run._verify(surveyed).frames
     memory = torch.cuda.max_memory_allocated() / 1e6 if way.device == "cuda" else float("nan")
-    errors = " | ".join(f"{found.summaries[key].mean:.3f}" for key in ("iou", "nme_percent", "gaze_degrees"))
+    errors = " | ".join(f"{found.summaries[key].mean:.3f}" for key in ("iou", "nme", "gaze_deg"))
     passes = sum(one.passes for one in written.embedded.values()) / len(surveyed)
     speed = f"{len(surveyed) / seconds:.2f} | {passes:.1f}"
     return f"| {way.device} | {way.precision} | {speed} | {len(found.missed)} | {errors} | {memory:.0f} |"

@@ -19,8 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from drsf_cli.readers.installed import INSTALLED_FINDERS, LANDMARKS_FILE, is_installed, model_file
+from drsf_cli.readers.table import READERS
 from tests.benchmarks.main_job import ROOT, SHARED
+from weights.errors import WeightsError
 
 OTHER = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25_other_training_run.pth'}"
 OFFICIAL = f"retinaface@{SHARED / 'weights' / 'retinaface_mobilenet0.25.pth'}"
@@ -105,9 +106,11 @@ def make(folder: Path, run: str, clip: Path, forks: Path | None, part: list[str]
 
 
 def is_at_hand(name: str) -> bool:
-    if name == "dlib-trees":
-        return model_file(LANDMARKS_FILE) is not None
-    return name not in INSTALLED_FINDERS or is_installed(INSTALLED_FINDERS[name][0])
+    try:
+        READERS[name].load(None, False)
+    except WeightsError:
+        return False
+    return True
 
 
 def table(folder: Path, forks: Path | None) -> str:

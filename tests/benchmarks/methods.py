@@ -43,7 +43,7 @@ def line(name: str, frames: int, missed: int, errors: list[float], passes: float
 
 
 def means(result: Evaluation) -> list[float]:
-    keys = ("iou", "nme_percent", "gaze_degrees")
+    keys = ("iou", "nme", "gaze_deg")
     return [result.summaries[key].mean for key in keys] if "iou" in result.summaries else []
 
 

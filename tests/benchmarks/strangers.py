@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from attacks.training.strangers.zoo import ZooDetector, is_of, load_zoo
-from drsf_cli.deid.audit import audit, read_run
+from drsf_cli.deid.audit import audit
+from drsf_cli.deid.known_run import read_run
+from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.measure.leakage_table import MODEL_HEADINGS, ModelRows, model_rows
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.models import Models
-from drsf_cli.readers.outsiders import FinderDetector, Outsider, outsiders_at_hand
+from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
+from drsf_cli.readers.table import FinderDetector
 from tests.benchmarks.leakage import drsf
 from tests.benchmarks.main_job import SHARED
 from weights.errors import InputError
@@ -69,7 +72,7 @@ def written(clip: Path, folder: Path, frames: int, flags: list[str]) -> Path:
     return output
 
 
-def measured(clip: Path, output: Path, zoo: Path) -> dict[str, Any]:
+def measured(clip: Path, output: Path, zoo: Path) -> Leakage:
     """drsf_cli/measure/leakage.py's document, of the zoo and all that is at hand."""
     run = read_run(clip, output)
     if run is None:
@@ -77,7 +80,7 @@ def measured(clip: Path, output: Path, zoo: Path) -> dict[str, Any]:
     names = run.settings.victims
     models = Models.load(names, run.settings.device, True)
     others = zoo_outsiders(zoo) | outsiders_at_hand(models)
-    return audit(clip, output, run.settings, models, others, repelled=run.repelled)
+    return audit(clip, output, run, models, others)
 
 
 def group_of(name: str, zoo: Collection[str], keep_out: Collection[str]) -> str:
@@ -86,7 +89,7 @@ def group_of(name: str, zoo: Collection[str], keep_out: Collection[str]) -> str:
     return GROUPS[1] if is_of(name, keep_out) else GROUPS[0]
 
 
-def table(document: dict[str, Any], zoo: Collection[str], keep_out: Collection[str]) -> str:
+def table(document: Leakage, zoo: Collection[str], keep_out: Collection[str]) -> str:
     """Markdown."""
     rows = model_rows(document)
     lines = [" | ".join(("| model", "", *MODEL_HEADINGS)) + " |", "|---" * (2 + len(MODEL_HEADINGS)) + "|"]
@@ -102,7 +105,7 @@ def table(document: dict[str, Any], zoo: Collection[str], keep_out: Collection[s
     return "\n".join([*lines, "", *_aims(document, zoo, keep_out)])
 
 
-def _aims(document: dict[str, Any], zoo: Collection[str], keep_out: Collection[str]) -> list[str]:
+def _aims(document: Leakage, zoo: Collection[str], keep_out: Collection[str]) -> list[str]:
     lines = []
     for model in document["models"]:
         if model["authorised"] or model["role"] != "detector":

@@ -72,7 +72,7 @@ def rescaled(observation: FrameObservation, factor: float) -> FrameObservation:
 
 
 def row(name: str, result: Evaluation) -> str:
-    means = [result.summaries[key].mean for key in ("iou", "nme_percent", "gaze_degrees") if key in result.summaries]
+    means = [result.summaries[key].mean for key in ("iou", "nme", "gaze_deg") if key in result.summaries]
     figures = [f"{mean:.{digits}f}" for mean, digits in zip(means, (3, 2, 2), strict=False)] or ["", "", ""]
     return f"| {name} | {len(result.missed)} | {' | '.join(figures)} |"
 

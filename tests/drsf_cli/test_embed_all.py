@@ -73,11 +73,11 @@ def test_further_faces_are_compared_with_what_lies_where_they_do() -> None:
         FrameObservation(1, 0.1, (face(0, 0, 50, 0), face(100, 0, 40, 10))),
     ]
     result = evaluate(truth, read)
-    assert result.summaries["gaze_degrees"].mean == pytest.approx(0)
+    assert result.summaries["gaze_deg"].mean == pytest.approx(0)
     assert result.others is not None
     assert (result.others.faces, result.others.missed) == (3, 1)
-    assert result.others.summaries["gaze_degrees"].mean == pytest.approx(20)
-    assert result.others.summaries["gaze_degrees"].worst_frame == 0
+    assert result.others.summaries["gaze_deg"].mean == pytest.approx(20)
+    assert result.others.summaries["gaze_deg"].worst_frame == 0
     assert evaluate(truth, truth[:1]).others is not None
     assert evaluate([FrameObservation(0, 0.0, (face(0, 0),))], read).others is None
 
@@ -87,7 +87,7 @@ def test_the_face_that_was_embedded_for_is_judged_and_no_larger_one() -> None:
     survey = Survey([FrameObservation(0, 0.0, (face(100, 0, 30, 0),))], [(0,)], [], [0.0])
     both = [FrameObservation(0, 0.0, (face(0, 0, 50, 60), face(100, 0, 30, 36)))]
     result = fidelity(survey, both)
-    assert result.frames.summaries["gaze_degrees"].mean == pytest.approx(36)
+    assert result.frames.summaries["gaze_deg"].mean == pytest.approx(36)
     assert result.others is None
     assert result.worst == {0: pytest.approx(36 / 0.8)}  # in tolerances
     assert score(result.faces[0, 0]) == pytest.approx(36 / 0.8)
@@ -247,7 +247,7 @@ def test_infer_and_eval_tell_of_the_other_face(pair: Path, runs: dict[str, Any],
         assert f"of {COUNT} further faces {missed} missed" in " ".join(capsys.readouterr().out.split())
         others = json.loads(target.read_text())["other_faces"]
         assert (others["faces"], others["missed"]) == (COUNT, missed)
-    assert json.loads((pair.parent / "all.eval.json").read_text())["other_faces"]["metrics"]["nme_percent"]["mean"] < 2
+    assert json.loads((pair.parent / "all.eval.json").read_text())["other_faces"]["metrics"]["nme"]["mean"] < 2
 
 
 class Brighter:

@@ -51,21 +51,25 @@ def test_one_frame_by_hand() -> None:
     truth = face()
     prediction = face(box=(10, 0, 50, 10), shift=(3, 4), gaze=gaze, euler=(90, 0, 0))
     [row] = evaluate([frame(0, truth)], [frame(0, prediction)]).frames
-    assert row.iou == pytest.approx(0.6)
-    assert row.landmark_px == pytest.approx(5)
-    assert row.nme_percent == pytest.approx(25)
-    assert row.gaze_degrees == pytest.approx(60)
-    assert row.gaze_cosine == pytest.approx(0.5)
-    assert row.pose_degrees == pytest.approx(90)
-    assert (row.pose_x_degrees, row.pose_y_degrees, row.pose_z_degrees) == pytest.approx((90, 0, 0))
-    assert row.diff_score == pytest.approx(0.4 + 5 + 60)
+    assert row.errors["iou"] == pytest.approx(0.6)
+    assert row.errors["landmarks_px"] == pytest.approx(5)
+    assert row.errors["nme"] == pytest.approx(25)
+    assert row.errors["gaze_deg"] == pytest.approx(60)
+    assert row.errors["gaze_cosine"] == pytest.approx(0.5)
+    assert row.errors["head_pose_deg"] == pytest.approx(90)
+    assert (
+        row.errors["head_pose_x_deg"],
+        row.errors["head_pose_y_deg"],
+        row.errors["head_pose_z_deg"],
+    ) == pytest.approx((90, 0, 0))
+    assert row.errors["diff_score"] == pytest.approx(0.4 + 5 + 60)
 
 
 def test_the_ground_truth_gives_the_size_and_is_never_swapped() -> None:
     """Moved by (3, 4) px = 5 px. Truth 40x10: 5 / 20; the other way round 10x10: 5 / 10."""
     a, b = face(), face(box=(0, 0, 10, 10), shift=(3, 4))
-    assert evaluate([frame(0, a)], [frame(0, b)]).frames[0].nme_percent == pytest.approx(25)
-    assert evaluate([frame(0, b)], [frame(0, a)]).frames[0].nme_percent == pytest.approx(50)
+    assert evaluate([frame(0, a)], [frame(0, b)]).frames[0].errors["nme"] == pytest.approx(25)
+    assert evaluate([frame(0, b)], [frame(0, a)]).frames[0].errors["nme"] == pytest.approx(50)
     forth, back = evaluate([frame(0, a)], [frame(0)]), evaluate([frame(0)], [frame(0, a)])
     assert (forth.missed, forth.extra) == ((0,), ())
     assert (back.missed, back.extra) == ((), (0,))
@@ -74,19 +78,19 @@ def test_the_ground_truth_gives_the_size_and_is_never_swapped() -> None:
 def test_head_pose_error_is_the_angle_of_the_rotation_between() -> None:
     """Euler angles near the 180° seam and at the middle axis' pole differ by more than the rotation does."""
     seam = evaluate([frame(0, face(euler=(179, 0, 0)))], [frame(0, face(euler=(-179, 0, 0)))]).frames[0]
-    assert seam.pose_degrees == pytest.approx(2)
-    assert seam.pose_x_degrees == pytest.approx(2)
+    assert seam.errors["head_pose_deg"] == pytest.approx(2)
+    assert seam.errors["head_pose_x_deg"] == pytest.approx(2)
     # At b = 90° R = Rx(a) Ry(90°) Rz(c) depends on a + c only: both are the same rotation.
     pole = evaluate([frame(0, face(euler=(10, 90, 20)))], [frame(0, face(euler=(20, 90, 10)))]).frames[0]
-    assert pole.pose_degrees == pytest.approx(0, abs=1e-5)
-    assert pole.pose_z_degrees == pytest.approx(10)
+    assert pole.errors["head_pose_deg"] == pytest.approx(0, abs=1e-5)
+    assert pole.errors["head_pose_z_deg"] == pytest.approx(10)
 
 
 def test_frames_are_paired_by_id_not_by_place_in_the_list() -> None:
     moved = face(shift=(0, 8))
     result = evaluate([frame(2, moved), frame(0, face()), frame(9)], [frame(0, face()), frame(2, moved), frame(4)])
     assert [row.frame_id for row in result.frames] == [0, 2]
-    assert [row.landmark_px for row in result.frames] == [0, 0]
+    assert [row.errors["landmarks_px"] for row in result.frames] == [0, 0]
     assert (result.only_in_gt, result.only_in_pred) == ((9,), (4,))
 
 
@@ -95,7 +99,7 @@ def test_summaries_by_hand() -> None:
     truth = [frame(100 + i, face()) for i in range(21)]
     prediction = [frame(100 + i, face(box=(0, 0, 40, 10 - i / 4), shift=(i, 0))) for i in range(21)]
     summaries = evaluate(truth, prediction).summaries
-    px = summaries["landmark_px"]
+    px = summaries["landmarks_px"]
     assert (px.frames, px.mean, px.median, px.p95, px.worst, px.worst_frame) == pytest.approx((21, 10, 10, 19, 20, 120))
     # IoU 1, 0.975, ... 0.5: the worst is the least, and 95 % of frames have 0.525 or more.
     iou = summaries["iou"]
@@ -108,7 +112,7 @@ def test_a_missed_frame_is_neither_zero_nor_forgotten() -> None:
     prediction = [frame(0, face(box=(0, 0, 30, 40), shift=(2, 0))), frame(1), frame(2, face())]
     result = evaluate(truth, prediction)
     assert (len(result.frames), result.compared, result.missed, result.extra) == (3, 1, (1,), (2,))
-    assert result.frames[1].landmark_px is None
+    assert result.frames[1].errors == {}
     assert result.summaries["diff_score"].mean == pytest.approx(2)
     assert result.summaries["diff_score"].frames == 1
     assert result.diff_score_with_misses == pytest.approx((2 + 231) / 2)
@@ -116,7 +120,7 @@ def test_a_missed_frame_is_neither_zero_nor_forgotten() -> None:
 
 def test_what_a_file_lacks_is_not_scored() -> None:
     result = evaluate([frame(0, face(euler=None))], [frame(0, face(gaze=None))])
-    assert set(result.summaries) == {"iou", "landmark_px", "nme_percent"}
+    assert set(result.summaries) == {"iou", "landmarks_px", "nme"}
     assert result.diff_score_with_misses is None
     nothing = evaluate([frame(0, face())], [frame(0)])
     assert (nothing.summaries, nothing.diff_score_with_misses) == ({}, None)
@@ -125,7 +129,7 @@ def test_what_a_file_lacks_is_not_scored() -> None:
 def test_the_frames_own_faces_are_compared_and_a_better_fit_is_told() -> None:
     truth = face(box=(0, 0, 40, 10))
     result = evaluate([frame(0, truth)], [frame(0, face(box=(100, 0, 160, 10)), truth)])
-    assert result.frames[0].iou == 0
+    assert result.frames[0].errors["iou"] == 0
     assert result.other_face == (0,)
     assert evaluate([frame(0, truth)], [frame(0, truth)]).other_face == ()
 
@@ -149,9 +153,9 @@ def test_frames_numbered_from_one_are_told_and_moved(tmp_path: Path, capsys: pyt
     gt, pred = tmp_path / "gt.json", tmp_path / "pred.json"
     assert evaluate_files(gt, pred).likely_offset == -1
     assert evaluate_files(pred, gt).likely_offset == 1
-    assert evaluate_files(gt, pred).summaries["landmark_px"].mean == pytest.approx(1.0)
+    assert evaluate_files(gt, pred).summaries["landmarks_px"].mean == pytest.approx(1.0)
     right = evaluate_files(gt, pred, -1)
-    assert (right.compared, right.summaries["landmark_px"].mean, right.likely_offset) == (5, 0.0, 0)
+    assert (right.compared, right.summaries["landmarks_px"].mean, right.likely_offset) == (5, 0.0, 0)
     assert evaluate(truth, truth).likely_offset == 0
     assert evaluate(truth, moved[:4]).likely_offset == 0
     assert main(["eval", str(gt), str(pred)]) == 0
@@ -176,12 +180,12 @@ def test_folders_are_paired_by_name_and_pooled(tmp_path: Path) -> None:
     assert list(result.files) == ["a.json", "b.json"]
     assert (result.only_in_gt, result.only_in_pred) == (("only.json",), ())
     assert (result.compared, result.missed, result.extra) == (3, 1, 0)
-    pooled = result.summaries["landmark_px"]
+    pooled = result.summaries["landmarks_px"]
     assert (pooled.mean, pooled.worst, pooled.worst_frame) == pytest.approx((3, 6, 1))
     assert pooled.worst_file == "b.json"
-    assert result.files["b.json"].summaries["landmark_px"].worst_file is None
+    assert result.files["b.json"].summaries["landmarks_px"].worst_file is None
     rows = _rows(tmp_path / "rows.csv", result)
-    assert [(row["file"], row["frame_id"], row["landmark_px"]) for row in rows] == [
+    assert [(row["file"], row["frame_id"], row["landmarks_px"]) for row in rows] == [
         ("a.json", "0", "0"),
         ("b.json", "0", "3"),
         ("b.json", "1", "6"),
@@ -205,10 +209,10 @@ def test_the_outputs(tmp_path: Path) -> None:
     data = json.loads(json.dumps(evaluation_to_dict(result), allow_nan=False))
     assert data["missed_in_prediction"] == [2]
     assert data["frames_compared"] == 3
-    assert data["metrics"]["landmark_px"]["worst_frame"] == 1
-    assert data["metrics"]["landmark_px"]["unit"] == "px"
+    assert data["metrics"]["landmarks_px"]["worst_frame"] == 1
+    assert data["metrics"]["landmarks_px"]["unit"] == "px"
     rows = _rows(tmp_path / "rows.csv", result)
-    assert [row["landmark_px"] for row in rows] == ["0", "5", "", "0"]
+    assert [row["landmarks_px"] for row in rows] == ["0", "5", "", "0"]
     assert [row["in_pred"] for row in rows] == ["1", "1", "0", "1"]
     plot_errors(result, tmp_path / "plot.png")
     picture = cv2.imread(str(tmp_path / "plot.png"))

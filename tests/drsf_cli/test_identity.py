@@ -138,7 +138,7 @@ def test_a_gallery_of_pictures(tmp_path):
     for name, colour in (("one.png", red), ("two/a.png", green), ("two/b.png", darker), ("dark.png", black)):
         Image.fromarray(np.full((20, 20, 3), colour, np.uint8)).save(folder / name)
 
-    from drsf_cli.readers.outsiders import FinderDetector
+    from drsf_cli.readers.table import FinderDetector
 
     def find(image):
         return Detections(np.zeros((0, 4)) if image.max() == 0 else FACE.box[None], np.ones(int(image.max() > 0)))

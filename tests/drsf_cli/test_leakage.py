@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -21,7 +22,8 @@ from drsf_cli.measure.leakage import Covered, measure
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.models import Models
-from drsf_cli.readers.outsiders import FinderDetector, Outsider, named_outsiders, outsiders_at_hand, repelled_victims
+from drsf_cli.readers.outsiders import Outsider, named_outsiders, outsiders_at_hand, repelled_victims
+from drsf_cli.readers.table import READERS, FinderDetector, find_reader
 from drsf_cli.settings import DeidSettings, VictimNames
 from tests.clips import make_clip
 from victims.base import GazeEstimator
@@ -60,7 +62,7 @@ def run(pair, outsider, authorised_gaze=None, **more):
     original, written = pair
     truth = [FrameObservation(i, i / 25, (Face(BOX, 0.9, np.zeros((68, 2)), None, authorised_gaze),)) for i in range(4)]
     region = Region((10, 10, 70, 70), cell=12, origin=(10, 10))
-    covered = Covered(truth, [(region,)] * 4, Pixelate(5), None)
+    covered = Covered(lambda frames: [truth[one.index] for one in frames], [(region,)] * 4, Pixelate(5), None)
     authorised = Observer(FinderDetector("told", lambda image: detections(BOX)))
     document = measure(VideoReader(original), written, covered, authorised, {outsider.name: outsider}, **more)
     return document["models"][1], document
@@ -412,6 +414,22 @@ def test_an_ultraface_detector(models, tmp_path):
     np.testing.assert_allclose(found.scores, [0.95, 0.75], atol=1e-6)
     with pytest.raises(InputError, match="FaceDetectorYN"):
         named_outsiders([f"yunet@{path}"], models)
+
+
+def test_every_reader_is_what_the_table_says():
+    """Its role; and a file that is missing is named."""
+    loaded = []
+    for name, spec in READERS.items():
+        if spec.file == "must":
+            with pytest.raises(InputError, match=f"{name}@none.onnx: there is no such file"):
+                spec.load(Path("none.onnx"), False)
+            continue
+        with contextlib.suppress(WeightsError):  # of models that are not installed here
+            assert spec.load(None, False).role == spec.role
+            loaded.append(name)
+    assert {"mtcnn", "fan-compact", "gaze-compact", "lbp-cascade"} <= set(loaded)
+    with pytest.raises(UsageError, match="lbp-cascade@x is unknown"):
+        find_reader("lbp-cascade@x", "--against")
 
 
 def test_a_cascade_in_the_place_of_a_detector_cannot_be_attacked(models):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,6 +252,21 @@ def complete(monkeypatch, capsys):
         return capsys.readouterr().out.split()
 
     return answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["drsf deid -d ", "drsf deid --effort ", "drsf in"])
+def test_completion_waits_for_no_torch(line):
+    program = (
+        "import sys\nfrom drsf_cli.app import main\ntry:\n    main([])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    answers = {"_DRSF_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **answers}, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_completion_knows_commands_flags_and_values(complete):

@@ -106,35 +106,35 @@ def test_files_of_the_original_implementation_are_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"landmarks": POINTS[:67]}, 'frame 3: "landmarks" has 67 points where 68 are needed.'),
-        ({"landmarks": [*POINTS[:67], [1.0]]}, 'frame 3: "landmarks" point 67 has 1 numbers where 2 are needed.'),
-        ({"landmarks": "all"}, 'frame 3: "landmarks" is a text where a list of 68 points is needed.'),
-        ({"bboxes": [1, 2, 3]}, 'frame 3: "bboxes" has 3 numbers where 4 are needed.'),
-        ({"bboxes": [[1, 2, 3, 4]]}, 'frame 3: "bboxes" has 1 numbers where 4 are needed.'),
+        ({"landmarks": POINTS[:67]}, "frame 3: landmarks has 67 entries where 68 are needed; {advice}"),
+        ({"landmarks": [*POINTS[:67], [1.0]]}, "frame 3: landmarks[67] has 1 entries where 2 are needed; {advice}"),
+        ({"landmarks": "all"}, "frame 3: landmarks is not a list; {advice}"),
+        ({"bboxes": [1, 2, 3]}, "frame 3: bboxes has 3 entries where 4 are needed; {advice}"),
+        ({"bboxes": [[1, 2, 3, 4]]}, "frame 3: bboxes[0] is not a number; {advice}"),
         ({"bboxes": [9, 2, 3, 4]}, 'frame 3: "bboxes" is not x1, y1, x2, y2 with x1 < x2 and y1 < y2.'),
-        ({"bboxes": [1, 2, 3, None]}, 'frame 3: "bboxes" has null where a number is needed.'),
-        ({"bboxes": [1, 2, 3, True]}, 'frame 3: "bboxes" has true or false where a number is needed.'),
-        ({"bboxes": [1, 2, 3, 10**400]}, 'frame 3: "bboxes" has a number that is not finite.'),
-        ({"bboxes": [1, 2, 3, float("nan")]}, 'frame 3: "bboxes" has a number that is not finite.'),
-        ({"bboxes": ...}, 'frame 3: "bboxes" is missing; a frame without a face has an empty list there.'),
+        ({"bboxes": [1, 2, 3, None]}, "frame 3: bboxes[3] is not a number; {advice}"),
+        ({"bboxes": [1, 2, 3, True]}, "frame 3: bboxes[3] is not a number; {advice}"),
+        ({"bboxes": [1, 2, 3, 10**400]}, "frame 3: bboxes[3] is not a number; {advice}"),
+        ({"bboxes": [1, 2, 3, float("nan")]}, "frame 3: bboxes[3] is not a finite number; {advice}"),
+        ({"bboxes": ...}, "frame 3: bboxes is not there; {advice}"),
         ({"bboxes": []}, 'frame 3: "landmarks" is given while "bboxes" is empty.'),
         ({"gaze_vector": [0, 0, 0]}, 'frame 3: "gaze_vector" has no direction.'),
         (
             {"gaze_vector": [0.9, 0.9]},
             'frame 3: "gaze_vector" has two components of length 1.273, no part of a unit vector.',
         ),
-        ({"gaze_vector": [0.9]}, 'frame 3: "gaze_vector" has 1 numbers where 3 are needed.'),
-        ({"faces": [7]}, 'frame 3: "faces" 0: is a number where an object is needed.'),
-        ({"faces": [{"bboxes": []}]}, 'frame 3: "faces" 0: "bboxes" is empty.'),
-        ({"frame_id": -1}, 'entry 0: "frame_id" is missing or not a whole number from 0.'),
-        ({"frame_id": True}, 'entry 0: "frame_id" is missing or not a whole number from 0.'),
-        ({"frame_id": ...}, 'entry 0: "frame_id" is missing or not a whole number from 0.'),
+        ({"gaze_vector": [0.9]}, "frame 3: gaze_vector has 1 entries where 3 are needed; {advice}"),
+        ({"faces": [7]}, "frame 3: faces[0] is not an object; {advice}"),
+        ({"faces": [{"bboxes": []}]}, 'frame 3: faces[0]: "bboxes" is empty.'),
+        ({"frame_id": -1}, "entry 0: frame_id is below 0; {advice}"),
+        ({"frame_id": True}, "entry 0: frame_id is not a whole number; {advice}"),
+        ({"frame_id": ...}, "entry 0: frame_id is not there; {advice}"),
     ],
 )
 def test_what_is_not_of_the_form_is_refused_at_its_place(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         from_records([record(**changes)], "pred.json")
-    assert str(caught.value) == f"pred.json: {message}"
+    assert str(caught.value) == "pred.json: " + message.format(advice="give a file that `drsf infer` wrote.")
 
 
 def test_a_frame_given_twice_is_refused() -> None:
@@ -147,8 +147,8 @@ def test_a_frame_given_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "holds an object where a list with one object a frame is needed"),
-        ("[3]", "entry 0: is a number where an object is needed"),
+        ("{}", "is not a list with one object for each frame"),
+        ("[3]", "entry 0 is not an object"),
         ('[{"frame_id": 0,}]', "line 1 column"),
         ("", "line 1 column 1: not JSON"),
         ('[{"frame_id": 0, "bboxes": [0, 0, 1, NaN]}]', "NaN is not a number"),
@@ -166,7 +166,7 @@ def test_files_that_are_no_list_of_frames_are_refused_in_one_line(
         path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(InputError) as caught:
         read_observations(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from attacks.obscure import Pixelate, Region, obscure
-from drsf_cli.measure.leakage_table import COLUMNS
-from drsf_cli.measure.metrics import MEASURES
+from drsf_cli.measure.leakage_form import COLUMNS
+from drsf_cli.measure.metrics import REPORTED
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.media.writer import VideoWriter
@@ -53,7 +53,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
 
 
 def summary(scale: float) -> dict[str, Any]:
-    metrics = {m.key: {"mean": scale, "median": scale, "p95": scale, "worst": scale} for m in MEASURES}
+    metrics = {m.key: {"mean": scale, "median": scale, "p95": scale, "worst": scale} for m in REPORTED}
     return {"frames": FRAMES, "missed": 1, **metrics}
 
 
@@ -295,15 +295,15 @@ def test_what_others_can_read_is_what_the_report_says(full_page: Page) -> None:
     rows = full_page.rows[start + 1 :]
     assert rows[:6] == [
         ["authorised chain reads on purpose"],
-        ["seen", "100 %", "0 %", "91 %", "+91 %", "–"],
-        ["box IoU", "0.50", "0.00", "0.46", "+0.46", "–"],
-        ["landmarks, NME", "0.0 %", "nothing", "0.7 %", "from nothing", "–"],
-        ["gaze", "0.0°", "nothing", "0.7°", "from nothing", "–"],
+        ["Seen", "100 %", "0 %", "91 %", "+91 %", "–"],
+        ["Box IoU", "0.50", "0.00", "0.46", "+0.46", "–"],
+        ["Landmark error (NME)", "0.0 %", "nothing", "0.7 %", "from nothing", "–"],
+        ["Gaze angle", "0.0°", "nothing", "0.7°", "from nothing", "–"],
         ["DiffScore", "41", "41", "41", "+0", "–"],
     ]
     assert rows[6:8] == [
         [f"{LEAKAGE['models'][1]['name']} repelled"],
-        ["gaze", "2.2°", "31.0°", "33.5°", "-2.5°", "21.0°"],
+        ["Gaze angle", "2.2°", "31.0°", "33.5°", "-2.5°", "21.0°"],
     ]
     assert rows[8:11] == [
         ["Measure", "original", "obscured only", "obscured + attacked", "leakage"],
@@ -400,7 +400,7 @@ def test_long_clips_keep_their_worst_frames() -> None:
     values = rng.uniform(0.1, 0.5, 20_000)
     values[12_345] = 9.0
     frames = [{"frame_id": i, "nme": float(v)} for i, v in enumerate(values)]
-    chart = make_chart(frames, MEASURES[1])
+    chart = make_chart(frames, REPORTED[1])
     assert chart is not None
     points = [point for segment in chart.curves[0].segments for point in segment]
     assert len(points) <= 1500
@@ -443,7 +443,7 @@ def test_samples_hold_the_worst_and_are_spread() -> None:
         ),
         ({"samples": [{"frame_id": 0, "original": {"frame_id": 0}}]}, "bboxes"),
         ({"repelled": {"fan": {"weights": {"fan.pth": 3}}}}, "repelled.fan.weights"),
-        ({"leakage": {}}, "leakage.models is not a list"),
+        ({"leakage": {}}, "leakage.models is not there"),
         ({"leakage": {**LEAKAGE, "models": [{"name": "fan"}]}}, r"leakage.models\[0\].repelled is not there"),
         ({"leakage": {**LEAKAGE, "identity": {"columns": {}}}}, "leakage.identity.recogniser"),
         ({"leakage": {"models": []}}, "leakage.identity is not there"),

@@ -108,7 +108,7 @@ def test_the_page_draws_them_in_the_zones_asked_for() -> None:
 
 
 def test_a_row_of_the_report_keeps_what_was_read() -> None:
-    row = FrameErrors(3, 0.1, True, True, iou=0.9)
+    row = FrameErrors(3, 0.1, True, True, {"iou": 0.9})
     kept = frame_row(row, [], None, (face((0.2, 0.4), (-40, 8), mouth=0.25), None))["signals"]
     wanted = {"yaw_deg": -40, "pitch_deg": 8, "eye_openness": 0.3, "mouth_openness": 0.25}
     assert kept == {"original": pytest.approx(wanted), "recovered": None}

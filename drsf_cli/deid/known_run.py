@@ -1,0 +1,54 @@
+"""What the report beside a de-identified file says of the run that wrote it, for commands that look at it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attacks.obscure import Region
+from drsf_cli.media.files import digest, report_path
+from drsf_cli.report.schema import Report, read_report, regions_of
+from drsf_cli.settings import DeidSettings, settings_from_dict
+from weights.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run as its report has it."""
+
+    settings: DeidSettings
+    """`rotate` is the turn that was made."""
+    repelled: tuple[frozenset[str], ...] = ()
+    """The sha256 of the weight files of each model that was repelled."""
+    regions: Sequence[tuple[Region, ...]] | None = None
+    """What each frame hides; None where that is not known, as in reports of older versions."""
+
+
+def read_run(original: Path, written: Path, report: Path | None = None) -> KnownRun | None:
+    """From the report that `drsf deid` wrote beside `written`, or from `report`; None where there is none.
+
+    Raises InputError where the report is not of that form, or of another original.
+    """
+    path = report or report_path(written)
+    if report is None and not path.is_file():
+        return None
+    document = read_report(path)
+    said = document["settings"] | {"rotate": str(document["input"].get("rotate", 0))}
+    try:
+        settings = settings_from_dict(said)
+    except UsageError as error:
+        raise InputError(
+            f"{path} is not a report that this version of drsf can use ({error}); run `drsf deid` again."
+        ) from error
+    if document["input"]["sha256"] != digest(original):
+        raise InputError(f"{path} is the report of another original than {original}; name the right files.")
+    repelled = tuple(frozenset(one["weights"].values()) for one in (document.get("repelled") or {}).values())
+    return KnownRun(settings, repelled, _regions(document))
+
+
+def _regions(document: Report) -> list[tuple[Region, ...]] | None:
+    """By frame; None unless the report has them of every frame."""
+    frames = sorted(document["frames"], key=lambda frame: frame["frame_id"])
+    whole = [frame["frame_id"] for frame in frames] == list(range(document["input"].get("frames", -1)))
+    return [regions_of(frame) for frame in frames] if whole and all("regions" in frame for frame in frames) else None
