@@ -56,7 +56,12 @@ def _measured(summary: Mapping[str, Any] | None) -> list[tuple[Metric, Mapping[s
 def cost(document: Report) -> RenderableType:
     """What the run took, for each frame."""
     spent = document["cost"]
+    seen = document.get("visibility")
+    strength = ""
+    if seen is not None and seen["rms"] is not None:
+        strength = f"perturbation: root mean square {seen['rms']:.1f} of 255 in the face's box\n"
     return Text(
+        f"{strength}"
         f"{spent['victim_passes_per_frame']:.1f} victim passes, {spent['victim_checks_per_frame']:.1f} checks and "
         f"{spent['seconds_per_frame']:.2f} s a frame; {spent['peak_memory_mb']:.0f} MB at most"
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from attacks.embed import TOLERANCES, Embedded
 from drsf_cli.deid.changes import FaceKey
@@ -28,6 +31,7 @@ from drsf_cli.report.schema import (
     OutputSection,
     Report,
     TargetsSection,
+    VisibilitySection,
     sample,
 )
 from drsf_cli.settings import settings_to_dict
@@ -86,6 +90,7 @@ def report_section(found: Findings, output: Path, written: Path) -> Report:
             )
             for index in found.shown
         ],
+        "visibility": visibility_section(found.embedded),
         "cost": cost_section(found.embedded, len(found.clip), found.seconds),
         "covering": covering_section(found.clip, [found.work.observer.detector, *found.work.companions]),
         "audit": found.audit,
@@ -143,6 +148,25 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
 def output_section(output: Path, written: Path) -> OutputSection:
     """Of the file that is to be called `output` and still is `written`."""
     return {"path": str(output), "sha256": digest(written), "bytes": size_of(written)}
+
+
+def visibility_section(embedded: Mapping[FaceKey, Embedded]) -> VisibilitySection | None:
+    """Over all faces; None where nothing was embedded."""
+    seen = [one.visibility for one in embedded.values() if one.visibility is not None]
+    if not seen:
+        return None
+
+    def over(values: Sequence[float], of: Callable[[NDArray[np.float64]], float] = np.mean) -> float | None:
+        known = np.array([value for value in values if np.isfinite(value)])
+        return float(of(known)) if known.size else None
+
+    return {
+        "rms": over([one.rms for one in seen]),
+        "rms_worst": over([one.rms for one in seen], np.max),
+        "p95": over([one.p95 for one in seen]),
+        "at_eps": over([one.at_eps for one in seen]),
+        "ssim": over([one.ssim for one in seen]),
+    }
 
 
 def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> CostSection:

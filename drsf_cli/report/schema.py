@@ -185,6 +185,21 @@ class CostSection(TypedDict, total=False):
     peak_memory_mb: Number
 
 
+class VisibilitySection(TypedDict):
+    """What a person sees of the perturbation in faces' boxes: means over the faces that were embedded for."""
+
+    rms: Number | None
+    """Root mean square of the change, levels of 255."""
+    rms_worst: Number | None
+    """The largest of any face."""
+    p95: Number | None
+    """95th percentile of the absolute change, levels of 255."""
+    at_eps: Number | None
+    """Share of values that are changed by as much as is allowed."""
+    ssim: Number | None
+    """Structural similarity of the obscured and the perturbed face, before encoding; 1 is equal."""
+
+
 class CoveringSection(TypedDict, total=False):
     """How heads were found."""
 
@@ -275,6 +290,8 @@ class Report(TypedDict):
     """Errors that are good enough, by role: 1 - IoU, landmark distance over sqrt(w·h), degrees."""
     frames: list[FrameSection]
     samples: NotRequired[list[SampleSection] | None]
+    visibility: NotRequired[VisibilitySection | None]
+    """Null where nothing was embedded."""
     cost: NotRequired[CostSection]
     covering: NotRequired[CoveringSection]
     audit: NotRequired[AuditSection | None]
