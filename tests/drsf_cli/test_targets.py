@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from attacks.obscure import Region
+from drsf_cli.app import main
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
-from drsf_cli.measure.records import to_records
+from drsf_cli.measure.records import read_observations, to_records
+from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.probe import VideoInfo
 from drsf_cli.settings import DeidSettings, VictimNames
 from victims.base import Aligner, Detector
@@ -236,3 +238,40 @@ def test_settings_that_say_two_things_are_refused(settings: dict[str, Any], said
 def test_a_file_counts_its_faces() -> None:
     rows = {0: survey().observations[0], 1: FrameObservation(1, 0.04, (face(), face(80.0)))}
     assert Given(Path("a.json"), rows).face_count == 3
+
+
+@pytest.mark.slow
+def test_what_is_given_is_read_again(tmp_path: Path) -> None:
+    """The clip's own attributes, moved by 2 px and turned by 5 degrees to the side: the file is nearer to these than to
+    the original in every respect."""
+    clip, output = make_demo_clip(tmp_path / "driver.mp4", 0.32, size=(480, 360)), tmp_path / "out.mkv"
+    reading, targets = tmp_path / "reading.json", tmp_path / "targets.json"
+    assert main(["infer", str(clip), "-o", str(reading), "-q"]) == 0
+    document = json.loads(reading.read_text())
+    turn = np.radians(5.0)
+    sideways = np.array([[np.cos(turn), 0.0, np.sin(turn)], [0.0, 1.0, 0.0], [-np.sin(turn), 0.0, np.cos(turn)]])
+    for record in document:
+        record["bboxes"] = (np.array(record["bboxes"]) + 2.0).tolist()
+        record["landmarks"] = (np.array(record["landmarks"]) + 2.0).tolist()
+        record["gaze_vector"] = (sideways @ record["gaze_vector"]).tolist()
+        for left_over in ("gaze_angle", "euler_angles", "faces"):
+            record.pop(left_over, None)
+    targets.write_text(json.dumps(document))
+    flags = ["--targets", str(targets), "--codec", "ffv1", "--effort", "best", "-q"]
+    assert main(["deid", str(clip), "-o", str(output), *flags]) == 0
+    original = read_observations(reading)
+    assert main(["infer", str(output), "-o", str(tmp_path / "found.json"), "-q"]) == 0
+    found = read_observations(tmp_path / "found.json")
+    moved, turned, corners = [], [], []
+    for before, after in zip(original, found, strict=True):
+        moved.append((after.faces[0].landmarks - before.faces[0].landmarks).mean(axis=0))
+        corners.append((after.faces[0].box - before.faces[0].box).mean())
+        gazes = after.faces[0].gaze, sideways @ before.faces[0].gaze, before.faces[0].gaze
+        turned.append([np.degrees(np.arccos(np.clip(gazes[0] @ other, -1.0, 1.0))) for other in gazes[1:]])
+    np.testing.assert_allclose(np.mean(moved, axis=0), [2.0, 2.0], atol=0.7)
+    assert np.mean(corners) == pytest.approx(2.0, abs=1.0)
+    to_targets, to_original = np.mean(turned, axis=0)
+    assert to_targets < 2.0
+    assert to_original > 3.5
+    report = json.loads((tmp_path / "out.mkv.report.json").read_text())
+    assert report["targets"]["faces"] == len(document)
