@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image as Picture
 
 from attacks.obscure import obscure, parse_obscuring, region_mask
@@ -51,6 +51,7 @@ from victims.camera import Camera
 from victims.face import FrameObservation
 from weights.errors import DrsfError, OutputError
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _PAGE_SAMPLES = 48
 """Of all clips; beyond as many clips none is shown."""
 _PANEL_WIDTH = 520
@@ -82,8 +83,9 @@ class Sample:
 def _stills(
     report: Report, folder: Path, count: int, include_original: bool, progress: Progress
 ) -> tuple[list[Sample], list[str]]:
-    """Pictures of at most `count` samples, and why any are left out, one sentence each. These are 2 * `count` parts of
-    the progress: each sample is read from the output and from the input.
+    """Pictures of at most `count` samples, and why any are left out, one sentence each.
+
+    These are 2 * `count` parts of the progress: each sample is read from the output and from the input.
     """
     notes: list[str] = []
     entries = {entry["frame_id"]: entry for entry in report.get("samples") or []}
@@ -317,28 +319,43 @@ def render_html(
     ranges = load_zones(zones)
     for number, (path, report) in enumerate(reports):
         stills, notes = _stills(report, path.parent, count, include_original, progress) if count else ([], [])
-        charts = [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None]
-        recovered = _statistics(report["fidelity"]["recovered"])
-        sections.append(
-            {
-                "id": f"clip-{number + 1}",
-                "report": report,
-                "input_name": Path(report["input"]["path"]).name,
-                "output_name": Path(report["output"]["path"]).name,
-                "samples": stills,
-                "notes": notes,
-                "charts": charts,
-                "traces": make_traces(report["frames"], ranges),
-                "tiles": [(m.title, text_of(recovered.get(m.key, {}).get("mean"), m)) for m in PLOTTED],
-                "missed": report["fidelity"]["recovered"].get("missed"),
-                "fidelity": _fidelity_rows(report["fidelity"]),
-                "other_faces": _other_faces(report["fidelity"].get("other_faces")),
-                "worst": _worst_frames(report["frames"]),
-            }
-        )
-    folder = Path(__file__).parent / "templates"
+        shown = {"id": f"clip-{number + 1}", "samples": stills, "notes": notes}
+        sections.append(shown | _section(report) | {"traces": make_traces(report["frames"], ranges)})
+    script = (_TEMPLATES / "report.js").read_text("utf-8")
+    policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(
+        sections=sections,
+        measures=PLOTTED,
+        include_original=include_original,
+        script=script,
+        style=(_TEMPLATES / "report.css").read_text("utf-8"),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{policy}'",
+        Chart=Chart,
+        leakage_headings=HEADINGS,
+        zones_name=str(zones or DEFAULT),
+        leakage_model_headings=MODEL_HEADINGS,
+    )
+
+
+def _section(report: Report) -> dict[str, Any]:
+    """What the page shows of a report's figures."""
+    recovered = _statistics(report["fidelity"]["recovered"])
+    return {
+        "report": report,
+        "input_name": Path(report["input"]["path"]).name,
+        "output_name": Path(report["output"]["path"]).name,
+        "charts": [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None],
+        "tiles": [(m.title, text_of(recovered.get(m.key, {}).get("mean"), m)) for m in PLOTTED],
+        "missed": report["fidelity"]["recovered"].get("missed"),
+        "fidelity": _fidelity_rows(report["fidelity"]),
+        "other_faces": _other_faces(report["fidelity"].get("other_faces")),
+        "worst": _worst_frames(report["frames"]),
+    }
+
+
+def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -346,20 +363,7 @@ def render_html(
     )
     environment.filters |= FILTERS
     environment.tests |= TESTS
-    script = (folder / "report.js").read_text("utf-8")
-    policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        sections=sections,
-        measures=PLOTTED,
-        include_original=include_original,
-        script=script,
-        style=(folder / "report.css").read_text("utf-8"),
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{policy}'",
-        Chart=Chart,
-        leakage_headings=HEADINGS,
-        zones_name=str(zones or DEFAULT),
-        leakage_model_headings=MODEL_HEADINGS,
-    )
+    return environment.get_template("report.html.j2")
 
 
 def write_html(
