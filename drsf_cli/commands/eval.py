@@ -50,15 +50,8 @@ def evaluate(
 ) -> None:
     """Compare two readings of one clip, or folders of them paired by name."""
     from drsf_cli.commands import tables
-    from drsf_cli.measure.evaluation import (
-        FolderEvaluation,
-        evaluate_files,
-        evaluate_folders,
-        evaluation_to_dict,
-        plot_paths,
-        write_csv,
-        write_plots,
-    )
+    from drsf_cli.measure.evaluation import FolderEvaluation, evaluate_files, evaluate_folders
+    from drsf_cli.measure.evaluation_files import evaluation_to_dict, plot_paths, write_csv, write_plots
 
     for path in (json_file, csv_file):
         if path is not None:

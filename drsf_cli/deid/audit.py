@@ -17,7 +17,7 @@ from attacks.obscure import Region
 from drsf_cli.deid.known_run import KnownRun
 from drsf_cli.deid.survey import plan_cover, survey_video
 from drsf_cli.measure.identity import IdentityMeter
-from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.measure.leakage import Covered, Readers, measure
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
@@ -57,14 +57,12 @@ def audit(
     regions = run.regions
     if regions is None:
         regions = planned_again(reader, settings, models, observer, progress)
+    repelled = {name for name, one in outsiders.items() if set(one.victim.weights.values()) in run.repelled}
     return measure(
         reader,
         Path(written),
         Covered(_driver_reader(observer, settings.whose), regions, settings.obscuring, codec),
-        observer,
-        outsiders,
-        device=models.device,
-        repelled={name for name, one in outsiders.items() if set(one.victim.weights.values()) in run.repelled},
+        Readers(observer, outsiders, repelled, models.device),
         identity=identity,
         every=every,
         batch_size=settings.frames_at_once,
@@ -75,8 +73,10 @@ def audit(
 def planned_again(
     reader: VideoReader, settings: DeidSettings, models: Models, observer: Observer, progress: Progress
 ) -> Sequence[tuple[Region, ...]]:
-    """What each frame of the original must hide with these settings, found by a survey of the whole clip. Raises what
-    `plan_cover` raises."""
+    """What each frame of the original must hide with these settings, found by a survey of the whole clip.
+
+    Raises what `plan_cover` raises.
+    """
     whole = settings.start is None and settings.end is None
     progress.begin("Planning what was obscured", reader.info.frame_count if whole else None)
     survey = survey_video(

@@ -65,8 +65,9 @@ class Fidelity:
 
 
 def fidelity(survey: Survey, read: Iterable[FrameObservation]) -> Fidelity:
-    """What was `read` from frames of the clip, against what was seen in the original. Faces are told apart by where
-    they lie; what is read elsewhere counts only in frames in which nothing was embedded.
+    """What was `read` from frames of the clip, against what was seen in the original.
+
+    Faces are told apart by where they lie; what is read elsewhere counts only in frames in which nothing was embedded.
     """
     faces: dict[FaceKey, FrameErrors] = {}
     largest: list[tuple[FrameObservation, FrameObservation]] = []

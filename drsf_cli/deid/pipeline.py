@@ -33,7 +33,7 @@ from drsf_cli.deid.segments import segment_of
 from drsf_cli.deid.work import Work
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.measure.identity import IdentityMeter, find_recogniser
-from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.measure.leakage import Covered, Readers, measure
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
@@ -244,10 +244,7 @@ class Run:
                 self.settings.obscuring,
                 self.work.delivery,
             ),
-            self.observer,
-            outsiders,
-            device=self.settings.device,
-            repelled=set(self.repelled),
+            Readers(self.observer, outsiders, set(self.repelled), self.settings.device),
             identity=None if recogniser is None else IdentityMeter(recogniser),
             batch_size=self.settings.frames_at_once,
             progress=self.progress,

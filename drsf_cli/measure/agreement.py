@@ -53,8 +53,9 @@ def match_times(first: Sequence[float], second: Sequence[float], within: float) 
 
 
 def match_glances(first: Sequence[Glance], second: Sequence[Glance]) -> list[tuple[Glance, Glance]]:
-    """Pairs of glances to the same zone that overlap in time: each with the one that it overlaps most, none used
-    twice.
+    """Pairs of glances to the same zone that overlap in time.
+
+    Each is paired with the one that it overlaps most; none is used twice.
     """
     overlaps = [
         (min(a.end, b.end) - max(a.start, b.start), i, j)

@@ -28,8 +28,10 @@ Statistic = Callable[[Array], Array]
 
 
 def interval(contributions: Array, times: Array, statistic: Statistic, seed: int = 0) -> tuple[float, float] | None:
-    """The LEVEL percentile interval of `statistic` of the column sums of `contributions`, (n, k), of rows at `times`,
-    (n,) s. None where there are fewer than FEWEST_BLOCKS blocks, or most draws have no figure.
+    """The LEVEL percentile interval of a statistic of sums over rows.
+
+    `statistic` is given the column sums of `contributions`, (n, k), of rows at `times`, (n,) s. None where there are
+    fewer than FEWEST_BLOCKS blocks, or most draws have no figure.
     """
     if not len(times) or not np.all(np.isfinite(times)):
         return None

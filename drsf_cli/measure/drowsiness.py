@@ -106,9 +106,10 @@ def _both_ends_seen(event: Event, share: Array, timeline: Timeline) -> bool:
 
 
 def open_level(openness: Array, timeline: Timeline, window: float) -> Array:
-    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row. It is computed in steps of a
-    fifteenth of the window, a second at most, and is the same for all rows of a step; NaN where nothing is known or
-    eyes have no height.
+    """(n,) OPEN_PERCENTILE of the openness in the `window` seconds around each row.
+
+    It is computed in steps of a fifteenth of the window, a second at most, and is the same for all rows of a step; NaN
+    where nothing is known or eyes have no height.
     """
     step = min(1.0, window / 15)
     level = np.full(len(openness), np.nan)
@@ -148,8 +149,9 @@ def mostly_closed(lids: Eyelids) -> NDArray[np.bool_]:
 
 
 def perclos(lids: Eyelids, timeline: Timeline) -> Array:
-    """(n,) 0..1: PERCLOS P80 of the minute that ends with each row; NaN in the first minute, where less than COVERAGE
-    of a minute was read, and where lids are not followed.
+    """(n,) 0..1: PERCLOS P80 of the minute that ends with each row.
+
+    NaN in the first minute, where less than COVERAGE of a minute was read, and where lids are not followed.
     """
     count = len(lids.share)
     if not lids.followed:

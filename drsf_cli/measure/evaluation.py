@@ -19,23 +19,20 @@ box's diagonal for the landmarks and 180 degrees for the gaze.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drsf_cli.measure.behaviour import Behaviour, behaviour, behaviour_to_dict, pooled
+from drsf_cli.measure.behaviour import Behaviour, behaviour, pooled
 from drsf_cli.measure.glances import load_zones
-from drsf_cli.measure.metrics import COMPARABLE, METRICS, Errors, Metric, errors_of
+from drsf_cli.measure.metrics import METRICS, Errors, Metric, errors_of
 from drsf_cli.measure.records import read_observations
 from victims.face import Face, FrameObservation, iou
-from weights.errors import InputError, OutputError
-from weights.files import write_atomically
+from weights.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class OtherFaces:
-    """The faces of the ground truth that are not their frame's own, each compared with the prediction's face at the
-    same place.
+    """The faces of the ground truth that are not their frame's own.
+
+    Each is compared with the prediction's face at the same place.
     """
 
     faces: int
@@ -189,8 +187,9 @@ def summarise(rows: Iterable[FrameErrors]) -> dict[str, Summary]:
 
 
 def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | None]:
-    """For each face, the one of `read` at the same place. No face is taken twice, and the sum of the overlaps is the
-    largest possible. None if no remaining face overlaps it.
+    """For each face, the one of `read` at the same place.
+
+    No face is taken twice, and the sum of the overlaps is the largest possible. None if no remaining face overlaps it.
     """
     from scipy.optimize import linear_sum_assignment  # takes a second to import, and reading needs no matching
 
@@ -205,8 +204,9 @@ def match_faces(wanted: Sequence[Face], read: Sequence[Face]) -> list[Face | Non
 
 
 def evaluate_files(gt: str | Path, pred: str | Path, offset: int = 0, zones: str | Path | None = None) -> Evaluation:
-    """`evaluate` on two files, and their behaviour by `zones` (drsf_cli/measure/glances.py). `offset` is added to the
-    frame ids of `pred`. Raises InputError naming the file.
+    """`evaluate` on two files, and their behaviour by `zones` (drsf_cli/measure/glances.py).
+
+    `offset` is added to the frame ids of `pred`. Raises InputError naming the file.
     """
     truth, prediction = read_observations(gt), read_observations(pred)
     prediction = [replace(one, index=one.index + offset) for one in prediction]
@@ -293,7 +293,7 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
         having = [(name, frame) for name, frame in frames if metric.key in frame.errors]
         if not having:
             continue
-        values = np.array([_value(frame, metric) for _, frame in having], dtype=np.float64)
+        values = np.array([value_of(frame, metric) for _, frame in having], dtype=np.float64)
         worst = int(values.argmin() if metric.higher_is_better else values.argmax())
         summaries[metric.key] = Summary(
             frames=len(values),
@@ -307,144 +307,7 @@ def _summaries(frames: Sequence[tuple[str | None, FrameErrors]]) -> dict[str, Su
     return summaries
 
 
-def _value(frame: FrameErrors, metric: Metric) -> float | None:
+def value_of(frame: FrameErrors, metric: Metric) -> float | None:
+    """A frame's error by this metric; None where there is none."""
     errors: Mapping[str, Any] = frame.errors
     return errors.get(metric.key)
-
-
-# ---------------------------------------------------------------------------------------------------- output
-
-
-def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
-    """The result for JSON: counts, the frames that were counted, and each metric's summary with its unit, but not the
-    rows of all frames.
-    """
-    summaries = _summaries_to_dict(evaluation.summaries)
-    seen = None if evaluation.behaviour is None else behaviour_to_dict(evaluation.behaviour)
-    if isinstance(evaluation, FolderEvaluation):
-        return {
-            "files": {name: evaluation_to_dict(one) for name, one in evaluation.files.items()},
-            "frames_compared": evaluation.compared,
-            "frames_missed": evaluation.missed,
-            "frames_extra": evaluation.extra,
-            "files_only_in_ground_truth": list(evaluation.only_in_gt),
-            "files_only_in_prediction": list(evaluation.only_in_pred),
-            "metrics": summaries,
-            "behaviour": seen,
-        }
-    return {
-        "frames_in_both": len(evaluation.frames),
-        "frames_compared": evaluation.compared,
-        "missed_in_prediction": list(evaluation.missed),
-        "extra_in_prediction": list(evaluation.extra),
-        "only_in_ground_truth": list(evaluation.only_in_gt),
-        "only_in_prediction": list(evaluation.only_in_pred),
-        "another_face_fits_better": list(evaluation.other_face),
-        "diff_score_with_misses": evaluation.diff_score_with_misses,
-        "metrics": summaries,
-        "other_faces": None
-        if evaluation.others is None
-        else {
-            "faces": evaluation.others.faces,
-            "missed": evaluation.others.missed,
-            "metrics": _summaries_to_dict(evaluation.others.summaries),
-        },
-        "behaviour": seen,
-    }
-
-
-def _summaries_to_dict(summaries: Mapping[str, Summary]) -> dict[str, Any]:
-    return {
-        metric.key: {
-            "title": metric.title,
-            "unit": metric.unit,
-            **{key: value for key, value in asdict(summaries[metric.key]).items() if value is not None},
-        }
-        for metric in METRICS
-        if metric.key in summaries
-    }
-
-
-def write_csv(path: str | Path, evaluation: Evaluation | FolderEvaluation) -> None:
-    """Write one row for each frame of both lists; unknown values are empty. The file is written completely or not at
-    all. Raises OutputError."""
-    columns = ["frame_id", "pts", "in_gt", "in_pred", *(metric.key for metric in METRICS)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if isinstance(evaluation, FolderEvaluation):
-        writer.writerow(["file", *columns])
-        rows = [(name, frame) for name, one in evaluation.files.items() for frame in one.frames]
-        writer.writerows([name, *_cells(frame)] for name, frame in rows)
-    else:
-        writer.writerow(columns)
-        writer.writerows(_cells(frame) for frame in evaluation.frames)
-    write_atomically(path, text.getvalue())
-
-
-def _cells(frame: FrameErrors) -> list[str]:
-    cells = []
-    errors = [_value(frame, metric) for metric in METRICS]
-    for value in (frame.frame_id, frame.pts, frame.in_gt, frame.in_pred, *errors):
-        if isinstance(value, bool):
-            cells.append(str(int(value)))
-        elif value is None or (isinstance(value, float) and math.isnan(value)):
-            cells.append("")
-        else:
-            cells.append(f"{value:.6g}" if isinstance(value, float) else str(value))
-    return cells
-
-
-def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Path, Evaluation]:
-    """Where the curves go: to the PNG `path`, or for folders to a PNG for each pair below the folder `path`, with the
-    pair's name and place. Raises OutputError for a name that does not fit, or a folder that does not exist.
-    """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not a folder; make it first.")
-    if isinstance(evaluation, Evaluation):
-        if path.suffix.lower() != ".png":
-            raise OutputError(f"{path}: plots are PNG; give a name that ends in .png.")
-        return {path: evaluation}
-    if path.suffix.lower() == ".png" or path.is_file():
-        raise OutputError(f"{path}: each pair has a plot of its own; name a folder for them.")
-    return {path / Path(name).with_suffix(".png"): one for name, one in evaluation.files.items()}
-
-
-def write_plots(evaluation: Evaluation | FolderEvaluation, path: Path) -> None:
-    """Draw the error curves to the places of `plot_paths`, making folders below `path`. Raises OutputError."""
-    for place, one in plot_paths(evaluation, path).items():
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{place.parent} cannot be made ({error.strerror}); choose another --plot.") from error
-        plot_errors(one, place)
-
-
-def plot_errors(evaluation: Evaluation, path: str | Path) -> None:
-    """IoU, NME, gaze and head pose over the frames, missed frames marked, as PNG. Raises OutputError."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.1 * len(COMPARABLE)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(COMPARABLE), 1, sharex=True)
-    ids = [frame.frame_id for frame in evaluation.frames]
-    for axis, metric in zip(axes, COMPARABLE, strict=True):
-        values = [_value(frame, metric) for frame in evaluation.frames]
-        axis.plot(ids, [math.nan if v is None else v for v in values], ".-", markersize=3, linewidth=0.8)
-        for position, frame_id in enumerate(evaluation.missed):
-            axis.axvline(frame_id, color="tab:red", alpha=0.3, label="missed" if position == 0 else None)
-        axis.set_ylabel(f"{metric.title} {f'[{metric.unit}]' if metric.unit else ''}".strip(), fontsize=8)
-        axis.grid(alpha=0.3)
-        if metric.key in evaluation.summaries:
-            summary = evaluation.summaries[metric.key]
-            axis.set_title(
-                f"mean {summary.mean:.4g}, worst {summary.worst:.4g} (frame {summary.worst_frame})",
-                fontsize=8,
-                loc="right",
-            )
-    if evaluation.missed:
-        axes[0].legend(fontsize=8)
-    axes[-1].set_xlabel("frame_id")
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomically(path, image.getvalue())

@@ -140,8 +140,9 @@ def _range(value: object, place: str) -> _Range:
 def zones_over_time(
     raw: Sequence[str | None], blinks: Sequence[Event], long_closures: Sequence[Event], timeline: Timeline
 ) -> list[str | None]:
-    """The zone of each row by the three rules above, from the zone of its gaze (`Zones.of`). None stays None, except
-    in a closure.
+    """The zone of each row by the three rules above, from the zone of its gaze (`Zones.of`).
+
+    None stays None, except in a closure.
     """
     zones = list(raw)
     for event in long_closures:

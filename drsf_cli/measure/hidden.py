@@ -101,8 +101,9 @@ def _local_variance(plane: NDArray[np.float32], window: int) -> NDArray[np.float
 
 
 def _leave_out_edges(counted: NDArray[np.float32], region: Region, other: Region, margin: int) -> None:
-    """Set `counted`, the scaled plane of `region`, to 0 within `margin` px of the edges of the blocks of `other`,
-    where that lies over it.
+    """Set `counted`, the scaled plane of `region`, to 0 at the edges of the blocks of `other`.
+
+    That is within `margin` px of them, where `other` lies over `region`.
     """
     x1, y1, x2, y2 = region.rect
     low_x, low_y = max(x1, other.rect[0]), max(y1, other.rect[1])

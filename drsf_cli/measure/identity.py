@@ -236,8 +236,9 @@ def threshold_at(impostors: Array, far: float) -> float | None:
 
 
 def find_recogniser(path: Path | None, device: Device = "auto") -> tuple[Recogniser | None, str]:
-    """The user's file, else facenet if its weights are installed, else dlib's if it is installed; and the reason if
-    there is none.
+    """The recogniser to use, or None and the reason.
+
+    It is the user's file, else facenet if its weights are installed, else dlib's if it is installed.
     """
     if path is not None:
         return dlib_recogniser(path) if path.suffix.lower() == ".dat" else onnx_recogniser(path, device), ""

@@ -78,21 +78,32 @@ class Covered:
     """The codec with which it was written; None if lossless."""
 
 
+@dataclass(frozen=True)
+class Readers:
+    """Who reads the two videos."""
+
+    authorised: Observer
+    """The chain that was embedded for."""
+    outsiders: Mapping[str, Outsider]
+    """Models that were not, by name; each is put in its place of the chain."""
+    repelled: AbstractSet[str] = frozenset()
+    """The names of those that were repelled."""
+    device: Device = "auto"
+    """Where the outsiders run."""
+
+
 def measure(
     original: VideoReader,
     written: Path,
     covered: Covered,
-    authorised: Observer,
-    outsiders: Mapping[str, Outsider],
+    readers: Readers,
     *,
-    device: Device = "auto",
-    repelled: AbstractSet[str] = frozenset(),
     identity: IdentityMeter | None = None,
     every: int | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Leakage:
-    """The table, JSON-able, of every model of `outsiders` and of the authorised chain itself.
+    """The table, JSON-able, of every model of `readers`.
 
     `every`: only every so many frames are looked at; by default as many as keep them under `MOST_FRAMES`. Raises
     InputError where the two videos differ in length or size.
@@ -101,9 +112,7 @@ def measure(
     count = len(covered.regions)
     known: dict[int, FrameObservation] = {}
     every = every or max(1, -(-count // MOST_FRAMES))
-    weights = {file: sha256 for victim in authorised.victims.values() for file, sha256 in victim.weights.items()}
-    own = _Seen("authorised chain", "detector", weights, authorised, authorised=True)
-    seen = [own, *(_placed(one, authorised, device, one.name in repelled) for one in outsiders.values())]
+    seen = _placed_all(readers)
     progress.begin("Reading as others would", -(-count // every))
     for group in runs(_sampled(original, written, covered, every), batch_size):
         hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
@@ -125,15 +134,25 @@ def measure(
                 identity.look({column: pictures[row] for column, pictures in images.items()}, face)
         progress.advance(len(group))
     info = original.info
-    camera = authorised.camera or Camera.default(info.width, info.height)
+    camera = readers.authorised.camera or Camera.default(info.width, info.height)
     return {
         "frames": count,
         "every": every,
-        "frames_looked_at": len(own.readings[ORIGINAL]),
+        "frames_looked_at": len(seen[0].readings[ORIGINAL]),
         "models": [_row(one, known, camera) for one in seen],
         "identity": None if identity is None else _identity(identity),
         "note": "Measured on these models and this video; nothing follows for other models.",
     }
+
+
+def _placed_all(readers: Readers) -> list[_Seen]:
+    """The authorised chain, and each outsider in its place."""
+    own = readers.authorised
+    weights = {file: sha256 for victim in own.victims.values() for file, sha256 in victim.weights.items()}
+    return [
+        _Seen("authorised chain", "detector", weights, own, authorised=True),
+        *(_placed(one, own, readers.device, one.name in readers.repelled) for one in readers.outsiders.values()),
+    ]
 
 
 def _placed(outsider: Outsider, authorised: Observer, device: Device, repelled: bool) -> _Seen:
@@ -246,8 +265,11 @@ def _blind(role: Role, truth: Sequence[FrameObservation], own: Sequence[FrameObs
 
 
 def _figures(role: Role, truth: Sequence[FrameObservation], read: Sequence[FrameObservation]) -> Figures:
-    """Means over the frames that `truth` has a face in. `iou` counts a missed face as 0 and `diff_score` charges it
-    (see drsf_cli.measure.evaluation); the other metrics are over the faces that were read."""
+    """Means over the frames that `truth` has a face in.
+
+    `iou` counts a missed face as 0 and `diff_score` charges it (see drsf_cli.measure.evaluation); the other metrics are
+    over the faces that were read.
+    """
     count = sum(bool(observation.faces) for observation in truth)
     keys = [metric.key for metric in decided_by(role)]
     figures: Figures = {"frames": count, **dict.fromkeys(keys)}

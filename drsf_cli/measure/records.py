@@ -101,8 +101,9 @@ _UNIT_SLACK = 1e-3
 
 
 def to_records(observations: Iterable[FrameObservation], mesh: bool = False) -> list[FrameRecord]:
-    """The frames as JSON objects, in the order given; with `mesh` every point of an aligner that has more than 68. A
-    `pts` of NaN (unknown) has no key.
+    """The frames as JSON objects, in the order given; with `mesh` every point of an aligner that has more than 68.
+
+    A `pts` of NaN (unknown) has no key.
 
     Raises ValueError for any other number that is not finite, and for two frames of one index.
     """

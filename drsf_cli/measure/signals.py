@@ -86,8 +86,10 @@ class Signals(Measured):
 
 
 class FaceSignals(TypedDict, total=False):
-    """What driving research derives its measures from (docs/signals.md): yaw and pitch of the gaze in degrees, openness
-    of the eyes (mean of both) and the mouth; null for what is not known."""
+    """What driving research derives its measures from (docs/signals.md).
+
+    Yaw and pitch of the gaze in degrees, openness of the eyes (mean of both) and the mouth; null for what is not known.
+    """
 
     yaw_deg: Number | None
     pitch_deg: Number | None
@@ -178,8 +180,10 @@ def _numbered(events: Iterable[Event], known: Array) -> Array:
 
 
 def write_signals(path: str | Path, table: Signals) -> None:
-    """Write CSV with empty cells for unknown values, or Parquet with nulls if the name ends in .parquet; completely or
-    not at all. Raises OutputError, and UsageError for another name or if pyarrow is missing.
+    """Write CSV with empty cells for unknown values, or Parquet with nulls if the name ends in .parquet.
+
+    The file is written completely or not at all. Raises OutputError, and UsageError for another name or if pyarrow is
+    missing.
     """
     path = Path(path)
     writers: dict[str, Callable[[Signals], str | bytes]] = {".csv": _csv, ".parquet": _parquet}

@@ -239,8 +239,9 @@ def three_panels(
     titles: Sequence[str],
     camera: Camera | None = None,
 ) -> Image:
-    """Pictures of one size side by side, each with its observation drawn and its title above; usually the original,
-    the obscured one, and the obscured and attacked one, but any number goes.
+    """Pictures of one size side by side, each with its observation drawn and its title above.
+
+    Usually these are the original, the obscured one, and the obscured and attacked one, but any number goes.
 
     (h + strip, n w, 3), both even, at most 3840 px wide. Raises ValueError for different sizes or lengths.
     """

@@ -344,8 +344,11 @@ def sample(
     recovered: FrameObservation | None,
     obscured_only: FrameObservation | None = None,
 ) -> SampleSection:
-    """An entry of `samples`: what was read from the original, from the output, and from the obscured frame without a
-    perturbation, and the rectangles that were obscured."""
+    """An entry of `samples`.
+
+    It has what was read from the original, from the output, and from the obscured frame without a perturbation, and the
+    rectangles that were obscured.
+    """
     entry: SampleSection = {"frame_id": int(frame_id), "regions": regions_section(regions)}
     if original is not None:
         entry["original"] = to_records([original])[0]

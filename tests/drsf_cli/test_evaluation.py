@@ -16,11 +16,8 @@ from drsf_cli.measure.evaluation import (
     evaluate,
     evaluate_files,
     evaluate_folders,
-    evaluation_to_dict,
-    plot_errors,
-    write_csv,
-    write_plots,
 )
+from drsf_cli.measure.evaluation_files import evaluation_to_dict, plot_errors, write_csv, write_plots
 from drsf_cli.measure.records import write_observations
 from victims.face import Array, Face, FrameObservation
 from weights.errors import InputError, OutputError

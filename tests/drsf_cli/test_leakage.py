@@ -18,7 +18,7 @@ from attacks.codec import DeliveryCodec
 from attacks.obscure import Pixelate, Region
 from drsf_cli.app import main
 from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.measure.leakage import Covered, measure
+from drsf_cli.measure.leakage import Covered, Readers, measure
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.readers.models import Models
@@ -64,7 +64,8 @@ def run(pair, outsider, authorised_gaze=None, **more):
     region = Region((10, 10, 70, 70), cell=12, origin=(10, 10))
     covered = Covered(lambda frames: [truth[one.index] for one in frames], [(region,)] * 4, Pixelate(5), None)
     authorised = Observer(FinderDetector("told", lambda image: detections(BOX)))
-    document = measure(VideoReader(original), written, covered, authorised, {outsider.name: outsider}, **more)
+    readers = Readers(authorised, {outsider.name: outsider})
+    document = measure(VideoReader(original), written, covered, readers, **more)
     return document["models"][1], document
 
 
