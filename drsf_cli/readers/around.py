@@ -45,7 +45,7 @@ AGREEING_SCORE = 0.5
 """... if another look sees the same face with at least this score; ..."""
 TURNED_ALONE = 0.98
 """... else from this score on."""
-UPRIGHT_SCORE = 0.9
+UPRIGHT_SCORE = 0.99
 """A face that is seen upright with this score is upright: what turned looks see of it, less exactly, is left out."""
 SAME_FACE = 0.4
 """IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""

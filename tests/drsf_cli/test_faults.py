@@ -375,7 +375,7 @@ STAGES = [
     (survey, "link"), (survey, "cover_boxes"), (survey, "plan_regions"), (clip, "obscure"),
     (document, "digest"), (work, "survey_video"), (work, "plan_cover"), (pipeline, "audit_file"),
     (pipeline.Run, "embed"), (pipeline.Run, "_verify"),
-    (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey, "see_all"),
+    (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey.Watch, "see"),
     (pipeline.AtomicOutput, "publish"), (pipeline.AtomicOutput, "fill"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
     (video_writer.VideoWriter, "write"), (video_writer.VideoWriter, "finish"), (video_writer.VideoWriter, "publish"),
