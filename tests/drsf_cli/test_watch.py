@@ -120,8 +120,8 @@ def models() -> Models:
 
 
 def test_on_the_demo_clip_the_head_is_covered_and_little_else(models: Models, tmp_path: Path) -> None:
-    """With the detectors of a fresh installation. The head region of one frame by itself is about 0.43 of the frame; its way
-    within a fifth of a second and whole blocks add to that."""
+    """With the detectors of a fresh installation. The head region of one frame by itself is about 0.43 of the frame;
+    its way within a fifth of a second and whole blocks add to that."""
     reader = VideoReader(make_demo_clip(tmp_path / "demo.mp4", 1.0))
     survey = survey_video(reader, models.reader("onnx"))
     planned = plan_regions(
