@@ -75,7 +75,9 @@ class Around:
     def detect(
         self, detector: Detector, images: Sequence[Image], reading: Sequence[Detections] | None = None
     ) -> list[Detections]:
-        """The faces of each image that must be covered according to `detector`. These are its sightings
+        """The faces of each image that must be covered according to `detector`.
+
+        These are its sightings
 
         * of a whole face in the upright look, from its threshold for covering on; none where `reading` has what it
           sees of each image as it reads: that look repeats it at a smaller size;

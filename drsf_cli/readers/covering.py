@@ -80,8 +80,10 @@ def see_all(
 def see_plain(
     own: Detector, companions: Sequence[Detector], images: Sequence[Image]
 ) -> tuple[list[Detections], list[list[Detections]]]:
-    """The part of `see_all` that is seen as the detector reads: the faces that `own` reports in each image, and those
-    that must be covered, not merged."""
+    """The part of `see_all` that is seen as the detector reads.
+
+    These are the faces that `own` reports in each image, and those that must be covered, not merged.
+    """
     if not own.covers:
         reported = own.detect(images)
         _, plain = see_plain(companions[0], companions[1:], images)
@@ -98,8 +100,10 @@ def see_around(
     around: Around,
     plain: Sequence[Detections],
 ) -> list[list[Detections]]:
-    """The part of `see_all` that is seen by looking around: what must be covered in each image, not merged. `plain`:
-    what `see_plain` says of it."""
+    """The part of `see_all` that is seen by looking around: what must be covered in each image, not merged.
+
+    `plain`: what `see_plain` says of it.
+    """
     if not own.covers:
         own, companions = companions[0], companions[1:]
     others = [_accompanies(one, around, images) for one in companions]

@@ -67,26 +67,25 @@ class Watch:
         images = [frame.image for frame in frames]
         reported, plain = see_plain(self.own, self.companions, images)
         found = []
-        for k, (frame, own, seen) in enumerate(zip(frames, reported, plain, strict=True)):
-            thumb = _thumb(frame.image)
+        for k, (frame, own, read) in enumerate(zip(frames, reported, plain, strict=True)):
+            thumb, seen = _thumb(frame.image), merge_detections(read)
             due = self.always or (last and k == len(frames) - 1) or self._due(frame.pts, thumb, seen)
             if due:
-                (looked,) = see_around(self.own, self.companions, [frame.image], self.around, [merge_detections(seen)])
-                seen = [*seen, *looked]
+                (looked,) = see_around(self.own, self.companions, [frame.image], self.around, [seen])
+                seen = merge_detections([*read, *looked])
                 self._looked = frame.pts, thumb
-            self._before = merge_detections(seen)
-            found.append(Seen(own, self._before, due))
+            self._before = seen
+            found.append(Seen(own, seen, due))
         return found
 
-    def _due(self, now: float, thumb: Array, seen: Sequence[Detections]) -> bool:
+    def _due(self, now: float, thumb: Array, seen: Detections) -> bool:
         if self._looked is None:
             return True
         then, other = self._looked
         if now - then >= LOOK_S - 1e-6 or float(np.abs(thumb - other).mean()) > ANOTHER_SCENE:
             return True
         faces = self._before.boxes[self._before.scores >= CONFIRM_SCORE]
-        here = np.concatenate([one.boxes for one in seen])
-        return bool((~(iou(faces[:, None], here[None]) > SAME_PLACE).any(axis=1)).any())
+        return bool((~(iou(faces[:, None], seen.boxes[None]) > SAME_PLACE).any(axis=1)).any())
 
 
 def _thumb(image: Image) -> Array:
