@@ -38,3 +38,14 @@ def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:
             run = []
     if run:
         yield run
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item, and whether it is the last."""
+    before: list[T] = []
+    for item in items:
+        if before:
+            yield before.pop(), False
+        before.append(item)
+    if before:
+        yield before.pop(), True

@@ -7,7 +7,7 @@
   the written file shows. The perturbation and the codec's noise bring back little; an open spot brings back all.
   Likeness: SSIM and the correlation of detail inside the blocks, tile by tile, with the source alone. It is coarser,
   and does not rest on the code that obscures being right.
-* Uncovered: detectors that had no part in the covering (and those that had) look at every `every`-th frame of the
+* Uncovered: detectors that had no part in the covering (and those that had) look at one of `EVERY` frames of the
   source. A face of which more than `UNCOVERED` lies outside the regions is an exposed one.
 
 Nothing of the source's pixels is kept; the contact sheet shows the written frames.
@@ -54,6 +54,8 @@ score, a second one must agree."""
 AGREE_IOU = 0.3
 SMALLEST = 4
 """px: in regions that are smaller there is nothing to compare."""
+EVERY = 12
+"""Frames from one that the detectors look at to the next."""
 WORST = 12
 """Frames on the contact sheet."""
 
@@ -168,16 +170,18 @@ def audit_file(
     finders: dict[str, FaceFinder],
     *,
     keep_audio: bool = False,
-    every: int = 12,
+    around: Sequence[bool] | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> AuditReport:
     """Compare `written` with `source`, whose frame k had to hide `regions[k]`.
 
     `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_around` gives those that look as
-    hard as covering does. They look at every `every`-th frame and at the last. `on_frame` is called after each frame.
+    hard as covering does. They look at the first frame, at those that come `EVERY` or more after the one before, and at
+    the last. `around`: whether covering looked at each frame all around (drsf_cli/readers/watch.py); only such frames
+    count, for what is no face and only seen there would fail the audit. `on_frame` is called after each frame.
     A file that cannot be read raises InputError; what is wrong with one that can is in the report.
     """
-    report = AuditReport(detectors=list(finders), every=every)
+    report = AuditReport(detectors=list(finders), every=EVERY)
     result = VideoReader(written)
     if result.info.kind == "video":  # which pictures may have become
         _check_streams(written, keep_audio, report)
@@ -192,21 +196,22 @@ def audit_file(
     worst: list[tuple[float, int, Image]] = []
     last: tuple[Frame, Frame] | None = None
     zero: float | None = None
-    late = 0
+    late = due = 0
     for pair in _pairs(source, result, report):
         before, after = pair
         zero = before.pts - after.pts if zero is None else zero
         late += abs(before.pts - after.pts - zero) > _TIME_SLACK
         own = regions[before.index] if before.index < len(regions) else ()
         badness = _check_hidden(before, after, own, obscuring, report)
-        if before.index % every == 0:
+        if before.index >= due and (around is None or before.index >= len(around) or around[before.index]):
             badness = max(badness, check_uncovered(before, own, finders, report))
+            due = before.index + EVERY
         _keep_worst(worst, badness, after, own)
         report.frames += 1
         last = pair
         if on_frame is not None:
             on_frame()
-    if last is not None and last[0].index % every:
+    if last is not None and last[0].index != due - EVERY:
         own = regions[last[0].index] if last[0].index < len(regions) else ()
         _keep_worst(worst, check_uncovered(last[0], own, finders, report), last[1], own)
     _judge(report, len(regions), late)

@@ -217,6 +217,7 @@ class Run:
             self.settings.obscuring,
             finders_around([self.observer.detector, *self.companions], Around(self.settings.min_face)),
             keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
+            around=clip.survey.around,
             on_frame=self.progress.advance,
         )
         if not audit.passed and not self.settings.keep_failed:

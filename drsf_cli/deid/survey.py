@@ -14,9 +14,9 @@ from attacks.obscure import Region, plan_regions, whole_frame
 from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
 from drsf_cli.media.reader import VideoReader
-from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.progress import Progress, Silent, runs, with_last
 from drsf_cli.readers.around import Around
-from drsf_cli.readers.covering import see_all
+from drsf_cli.readers.watch import Watch
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.drawn_regions import add_regions, refuse_idle
@@ -38,6 +38,8 @@ class Survey:
     seen: list[Detections] = field(default_factory=list)
     """Every face of each frame, for covering."""
     times: list[float] = field(default_factory=list)
+    around: list[bool] = field(default_factory=list)
+    """Whether each frame was looked at all around (drsf_cli/readers/watch.py)."""
     source: SourceState = ()
     """The source as it was when the survey began."""
 
@@ -51,6 +53,7 @@ class Survey:
             whole.tracks += [tuple(track + number for number in own) for own in part.tracks]
             whole.seen += part.seen
             whole.times += part.times
+            whole.around += part.around
         return whole
 
     @staticmethod
@@ -79,21 +82,23 @@ def survey_video(
     of frames, and every track, ends in any case. `min_face`: the smallest face that is looked for all around, see
     `Around`.
     """
-    around = Around(min_face)
+    watch = Watch(observer.detector, companions, Around(min_face), always=reader.info.kind != "video")
     survey = Survey(source=state_of(reader.path))
     track = 0
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
         first = len(survey.times)
-        for frames in runs(segment_frames, batch_size):
+        watch.begin()
+        for frames, last in with_last(runs(segment_frames, batch_size)):
             images = [frame.image for frame in frames]
-            reported, covering = see_all(observer.detector, companions, images, around)
+            seen = watch.see(frames, last)
             height, width = images[0].shape[:2]
-            chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
+            chosen = [_chosen(by_prominence(one.reported, height, width), whose) for one in seen]
             faces = observer.read_faces(images, chosen)
-            for frame, own, found in zip(frames, faces, covering, strict=True):
+            for frame, own, one in zip(frames, faces, seen, strict=True):
                 survey.observations.append(FrameObservation(frame.index, frame.pts, own))
-                survey.seen.append(found)
+                survey.seen.append(one.covering)
                 survey.times.append(frame.pts)
+                survey.around.append(one.around)
             (progress or Silent()).advance(len(frames))
         parted = told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
         survey.observations[first:] = [observation for observation, _ in parted]

@@ -32,19 +32,26 @@ px on, and find nearly all of those that are a little larger."""
 DIAGONAL_SIZE = 2.0
 """Faces that matter in a diagonal look are larger than others by this factor: a diagonal picture has more corners to
 look at than the picture itself."""
-TURNED_SCORE = 0.75
-"""What is seen in any look but the upright one counts from this score on: most heads are upright, and seven more looks
-give seven times the false alarms, which would cover whole frames (0.41 to 0.74 on the demo clip)."""
-
-DOUBTS = 2.0
-"""Detectors see an upright face in other turns too, less surely. A sighting is left out where its doubt (1 less its
-score) is over this many times that of another sighting of the same face."""
-SAME_FACE = 0.4
-"""IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""
-
 CUT_SCORE = 0.3
 CUT_SHARE = 0.1
 """The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
+
+# Most heads are upright, and seven more looks give seven times the false alarms, each of which is covered for seconds.
+# A head that is turned is seen surely in the look nearest to its turn, and by one beside it too; what is none is seen
+# in one look alone, and less surely.
+TURNED_SCORE = 0.8
+"""What is seen in a turned look counts from this score on ..."""
+AGREEING_SCORE = 0.5
+"""... if another look sees the same face with at least this score; ..."""
+TURNED_ALONE = 0.98
+"""... else from this score on."""
+UPRIGHT_SCORE = 0.99
+"""A face that is seen upright with this score is upright: what turned looks see of it, less exactly, is left out."""
+SAME_FACE = 0.4
+"""IoU from which sightings in two turns are of one face. Boxes of diagonal looks hold an ellipse, and are larger."""
+DOUBTS = 2.0
+"""A sighting is left out where its doubt (1 less its score) is over this many times that of another of the same
+face."""
 
 
 @dataclass(frozen=True)
@@ -60,62 +67,75 @@ class Around:
         return min(1.0, NEEDED_PX / (smallest * (DIAGONAL_SIZE if diagonal else 1.0)))
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
-        """The faces that `finder` sees in each image, in px of the image, with the turns of the heads. Sightings of one
-        face in several turns, or in the picture and in its mirror image, are merged. Boxes may reach over the border,
-        but their centres are inside."""
-        return [merge_detections(_surest(looks)) for looks in self._looks(finder, images)]
+        """The faces that `finder`, which gives no scores, sees in each image, in px of the image, with the turns of the
+        heads. Sightings of one face in several turns, or in the picture and in its mirror image, are merged. Boxes may
+        reach over the border, but their centres are inside."""
+        return [merge_detections([one for _, one in looks]) for looks in self._looks(finder, images)]
 
-    def detect(self, detector: Detector, images: Sequence[Image]) -> list[Detections]:
-        """The faces of each image that must be covered according to `detector`: those with at least its threshold for
-        covering, and those with at least `CUT_SCORE` whose box reaches over the border. Half of such a box is a mirror
-        image, of which a detector is less sure, so its score is raised to `CONFIRM_SCORE`."""
+    def detect(
+        self, detector: Detector, images: Sequence[Image], reading: Sequence[Detections] | None = None
+    ) -> list[Detections]:
+        """The faces of each image that must be covered according to `detector`.
+
+        These are its sightings
+
+        * of a whole face in the upright look, from its threshold for covering on; none where `reading` has what it
+          sees of each image as it reads: that look repeats it at a smaller size;
+        * of a face in the upright look that the border cuts, from `CUT_SCORE` on. Half of its box is a mirror image, of
+          which a detector is less sure, so its score is raised to `CONFIRM_SCORE`;
+        * in turned looks, of what is not known to be upright: surely, or in two looks.
+        """
         limit = min(CUT_SCORE, detector.cover_threshold)
-        found = []
-        for image, looks in zip(images, self._looks(lambda own: detector.detect(own, limit), images), strict=True):
-            believed = []
-            for seen in _surest(looks):
-                # turned looks at a border give false alarms that are as sure: these need the detector's own threshold
-                upright = seen.head_turns[:, 0] & (seen.head_turns.sum(axis=1) == 1)
-                cut = upright & (_overhang(seen.boxes, *image.shape[:2]) >= CUT_SHARE)
-                kept = cut | (seen.scores >= detector.cover_threshold)
-                scores = np.where(cut, np.maximum(seen.scores, CONFIRM_SCORE), seen.scores)
-                believed.append(Detections(seen.boxes[kept], scores[kept], seen.head_turns[kept]))
-            found.append(merge_detections(believed))
-        return found
+        looked = self._looks(lambda own: detector.detect(own, limit), images)
+        readings: Sequence[Detections | None] = [None] * len(images) if reading is None else reading
+        return [
+            merge_detections([_believed(looks, image.shape[:2], detector.cover_threshold, known)])
+            for looks, image, known in zip(looked, images, readings, strict=True)
+        ]
 
-    def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[Detections]]:
-        """Of each image: what is seen in each of the eight turns."""
+    def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[tuple[int, Detections]]]:
+        """Of each image: by how many eighths each look is turned, and what is seen in it."""
         if not images:
             return []
         height, width = images[0].shape[:2]
-        looks: list[list[Detections]] = [[] for _ in images]
+        looks: list[list[tuple[int, Detections]]] = [[] for _ in images]
         for eighths in ((0, 4), (2, 6), (1, 3, 5, 7)):  # pictures of one size go together
             diagonal = eighths[0] % 2 == 1
             scale = self.scale(height, width, diagonal)
             canvases = [_Canvas.of(image, scale, diagonal) for image in images]
             pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
             found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
-            for (k, eighth), seen in zip(pairs, found, strict=True):
-                one = seen
-                if eighth:
-                    sure = ~(one.scores < TURNED_SCORE)  # what finders without a score (NaN) see stays
-                    one = Detections(one.boxes[sure], one.scores[sure])
-                looks[k].append(canvases[k].located(one, eighth))
+            for (k, eighth), one in zip(pairs, found, strict=True):
+                looks[k].append((eighth, canvases[k].located(one, eighth)))
         return looks
 
 
-def _surest(looks: Sequence[Detections]) -> list[Detections]:
-    """The looks at one image without the sightings of a face that another look sees more surely, see `DOUBTS`."""
-    boxes = np.concatenate([seen.boxes for seen in looks])
-    scores = np.concatenate([seen.scores for seen in looks])
+def _believed(
+    looks: Sequence[tuple[int, Detections]], size: tuple[int, int], threshold: float, reading: Detections | None
+) -> Detections:
+    """Of what the looks at one image (height, width) see: what `Around.detect` says. Not merged."""
+    which = np.concatenate([np.full(len(seen), eighth) for eighth, seen in looks])
+    boxes = np.concatenate([seen.boxes for _, seen in looks])
+    scores = np.concatenate([seen.scores for _, seen in looks])
+    turns = np.concatenate([seen.head_turns for _, seen in looks])
+    upright = turns[:, 0] & (turns.sum(axis=1) == 1)
+    cut = upright & (_overhang(boxes, *size) >= CUT_SHARE)
     same = iou(boxes[:, None], boxes[None]) > SAME_FACE
-    # what finders without a score (NaN) see stays
-    kept = ~(same & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores[None]))).any(axis=1)
-    ends = np.cumsum([len(seen) for seen in looks])[:-1]
-    return [
-        Detections(seen.boxes[own], seen.scores[own], seen.head_turns[own])
-        for seen, own in zip(looks, np.split(kept, ends), strict=True)
-    ]
+    again = (same & (which[:, None] != which) & (scores >= AGREEING_SCORE)).any(axis=1)
+    whole = scores >= threshold if reading is None else np.zeros(len(scores), dtype=bool)
+    kept = np.where(
+        upright,
+        np.where(cut, scores >= CUT_SCORE, whole),
+        (scores >= TURNED_ALONE) | (again & (scores >= TURNED_SCORE)),
+    )
+    if reading is None:
+        known = boxes[upright & (scores >= UPRIGHT_SCORE)]
+    else:
+        known = reading.boxes[reading.scores >= UPRIGHT_SCORE]
+    kept &= upright | ~(iou(boxes[:, None], known[None]) > SAME_FACE).any(axis=1)
+    kept &= ~(same & kept & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores))).any(axis=1)
+    scores = np.where(cut, np.maximum(scores, CONFIRM_SCORE), scores)
+    return Detections(boxes[kept], scores[kept], turns[kept])
 
 
 def _overhang(boxes: Array, height: int, width: int) -> Array:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from drsf_cli.readers.around import Around
+from drsf_cli.readers.around import Around, Finder
 from export.device import Device
 from export.session import authorised
 from victims import registry
@@ -71,17 +72,61 @@ def see_all(
     around. The companions' scores are kept below `CERTAIN_SCORE`. If `own` is not fit for covering, the first companion
     takes its place, and the faces that `own` reports are treated like a companion's.
     """
+    reported, plain = see_plain(own, companions, images)
+    looked = see_around(own, companions, images, around, [merge_detections(one) for one in plain])
+    return reported, [merge_detections([*a, *b]) for a, b in zip(plain, looked, strict=True)]
+
+
+def see_plain(
+    own: Detector, companions: Sequence[Detector], images: Sequence[Image]
+) -> tuple[list[Detections], list[list[Detections]]]:
+    """The part of `see_all` that is seen as the detector reads.
+
+    These are the faces that `own` reports in each image, and those that must be covered, not merged.
+    """
     if not own.covers:
         reported = own.detect(images)
-        _, covering = see_all(companions[0], companions[1:], images, around)
-        return reported, [
-            merge_detections([found, _uncertain(seen)]) for found, seen in zip(covering, reported, strict=True)
-        ]
+        _, plain = see_plain(companions[0], companions[1:], images)
+        return reported, [[*found, _uncertain(seen)] for found, seen in zip(plain, reported, strict=True)]
     reported, low = own.sweep(images, own.cover_threshold)
     certain = [replace(found, scores=np.maximum(found.scores, CERTAIN_SCORE)) for found in reported]
-    others = [[_uncertain(found) for found in seen] for seen in (around.detect(one, images) for one in companions)]
-    seen = zip(certain, low, around.detect(own, images), *others, strict=True)
-    return reported, [merge_detections(one) for one in seen]
+    return reported, [list(both) for both in zip(certain, low, strict=True)]
+
+
+def see_around(
+    own: Detector,
+    companions: Sequence[Detector],
+    images: Sequence[Image],
+    around: Around,
+    plain: Sequence[Detections],
+) -> list[list[Detections]]:
+    """The part of `see_all` that is seen by looking around: what must be covered in each image, not merged.
+
+    `plain`: what `see_plain` says of it.
+    """
+    if not own.covers:
+        own, companions = companions[0], companions[1:]
+    others = [_accompanies(one, around, images) for one in companions]
+    return [list(seen) for seen in zip(around.detect(own, images, plain), *others, strict=True)]
+
+
+def covering_alone(own: Detector, companions: Sequence[Detector], around: Around) -> list[Finder]:
+    """For `own` and each companion: what finds the faces that `see_all` covers because of it alone."""
+    if not own.covers:
+        return [partial(_reads, own), *covering_alone(companions[0], companions[1:], around)]
+
+    def leads(images: Sequence[Image]) -> list[Detections]:
+        return see_all(own, [], images, around)[1]
+
+    return [leads, *(partial(_accompanies, one, around) for one in companions)]
+
+
+def _reads(own: Detector, images: Sequence[Image]) -> list[Detections]:
+    return [_uncertain(seen) for seen in own.detect(images)]
+
+
+def _accompanies(companion: Detector, around: Around, images: Sequence[Image]) -> list[Detections]:
+    return [_uncertain(found) for found in around.detect(companion, images)]
 
 
 def _uncertain(found: Detections) -> Detections:

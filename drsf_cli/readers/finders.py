@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from drsf_cli.readers.around import Around
+from drsf_cli.readers.around import Around, Finder
+from drsf_cli.readers.covering import covering_alone
 from victims.base import Detector, Image
 from victims.face import Array, Detections
 from victims.track import CONFIRM_SCORE
@@ -33,17 +34,18 @@ def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]
     return finders
 
 
-def finders_around(detectors: Iterable[Detector], around: Around) -> dict[str, FaceFinder]:
+def finders_around(detectors: Sequence[Detector], around: Around) -> dict[str, FaceFinder]:
     """The same finders for an audit.
 
-    All look around as covering does. A detector reports exactly the faces for which a single frame must be covered
-    (`victims.track.link`), so the audit looks for everything that covering looked for.
+    The cascades look around, and a detector reports exactly the faces for which a single frame must be covered
+    (`drsf_cli.readers.covering.see_all`, `victims.track.link`), so that the audit looks for everything that covering
+    looked for. The first of `detectors` is the one that reads.
     """
     finders: dict[str, FaceFinder] = {}
     for name, find in finders_at_hand().items():
         finders[name] = partial(_found_around, around, find)
-    for detector in detectors:
-        finders[detector.name] = partial(_confirmed_around, around, detector)
+    for detector, alone in zip(detectors, covering_alone(detectors[0], detectors[1:], around), strict=True):
+        finders[detector.name] = partial(_confirmed, alone)
     return finders
 
 
@@ -51,8 +53,8 @@ def _found_around(around: Around, find: FaceFinder, image: Image) -> Detections:
     return around.find(lambda pictures: [find(one) for one in pictures], [image])[0]
 
 
-def _confirmed_around(around: Around, detector: Detector, image: Image) -> Detections:
-    (found,) = around.detect(detector, [image])
+def _confirmed(covering: Finder, image: Image) -> Detections:
+    (found,) = covering([image])
     sure = found.scores >= CONFIRM_SCORE
     return Detections(found.boxes[sure], found.scores[sure], found.head_turns[sure])
 

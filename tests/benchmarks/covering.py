@@ -21,12 +21,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 
 from attacks.obscure import Pixelate, head_region, plan_regions, region_mask
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.progress import runs, with_last
 from drsf_cli.readers.around import Around
-from drsf_cli.readers.covering import see_all
+from drsf_cli.readers.watch import Watch
 from drsf_cli.settings import DeidSettings
 from tests.benchmarks.main_job import SHARED
 from victims.face import Array, Detections
@@ -45,7 +46,7 @@ def detections_of(
     """What MTCNN reports on every frame, what covering sees there; times, s; height and width."""
     digest = hashlib.sha256(clip.read_bytes()).hexdigest()[:16]
     names = "mtcnn" if retinaface is None else "mtcnn+retinaface"
-    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}-around.npz"
+    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}-watch.npz"
     if not cache.is_file():
         _detect(clip, cache, retinaface)
     stored = np.load(cache)
@@ -66,16 +67,15 @@ def _detect(clip: Path, cache: Path, retinaface: Path | None) -> None:
     own = load_mtcnn("mtcnn")
     companions = [] if retinaface is None else [load_retinaface("retinaface", retinaface)]
     found: dict[str, list[Detections]] = {"read": [], "cover": []}
-    times, size = [], (0, 0)
-    with av.open(str(clip)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-            size = image.shape[:2]
-            times.append(float(frame.time or 0.0))
-            for kind, seen in zip(found, see_all(own, companions, [image], AROUND), strict=True):
-                found[kind] += seen
-            if index % 25 == 0:
-                print(f"{clip.name}: frame {index}", file=sys.stderr)
+    times, reader = [], VideoReader(clip)
+    size = reader.info.height, reader.info.width
+    watch = Watch(own, companions, AROUND, always=False)
+    for frames, last in with_last(runs(reader, 8)):
+        for frame, seen in zip(frames, watch.see(frames, last), strict=True):
+            times.append(frame.pts)
+            found["read"].append(seen.reported)
+            found["cover"].append(seen.covering)
+        print(f"{clip.name}: frame {len(times)}", file=sys.stderr)
     cache.parent.mkdir(parents=True, exist_ok=True)
     store(cache, found, times, size)
 

@@ -229,15 +229,66 @@ def test_all_looks_agree_where_a_disc_is() -> None:
     assert seen.head_turns.all()
 
 
-def test_diagonal_looks_ask_for_a_higher_score() -> None:
-    def weak(images: Sequence[Image]) -> list[Detections]:
-        boxes = np.array([[60.0, 60.0, 80.0, 80.0], [90.0, 90.0, 110.0, 110.0]])
-        nothing = Detections(np.zeros((0, 4)), np.zeros(0))
-        return [Detections(boxes, np.array([0.81, 0.79])) if len(images) == 4 else nothing for _ in images]
+class Scripted:
+    """Sees one face of 40 px in the middle of the picture, in each look with the score given for its turn."""
 
-    (seen,) = FULL.find(weak, [np.zeros((120, 120, 3), dtype=np.uint8)])
-    assert len(seen) == 4
-    assert (seen.scores == 0.81).all()
+    cover_threshold = 0.5
+
+    def __init__(self, scores: dict[int, float], at: float = 0.0) -> None:
+        self.scores, self.at = scores, at
+
+    def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+        if len(images) == 4:
+            turns: Sequence[int] = (1, 3, 5, 7)
+        else:
+            turns = (0, 4) if images[0].shape[0] < images[0].shape[1] else (2, 6)
+        found = []
+        for eighth, image in zip(turns, images, strict=True):
+            middle = np.array(image.shape[1::-1]) / 2 + (self.at, 0.0)
+            box = np.concatenate([middle - 20, middle + 20])[None]
+            seen = eighth in self.scores and self.scores[eighth] >= (threshold or 0.0)
+            found.append(Detections(box[: int(seen)], np.array([self.scores.get(eighth, 0.0)])[: int(seen)]))
+        return found
+
+
+WIDE = np.zeros((120, 160, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("scores", "turns"),
+    [
+        ({0: 0.55}, [[0]]),
+        ({0: 0.45}, []),
+        ({2: 0.97}, []),  # one look alone must be sure
+        ({2: 0.985}, [[1]]),
+        ({3: 0.985}, [[1, 2]]),
+        ({2: 0.85, 3: 0.6}, [[1]]),  # ... or another must see it, too
+        ({2: 0.85, 3: 0.45}, []),
+        ({2: 0.75, 3: 0.75}, []),
+        ({0: 0.995, 1: 0.999}, [[0]]),  # what is seen upright is upright
+        ({0: 0.6, 2: 0.99}, [[1]]),
+    ],
+)
+def test_turned_sightings_are_sure_or_agree(scores: dict[int, float], turns: list[list[int]]) -> None:
+    (seen,) = FULL.detect(cast(Detector, Scripted(scores)), [WIDE])
+    assert [np.flatnonzero(own).tolist() for own in seen.head_turns] == turns
+    np.testing.assert_allclose(seen.boxes, np.tile([60.0, 40.0, 100.0, 80.0], (len(turns), 1)))
+
+
+def test_what_reading_knows_is_not_seen_again() -> None:
+    """Reading sees the whole frame at its full size; the upright look adds faces that the border cuts."""
+    face, nothing = np.array([[60.0, 40.0, 100.0, 80.0]]), Detections(np.zeros((0, 4)), np.zeros(0))
+    known = Detections(face, np.array([0.995]))
+
+    def seen(scores: dict[int, float], reading: Detections, at: float = 0.0) -> Detections:
+        return FULL.detect(cast(Detector, Scripted(scores, at)), [WIDE], [reading])[0]
+
+    assert not len(seen({0: 0.99}, nothing))
+    assert len(seen({2: 0.99}, nothing)) == 1
+    assert not len(seen({2: 0.99}, known))
+    cut = seen({0: 0.35}, nothing, at=70.0)  # 10 of its 40 px are beyond the border
+    np.testing.assert_allclose(cut.boxes, [[130, 40, 170, 80]])
+    assert cut.scores.tolist() == [CONFIRM_SCORE]
 
 
 def test_the_picture_is_made_smaller_as_far_as_the_smallest_face_allows() -> None:
@@ -337,7 +388,7 @@ def test_the_audit_finds_heads_that_were_left_open(mtcnn: Mtcnn, tile: Image, tm
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), image[..., ::-1])
     only_the_first = [Region((0, 0, 240, 240), 40)]
-    report = audit_file(VideoReader(path), path, [only_the_first], Pixelate(5), finders_around([mtcnn], FULL), every=1)
+    report = audit_file(VideoReader(path), path, [only_the_first], Pixelate(5), finders_around([mtcnn], FULL))
     assert any("not covered" in problem for problem in report.problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -176,20 +177,19 @@ def test_a_device_that_is_not_there_is_refused_with_the_runtimes_words(command, 
 @pytest.mark.slow
 def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path, monkeypatch):
     """The fourth frame's detections are taken away; its neighbours' show where the head is."""
-    from drsf_cli.deid import survey
+    from drsf_cli.readers.watch import Watch
     from victims.face import Detections
 
-    see_all, count = survey.see_all, 0
+    see, nothing = Watch.see, Detections(np.zeros((0, 4)), np.zeros(0))
 
-    def missing(own, companions, images, around):
-        nonlocal count
-        nothing = Detections(np.zeros((0, 4)), np.zeros(0))
-        blank = [count + k == 3 for k in range(len(images))]
-        count += len(images)
-        both = see_all(own, companions, images, around)
-        return tuple([nothing if b else d for b, d in zip(blank, found, strict=True)] for found in both)
+    def missing(self, frames, last):
+        blank = [frame.index == 3 for frame in frames]
+        seen = see(self, frames, last)
+        return [
+            replace(one, reported=nothing, covering=nothing) if b else one for b, one in zip(blank, seen, strict=True)
+        ]
 
-    monkeypatch.setattr(survey, "see_all", missing)
+    monkeypatch.setattr(Watch, "see", missing)
     output = tmp_path / "out.mkv"
     assert main(["deid", str(clip), "-o", str(output), "--attack", "none", "--codec", "ffv1", "--quiet"]) == 0
     report = json.loads((tmp_path / "out.mkv.report.json").read_text())

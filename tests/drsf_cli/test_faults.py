@@ -52,7 +52,7 @@ Missed = Callable[[int, int, Array], bool]  # frame, face, box -> not seen
 
 
 class Told(Detector):
-    """A detector that sees what it is told, frame after frame; in the written file it sees nothing."""
+    """A detector that sees what it is told, frame after frame; afterwards, in the audit, it sees nothing."""
 
     name = "told"
     cover_threshold = 0.5
@@ -66,7 +66,7 @@ class Told(Detector):
         return [Detections(np.zeros((0, 4)), np.zeros(0)) for _ in images]
 
     def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
-        own = self.boxes[self.at : self.at + len(images)]
+        own = [self.boxes[k] if k < len(self.boxes) else [] for k in range(self.at, self.at + len(images))]
         self.at += len(images)
         found = [Detections(np.array(b, dtype=float).reshape(-1, 4), np.full(len(b), self.score)) for b in own]
         return found if self.score >= 0.7 else self.detect(images), found
@@ -375,7 +375,7 @@ STAGES = [
     (survey, "link"), (survey, "cover_boxes"), (survey, "plan_regions"), (clip, "obscure"),
     (document, "digest"), (work, "survey_video"), (work, "plan_cover"), (pipeline, "audit_file"),
     (pipeline.Run, "embed"), (pipeline.Run, "_verify"),
-    (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey, "see_all"),
+    (pipeline.Run, "_report"), (pipeline.Run, "_audit"), (pipeline.Run, "_judge"), (survey.Watch, "see"),
     (pipeline.AtomicOutput, "publish"), (pipeline.AtomicOutput, "fill"), (pipeline.VideoReader, "__iter__"),
     (Told, "sweep"), (Told, "detect"),
     (video_writer.VideoWriter, "write"), (video_writer.VideoWriter, "finish"), (video_writer.VideoWriter, "publish"),
