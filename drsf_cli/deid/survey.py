@@ -89,7 +89,8 @@ def survey_video(
             reported, covering = see_all(observer.detector, companions, images, around)
             height, width = images[0].shape[:2]
             chosen = [_chosen(by_prominence(found, height, width), whose) for found in reported]
-            faces = observer.read_faces(images, chosen)
+            before = survey.observations[-1].faces if len(survey.times) > first else ()
+            faces = observer.follow(images, observer.read_faces(images, chosen), before)
             for frame, own, found in zip(frames, faces, covering, strict=True):
                 survey.observations.append(FrameObservation(frame.index, frame.pts, own))
                 survey.seen.append(found)
