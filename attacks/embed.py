@@ -154,7 +154,12 @@ class Embedder:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
             meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
             objective = self.chain.aligner.objective(
-                covered, windows, boxes, landmarks, np.stack(meshes) if len(meshes) == len(targets) else None
+                covered,
+                windows,
+                boxes,
+                landmarks,
+                np.stack(meshes) if len(meshes) == len(targets) else None,
+                [target.face.start for target in targets],
             )
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from attacks.effort import EFFORTS, Effort, EffortName
+from attacks.effort import EFFORTS, UNDRAWN, Effort, EffortName
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -147,15 +147,28 @@ class VictimNames:
         """Those of a chain of `victims.chains`. Raises UsageError for an unknown one."""
         return cls(*find_chain(name))
 
-    def replaced(self, detector: str | None, aligner: str | None, gaze: str | None) -> VictimNames:
-        """With what was typed: None leaves a name as it is, `none` leaves the victim out."""
+    @property
+    def reads_mesh(self) -> bool:
+        """Whether what the aligner reads is more than 68 landmarks."""
+        from victims.registry import resolve
+
+        return self.aligner is not None and resolve(self.aligner, "aligner")[0] == "facemesh"
+
+    def replaced(
+        self, detector: str | None, aligner: str | None, gaze: str | None, chain: str | None = None
+    ) -> VictimNames:
+        """With what was typed: None leaves a name as it is, `none` leaves the victim out.
+
+        `chain` replaces all three before the others do. Raises UsageError for an unknown one.
+        """
+        known = self if chain is None else self.of_chain(chain)
 
         def optional(typed: str | None, known: str | None) -> str | None:
             if typed is None:
                 return known
             return None if typed.strip().lower() == "none" else typed
 
-        return VictimNames(detector or self.detector, optional(aligner, self.aligner), optional(gaze, self.gaze))
+        return VictimNames(detector or known.detector, optional(aligner, known.aligner), optional(gaze, known.gaze))
 
 
 @dataclass(frozen=True)
@@ -247,6 +260,12 @@ class DeidSettings:
         if self.shape == "average" and self.victims.aligner is None:
             with named(self, "shape"):
                 raise UsageError("it is for landmarks, and none are embedded without an aligner; name one with -a.")
+        if self.shape == "average" and self.victims.reads_mesh:
+            with named(self, "shape"):
+                raise UsageError(
+                    "it averages 68 landmarks, and the 478 points of facemesh would still have the person's own shape; "
+                    "name another aligner with -a."
+                )
         for name in ("targets", "shape"):
             if getattr(self, name) not in (None, "own") and self.attack_settings is None:
                 with named(self, name):
@@ -292,6 +311,8 @@ class DeidSettings:
             extra=effort.extra,
             tries=effort.tries,
             behind=effort.behind,
+            smoothing=effort.smoothing,
+            cap=effort.cap,
         )
 
     @property
@@ -301,8 +322,12 @@ class DeidSettings:
 
     @property
     def effort_settings(self) -> Effort:
-        """How much work goes into a frame."""
-        return EFFORTS[self.effort]
+        """How much work goes into a frame: more steps where no drawer was made for the chain."""
+        from attacks.drawer import DRAWERS
+        from victims.registry import resolve
+
+        drawn = self.drawer is not None or resolve(self.victims.detector, "detector")[0] in DRAWERS
+        return (EFFORTS if drawn else UNDRAWN)[self.effort]
 
     @property
     def frames_at_once(self) -> int:

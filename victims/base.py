@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from victims.camera import Camera
-from victims.face import Alignment, Array, Detections
+from victims.face import Alignment, Array, Detections, Start
 from weights.errors import UsageError, WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -187,6 +187,14 @@ class Aligner(Victim):
         """The same with every point that the victim has."""
         return [Alignment(own) for own in self.align(images, boxes)]
 
+    def follow(self, image: Image, before: Array) -> tuple[Detections, Alignment]:
+        """The faces of an image that were read as `before` (k, n, 3), all points of each, in the frame before it.
+
+        Those that are still there, and what is read of them. An aligner that needs a detector in every frame finds
+        none.
+        """
+        return Detections(np.zeros((0, 4)), np.zeros(0)), Alignment(np.zeros((0, 68, 2)))
+
     @abstractmethod
     def objective(
         self,
@@ -195,11 +203,12 @@ class Aligner(Victim):
         boxes: Array,
         landmarks: Array,
         meshes: Array | None = None,
+        starts: Sequence[Start | None] | None = None,
     ) -> Objective:
         """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4).
 
-        `meshes` (B, k, 3): all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`). Raises
-        UsageError where it needs them and they are None.
+        `meshes` (B, k, 3): all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`), and
+        `starts` (B,), where they are known. Raises UsageError where it needs meshes and they are None.
         """
 
     def distance_objective(

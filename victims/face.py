@@ -35,6 +35,18 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
+class Start:
+    """Of a face that is read more than once: where that began, and what was read there."""
+
+    box: Array
+    """(4,) px: the detection's."""
+    points: Array
+    """(6, 2) px: the detection's; see `victims.mediapipe.blazeface.Candidates`."""
+    mesh: Array
+    """(n, 3) as in `Alignment`."""
+
+
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """What an aligner reads from the k faces of one frame."""
 
@@ -43,6 +55,8 @@ class Alignment:
     mesh: Array | None = None
     """(k, n, 3) x, y, z; px of the frame, z towards the camera negative; every point of a victim that has more than
     the 68, in its own order."""
+    starts: tuple[Start | None, ...] | None = None
+    """(k,) of faces that a detection of the aligner's own was found for."""
 
 
 def iou(first: Array, second: Array) -> Array:
@@ -103,6 +117,8 @@ class Face:
     looks to the left of the image."""
     mesh: Array | None = None
     """(n, 3) x, y, z px: every point of an aligner that has more than the 68; see `Alignment`."""
+    start: Start | None = None
+    """Where the reading of `mesh` began. Not part of any file."""
 
     @property
     def area(self) -> float:

@@ -34,7 +34,7 @@ from victims.compact.landmark_net import (
     decode_heatmaps,
     windows_of_boxes,
 )
-from victims.face import Array
+from victims.face import Array, Start
 from victims.warp import crop_squares, crop_whole_pixels
 from weights.loading import load_state_dict
 from weights.store import resolve
@@ -139,6 +139,7 @@ class HeatmapAligner(Aligner):
         boxes: Array,
         landmarks: Array,
         meshes: Array | None = None,
+        starts: Sequence[Start | None] | None = None,
     ) -> Objective:
         return _HeatmapObjective(self, frames, windows, boxes, landmarks)
 

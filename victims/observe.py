@@ -52,25 +52,54 @@ class Observer:
         chain = {"detector": self.detector, "aligner": self.aligner, "gaze": self.gaze}
         return {role: victim for role, victim in chain.items() if victim is not None}
 
-    def observe(self, frames: Sequence[TimedImage]) -> list[FrameObservation]:
-        """One observation a frame; all frames of one size. Faces are ordered by prominence: the frame's own first."""
+    def observe(self, frames: Sequence[TimedImage], before: FrameObservation | None = None) -> list[FrameObservation]:
+        """One observation a frame; all frames of one size, which follow one another.
+
+        Faces are ordered by prominence: the frame's own first. `before`: of the frame before the first, whose faces are
+        followed, as `follow` says.
+        """
         images = [frame.image for frame in frames]
         if not images:
             return []
         height, width = images[0].shape[:2]
         found = [by_prominence(one, height, width) for one in self.detector.detect(images)]
-        faces = self.read_faces(images, found)
+        faces = self.follow(images, self.read_faces(images, found), () if before is None else before.faces)
         return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
+
+    def follow(
+        self, images: Sequence[Image], faces: Sequence[tuple[Face, ...]], before: tuple[Face, ...] = ()
+    ) -> list[tuple[Face, ...]]:
+        """`faces` of images that follow one another and the frame with the faces `before`.
+
+        An image without any gets those that the aligner still reads where it read them one image earlier, if it can
+        follow faces.
+        """
+        followed: list[tuple[Face, ...]] = []
+        for image, own in zip(images, faces, strict=True):
+            meshes = [face.mesh for face in before if face.mesh is not None]
+            before = own
+            if not own and meshes and self.aligner is not None:
+                found, aligned = self.aligner.follow(image, np.stack(meshes))
+                (before,) = self._faces([image], [found], [aligned])
+            followed.append(before)
+        return followed
 
     def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
         """Faces of `detections`, in their order, with landmarks, head pose and gaze where those victims are there."""
-        height, width = images[0].shape[:2]
-        camera = self.camera or Camera.default(width, height)
-        aligned: list[Alignment] | None = None
-        eulers: list[Array] | None = None
-        looks: list[tuple[Array, Array]] | None = None
+        aligned = None
         if self.aligner is not None:
             aligned = self.aligner.align_faces(images, [found.boxes for found in detections])
+        return self._faces(images, detections, aligned)
+
+    def _faces(
+        self, images: Sequence[Image], detections: Sequence[Detections], aligned: Sequence[Alignment] | None
+    ) -> list[tuple[Face, ...]]:
+        """Faces with head pose and gaze."""
+        height, width = images[0].shape[:2]
+        camera = self.camera or Camera.default(width, height)
+        eulers: list[Array] | None = None
+        looks: list[tuple[Array, Array]] | None = None
+        if aligned is not None:
             eulers = [
                 np.array([euler_angles(solve_head_pose(points, camera).rotation) for points in own.landmarks]).reshape(
                     -1, 3
@@ -89,6 +118,7 @@ class Observer:
                     gaze=None if looks is None else looks[i][0][k],
                     gaze_angle=None if looks is None else looks[i][1][k],
                     mesh=None if aligned is None or (mesh := aligned[i].mesh) is None else mesh[k],
+                    start=None if aligned is None or (starts := aligned[i].starts) is None else starts[k],
                 )
                 for k in range(len(found))
             )

@@ -30,6 +30,8 @@ class ReadFaces:
     """(N, 68, 2)"""
     gaze_angles: Array
     """(N, 2) pitch, yaw, rad, in the reader's normalised view."""
+    meshes: Array | None = None
+    """(N, n, 3) every point of an aligner that has more than 68."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,7 +39,8 @@ class ReadFaces:
     def of(self, rows: NDArray[np.intp]) -> ReadFaces:
         """Some of them."""
         images = [self.images[row] for row in rows]
-        return ReadFaces(images, self.boxes[rows], self.landmarks[rows], self.gaze_angles[rows])
+        meshes = None if self.meshes is None else self.meshes[rows]
+        return ReadFaces(images, self.boxes[rows], self.landmarks[rows], self.gaze_angles[rows], meshes)
 
 
 def read_faces(
@@ -53,25 +56,33 @@ def read_faces(
     """
     if chain.aligner is None:
         raise UsageError("A drawer is fitted to a detector and an aligner; name an aligner, too.")
-    rows, boxes, landmarks, angles = [], [], [], []
+    rows, boxes, landmarks, angles, meshes = [], [], [], [], []
     for row, image in enumerate(images):
         box = _box(chain.detector.detect([image])[0], image, None if labelled is None else labelled[row])
         if box is not None:
-            points = chain.aligner.align([image], [box[None]])[0]
+            (aligned,) = chain.aligner.align_faces([image], [box[None]])
+            points = aligned.landmarks
             look = np.zeros(2)
             if chain.gaze is not None:
                 height, width = image.shape[:2]
-                look = chain.gaze.estimate([image], [points], Camera.default(width, height))[0][1][0]
+                look = chain.gaze.estimate_faces([image], [aligned], Camera.default(width, height))[0][1][0]
             if np.isfinite(look).all() and np.isfinite(points).all():
                 rows.append(row)
                 boxes.append(box)
                 landmarks.append(points[0])
                 angles.append(look)
+                if aligned.mesh is not None:
+                    meshes.append(aligned.mesh[0])
         advance()
     own = [images[row] for row in rows]
-    shapes = ((boxes, (-1, 4)), (landmarks, (-1, 68, 2)), (angles, (-1, 2)))
-    stacked = [np.array(values, dtype=np.float64).reshape(shape) for values, shape in shapes]
-    return np.array(rows, dtype=np.intp), ReadFaces(own, *stacked)
+    read = ReadFaces(
+        own,
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(landmarks, dtype=np.float64).reshape(-1, 68, 2),
+        np.array(angles, dtype=np.float64).reshape(-1, 2),
+        np.stack(meshes) if meshes else None,
+    )
+    return np.array(rows, dtype=np.intp), read
 
 
 def _box(found: Detections, image: Image, labelled: Array | None) -> Array | None:

@@ -2,26 +2,29 @@
 
 A scene is a batch of tiles of one size, each a frame of its own with one head. The attributes are those of a real face,
 moved, mirrored, stretched, its eyes and mouth opened or closed and its gaze turned; what lies under the obscuring need
-not fit them, since nothing of it is left.
+not fit them, since nothing of it is left. A face of which a mesh is read is only moved and scaled: its landmarks, its
+box and its gaze are parts of that mesh.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attacks.drawer import Attributes
 from attacks.fitting.faces import ReadFaces
 from attacks.obscure import Obscuring, head_mask, obscure, parse_obscuring, plan_regions, region_mask
 from victims.base import Image
-from victims.camera import Camera, angles_to_vector
+from victims.camera import Camera, angles_to_vector, vector_to_angles
 from victims.face import Array
 from victims.face_model import FLIP
 from victims.gaze import NormalizedGaze
+from victims.mediapipe.iris import IrisGaze, eye_geometry, gaze_from_irises
 from victims.track import CoverBox
 
 HEIGHTS = (48.0, 320.0)
@@ -50,6 +53,9 @@ GAZE_RANGE = (0.5, 0.75)
 """rad, largest pitch and yaw of the former."""
 
 
+Gaze = NormalizedGaze | IrisGaze
+
+
 @dataclass(frozen=True)
 class Scene:
     """A batch of tiles (S, S, 3)."""
@@ -62,6 +68,8 @@ class Scene:
     """(n, 3) unit vectors in the frame of `camera`."""
     camera: Camera
     """Of every tile."""
+    meshes: Array | None = None
+    """(n, k, 3) px of the tiles, of an aligner that has more than 68 landmarks."""
 
     @property
     def boxes(self) -> Array:
@@ -80,7 +88,7 @@ def draw_obscuring(random: np.random.Generator) -> Obscuring:
     return parse_obscuring(str(random.choice(MASKS[pick][1])))
 
 
-def draw_scene(faces: ReadFaces, gaze: NormalizedGaze | None, random: np.random.Generator) -> Scene:
+def draw_scene(faces: ReadFaces, gaze: Gaze | None, random: np.random.Generator) -> Scene:
     """A random batch of `faces`, one size and one obscuring for all. `gaze` turns angles into vectors."""
     height = math.exp(random.uniform(math.log(HEIGHTS[0]), math.log(HEIGHTS[1])))
     side = tile_side(height)
@@ -104,16 +112,16 @@ def make_scene(
     height: float,
     camera: Camera,
     obscuring: Obscuring,
-    gaze: NormalizedGaze | None,
+    gaze: Gaze | None,
     random: np.random.Generator,
     augmented: bool,
 ) -> Scene:
     """Faces `rows`, their boxes about `height` px high."""
     side = tile_side(height)
-    covered, masks, attributes, vectors = [], [], [], []
+    covered, masks, attributes, vectors, meshes = [], [], [], [], []
     for row in rows:
-        image, own = _moved(faces, int(row), height, side, random, augmented)
-        vector = _vector(own, gaze, camera)
+        image, own, mesh = _moved(faces, int(row), height, side, random, augmented)
+        own, vector = _looking(own, mesh, gaze, camera)
         if vector is None:  # landmarks that fit no head
             continue
         hidden, mask = _hidden(image, own.box, obscuring, random)
@@ -121,22 +129,27 @@ def make_scene(
         masks.append(mask)
         attributes.append(own)
         vectors.append(vector)
-    return Scene(covered, np.stack(masks), attributes, np.stack(vectors), camera)
+        if mesh is not None:
+            meshes.append(mesh)
+    return Scene(covered, np.stack(masks), attributes, np.stack(vectors), camera, np.stack(meshes) if meshes else None)
 
 
 def _moved(
     faces: ReadFaces, row: int, height: float, side: int, random: np.random.Generator, augmented: bool
-) -> tuple[Image, Attributes]:
-    """One picture on a tile, with its attributes."""
+) -> tuple[Image, Attributes, Array | None]:
+    """One picture on a tile, with its attributes and its mesh."""
     image, box = faces.images[row], faces.boxes[row]
+    mesh = None if faces.meshes is None else faces.meshes[row].copy()
     landmarks, angle = faces.landmarks[row].copy(), faces.gaze_angles[row].copy()
     scale = np.full(2, height / (box[3] - box[1]))
     mirrored = False
     jitter = np.zeros(2)
     if augmented:
-        scale *= np.exp(random.uniform(-0.08, 0.08)) * np.exp(random.uniform(-0.06, 0.06) * np.array([1.0, -1.0]))
-        mirrored = bool(random.random() < 0.5)
+        scale *= np.exp(random.uniform(-0.08, 0.08))
         jitter = random.uniform(-0.04, 0.04, 2) * side
+    if augmented and mesh is None:
+        scale *= np.exp(random.uniform(-0.06, 0.06) * np.array([1.0, -1.0]))
+        mirrored = bool(random.random() < 0.5)
         landmarks = _expressed(landmarks, random)
     if mirrored:
         scale[0] = -scale[0]
@@ -149,7 +162,9 @@ def _moved(
     if mirrored:
         landmarks = landmarks[FLIP]
         angle[1] = -angle[1]
-    if augmented:
+    if mesh is not None:
+        mesh = np.concatenate([(mesh[:, :2] + 0.5) * scale + shift - 0.5, mesh[:, 2:] * scale[0]], axis=1)
+    elif augmented:
         angle = _turned(angle, random)
         box = box + random.normal(0.0, BOX_TURN, 4) * np.tile(box[2:] - box[:2], 2)
     warp = np.array([[scale[0], 0.0, shift[0]], [0.0, scale[1], shift[1]]])
@@ -159,7 +174,7 @@ def _moved(
     tile = cv2.warpAffine(image, warp, (side, side), flags=area, borderMode=border)
     if augmented:
         tile = _lit(tile.astype(np.uint8), random)
-    return tile.astype(np.uint8), Attributes(box, landmarks, angle)
+    return tile.astype(np.uint8), Attributes(box, landmarks, angle), mesh
 
 
 def _expressed(landmarks: Array, random: np.random.Generator) -> Array:
@@ -216,11 +231,20 @@ def _hidden(
     return obscure(image, regions, obscuring), mask
 
 
-def _vector(own: Attributes, gaze: NormalizedGaze | None, camera: Camera) -> Array | None:
-    """The gaze (3,) in the camera's frame; None where the landmarks fit no head."""
+def _looking(own: Attributes, mesh: Array | None, gaze: Gaze | None, camera: Camera) -> tuple[Attributes, Array | None]:
+    """The attributes, and the gaze (3,) in the camera's frame; None where the landmarks fit no head.
+
+    The gaze of irises follows from the mesh.
+    """
     assert own.landmarks is not None
     assert own.gaze_angle is not None
     if gaze is None:
-        return np.array([0.0, 0.0, -1.0])
-    views = gaze.views(own.landmarks, camera)
-    return None if views is None else views.reference.T @ angles_to_vector(own.gaze_angle)
+        return own, np.array([0.0, 0.0, -1.0])
+    if isinstance(gaze, NormalizedGaze):
+        views = gaze.views(own.landmarks, camera)
+        return own, None if views is None else views.reference.T @ angles_to_vector(own.gaze_angle)
+    face = eye_geometry(own.landmarks, camera)
+    if face is None or mesh is None:
+        return own, None
+    vector = gaze_from_irises(torch.from_numpy(mesh[None]), [face], camera)[0].numpy()
+    return replace(own, gaze_angle=vector_to_angles(face.reference @ vector)), vector

@@ -24,9 +24,11 @@ def read_faces68(folder: Path, chain: Observer, validation: bool, limit: int, ca
     rows = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int)]
     if cache.is_file():
         with np.load(cache, allow_pickle=False) as table:
-            kept, read = table["rows"], [table[name] for name in ("boxes", "landmarks", "gaze_angles")]
-        return ReadFaces([faces.images[row] for row in kept], *read)
+            kept, read = table["rows"], {name: table[name] for name in table.files if name != "rows"}
+        return ReadFaces([faces.images[row] for row in kept], **read)
     found, own = read_faces([faces.images[row] for row in rows], chain, faces.landmark_boxes()[rows])
     cache.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cache, rows=rows[found], boxes=own.boxes, landmarks=own.landmarks, gaze_angles=own.gaze_angles)
+    meshes = {} if own.meshes is None else {"meshes": own.meshes}
+    read = {"boxes": own.boxes, "landmarks": own.landmarks, "gaze_angles": own.gaze_angles, **meshes}
+    np.savez(cache, allow_pickle=False, rows=rows[found], **read)
     return own

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from attacks.fitting.loop import Chain, Fast, Settings, Training, run
+from attacks.fitting.loop import Chain, Settings, Training, hasten, run
 from attacks.training.faces68 import read_faces68
 from attacks.training.strangers.ensemble import strangers
 from victims import registry
@@ -45,7 +45,7 @@ def load_chain(options: argparse.Namespace) -> Chain:
         others, watched = strangers(options.strangers, options.keep_out.split(","))
         repelled += others
     for victim in (*observer.victims.values(), *repelled, *watched):
-        victim.networks = {name: Fast(network) for name, network in victim.networks.items()}
+        hasten(victim)
     return Chain(observer, repelled, watched)
 
 

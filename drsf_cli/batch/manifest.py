@@ -3,7 +3,8 @@
 A manifest is CSV with a header, or JSON Lines. `input` is a file, glob or folder, relative to the manifest. `output`,
 if given, is a name relative to the folder of the outputs. Every other column is a long option of `drsf deid` without
 its dashes, such as `mask`; for an empty cell, a null or a missing key, the command line's value holds. Options that may
-be given several times take a list in JSON, and values separated by `;` in CSV.
+be given several times take a list in JSON, and values separated by `;` in CSV. `chain` stands for three victims, which
+`detector`, `aligner` and `gaze` replace.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Row:
     input: str
     output: str | None
     options: Mapping[str, Any]
-    """Field or role -> value."""
+    """Field, role or `chain` -> value."""
     where: str
     """File and line, for errors."""
 
@@ -129,9 +130,10 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
 
 
 def _columns() -> dict[str, str]:
-    """Column, with underscores -> field or role."""
+    """Column, with underscores -> field, role or `chain`."""
     own = {field: flag for field, flag in flags(DeidSettings).items() if flag is not None and field not in _ONE_FOR_ALL}
-    return {flag.removeprefix("--").replace("-", "_"): field for field, flag in own.items()} | {r: r for r in _ROLES}
+    columns = {flag.removeprefix("--").replace("-", "_"): field for field, flag in own.items()}
+    return columns | {name: name for name in ("chain", *_ROLES)}
 
 
 _COLUMNS = _columns()
@@ -174,6 +176,9 @@ def _value(value: Any, hint: Any) -> Any:
 
 def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
     options = dict(row.options)
+    chain = options.pop("chain", None)
+    if not isinstance(chain, str | None):
+        raise UsageError(f"{row.where}: chain is a name, not {chain!r}.")
     roles = {role: options.pop(role) for role in _ROLES if role in options}
     for role, name in roles.items():
         if role != "detector" and isinstance(name, str) and name.lower() == "none":
@@ -182,6 +187,7 @@ def _settings(base: DeidSettings, row: Row, home: Path) -> DeidSettings:
         if isinstance(options.get(name), str):
             options[name] = home / options[name]
     try:
-        return replace(base, victims=replace(base.victims, **roles), **options)
+        victims = base.victims.replaced(None, None, None, chain)
+        return replace(base, victims=replace(victims, **roles), **options)
     except UsageError as error:
         raise UsageError(f"{row.where}: {error}") from error

@@ -20,6 +20,7 @@ from drsf_cli.commands.shared_options import (
     Overwrite,
     Quiet,
     ShownAligner,
+    ShownChain,
     ShownDetector,
     ShownGaze,
     examples,
@@ -83,6 +84,7 @@ def audit(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
     ] = None,
+    chain: ShownChain = None,
     detector: ShownDetector = None,
     aligner: ShownAligner = None,
     gaze: ShownGaze = None,
@@ -108,7 +110,7 @@ def audit(
     if json_file is not None:
         check_place(json_file, overwrite)
     known = read_run(original, deid, report) or KnownRun(DeidSettings())
-    names = known.settings.victims.replaced(detector, aligner, gaze)
+    names = known.settings.victims.replaced(detector, aligner, gaze, chain)
     settings = replace(
         known.settings,
         victims=names,

@@ -223,7 +223,7 @@ def deid(
     from drsf_cli.batch.run import make_folder, plan_batch
 
     settings = DeidSettings(
-        victims=VictimNames.of_chain(chain).replaced(detector, aligner, gaze),
+        victims=VictimNames().replaced(detector, aligner, gaze, chain),
         attack=attack,
         mask=mask,
         eps=eps,

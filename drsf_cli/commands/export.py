@@ -18,14 +18,24 @@ from drsf_cli.commands.shared_options import (
     Quiet,
     examples,
 )
+from victims.chains import CHAINS, find_chain
 
-EPILOG = examples("export -d retinaface -z mpiigaze -o onnx")
+EPILOG = examples("export -d retinaface -z mpiigaze -o onnx", "export --chain mediapipe -o onnx")
 
 
 def export(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the ONNX files.", rich_help_panel=FILE_PANEL)
     ],
+    chain: Annotated[
+        str | None,
+        typer.Option(
+            "--chain",
+            help=f"The three victims of a chain: {', '.join(CHAINS)}.",
+            autocompletion=lambda: list(CHAINS),
+            rich_help_panel=VICTIM_PANEL,
+        ),
+    ] = None,
     detector: Annotated[
         str | None, typer.Option("-d", "--detector", help="A detector.", rich_help_panel=VICTIM_PANEL)
     ] = None,
@@ -49,10 +59,11 @@ def export(
     from drsf_cli.commands import tables
     from drsf_cli.readers.export import export_victims
 
+    known = (None, None, None) if chain is None else find_chain(chain)
     with bars(quiet) as progress:
         rows, left_out = export_victims(
             output,
-            {"detector": detector, "aligner": aligner, "gaze": gaze},
+            {"detector": detector or known[0], "aligner": aligner or known[1], "gaze": gaze or known[2]},
             everything=everything,
             opset=opset,
             fp16=fp16,

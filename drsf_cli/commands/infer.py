@@ -73,9 +73,7 @@ def infer(
     if backend not in ("onnx", "torch"):
         raise UsageError(f"--backend {backend} is unknown; it takes onnx or torch.")
     check_place(output, overwrite)
-    models = Models.load(
-        VictimNames.of_chain(chain).replaced(detector, aligner, gaze), known_device(device), allow_unknown
-    )
+    models = Models.load(VictimNames().replaced(detector, aligner, gaze, chain), known_device(device), allow_unknown)
     if mesh and not isinstance(models.torch_chain.aligner, FaceMesh):
         raise UsageError("--mesh needs an aligner that reads one; use -a facemesh.")
     with bars(quiet) as progress:

@@ -36,6 +36,10 @@ Detector = Annotated[
 AlignerOption = Annotated[str | None, _victim("-a", "--aligner", f"{', '.join(choices.ALIGNERS)}.", choices.ALIGNERS)]
 Gaze = Annotated[str | None, _victim("-z", "--gaze", f"{', '.join(choices.GAZE_ESTIMATORS)}.", choices.GAZE_ESTIMATORS)]
 _SHOWN = "As for deid; default: the report's, if there is one."
+ShownChain = Annotated[
+    str | None,
+    typer.Option("--chain", help=_SHOWN, autocompletion=lambda: list(CHAINS), rich_help_panel=VICTIM_PANEL),
+]
 ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
 ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; or none.", choices.ALIGNERS)]
 ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; or none.", choices.GAZE_ESTIMATORS)]

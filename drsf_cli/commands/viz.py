@@ -19,6 +19,7 @@ from drsf_cli.commands.shared_options import (
     Overwrite,
     Quiet,
     ShownAligner,
+    ShownChain,
     ShownDetector,
     ShownGaze,
     examples,
@@ -53,6 +54,7 @@ def viz(
             rich_help_panel=FILE_PANEL,
         ),
     ] = None,
+    chain: ShownChain = None,
     detector: ShownDetector = None,
     aligner: ShownAligner = None,
     gaze: ShownGaze = None,
@@ -76,7 +78,7 @@ def viz(
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
     known = VictimNames() if compare is None else run_of(compare, source, mask).settings.victims
-    names = known.replaced(detector, aligner, gaze)
+    names = known.replaced(detector, aligner, gaze, chain)
     with bars(quiet) as progress:
         if json_file is not None:
             seen = read_observations(json_file)

@@ -197,7 +197,7 @@ class Run:
         self.progress.begin("Reading the result back", len(clip))
         recovered: list[FrameObservation] = []
         for frames in runs(VideoReader(self.writer.temporary), self.settings.frames_at_once):
-            recovered += self.observer.observe(frames)
+            recovered += self.observer.observe(frames, recovered[-1] if recovered else None)
             self.progress.advance(len(frames))
         self.recovered = recovered
         if len(recovered) != len(clip):

@@ -93,7 +93,8 @@ def survey_video(
             seen = watch.see(frames, last)
             height, width = images[0].shape[:2]
             chosen = [_chosen(by_prominence(one.reported, height, width), whose) for one in seen]
-            faces = observer.read_faces(images, chosen)
+            before = survey.observations[-1].faces if len(survey.times) > first else ()
+            faces = observer.follow(images, observer.read_faces(images, chosen), before)
             for frame, own, one in zip(frames, faces, seen, strict=True):
                 survey.observations.append(FrameObservation(frame.index, frame.pts, own))
                 survey.seen.append(one.covering)

@@ -29,6 +29,8 @@ from victims.camera import (
     vector_to_angles,
 )
 from victims.face import Array, Face, FrameObservation, iou
+from victims.mediapipe.facemesh import FaceMesh
+from victims.mediapipe.topology import POINTS, landmarks_68
 from victims.observe import Observer
 from weights.errors import DrsfError, InputError
 
@@ -42,6 +44,8 @@ EXTENT = (0.3, 3.0)
 """The least and the most that the landmarks may span, in its width and height."""
 TURNED_AWAY = 120.0
 """Degrees from the direction to the camera. A gaze beyond is nobody's whose face is seen, but has the wrong sign."""
+OTHER_MESH = 0.01
+"""Mean distance between landmarks and those of a mesh beside them, in sizes of the box, from which they contradict."""
 OTHER_POSE = 20.0
 """Degrees between head poses that cannot be of the same landmarks, whatever the camera."""
 
@@ -185,11 +189,7 @@ def _completed(face: Face, same: Face | None, chain: Observer, camera: Camera, p
     bare = Face(face.box, face.score)
     if chain.aligner is None:
         return bare
-    landmarks = face.landmarks
-    if landmarks is None and same is not None:
-        landmarks = same.landmarks
-    if landmarks is None:
-        _refuse(place, '"landmarks" are missing, and the original shows no face there to take them from')
+    landmarks, mesh = _points_for(face, same, chain, place)
     if not _fits(landmarks, camera):
         _refuse(place, '"landmarks" fit no head')
     gaze = face.gaze
@@ -201,13 +201,44 @@ def _completed(face: Face, same: Face | None, chain: Observer, camera: Camera, p
             gaze = same.gaze
         else:
             _refuse(place, '"gaze_vector" is missing, and the original shows no face there to take it from')
-    whole = _consistent(replace(bare, landmarks=landmarks, gaze=gaze), chain.gaze, camera)
+    whole = _consistent(replace(bare, landmarks=landmarks, gaze=gaze, mesh=mesh), chain.gaze, camera)
     if face.euler_angles is not None and whole.euler_angles is not None:
         between = _between(face.euler_angles, whole.euler_angles)
         if between > OTHER_POSE:
             said = f'"euler_angles" are {between:.0f} degrees from the head pose of the landmarks'
             _refuse(place, f"{said}, from which readers take it; change these, and leave the angles out")
     return whole
+
+
+def _points_for(face: Face, same: Face | None, chain: Observer, place: str) -> tuple[Array, Array | None]:
+    """Landmarks (68, 2), and for an aligner that reads one the mesh that they are parts of."""
+    if isinstance(chain.aligner, FaceMesh):
+        mesh = _mesh_for(face, same, place)
+        return landmarks_68(mesh), mesh
+    landmarks = face.landmarks
+    if landmarks is None and same is not None:
+        landmarks = same.landmarks
+    if landmarks is None:
+        _refuse(place, '"landmarks" are missing, and the original shows no face there to take them from')
+    return landmarks, None
+
+
+def _mesh_for(face: Face, same: Face | None, place: str) -> Array:
+    """The mesh (478, 3) that facemesh is to read: the one given, or the original's where no landmarks are given."""
+    mesh = face.mesh
+    if mesh is None and face.landmarks is None and same is not None:
+        mesh = same.mesh
+    if mesh is None:
+        _refuse(place, '"mesh" is missing, and facemesh needs it beside "landmarks"; `drsf infer --mesh` writes it')
+    if len(mesh) != POINTS:
+        _refuse(place, f'"mesh" has {len(mesh)} points where facemesh reads {POINTS}')
+    if face.landmarks is not None:
+        size = math.sqrt(float(np.prod(face.box[2:] - face.box[:2])))
+        off = float(np.linalg.norm(landmarks_68(mesh) - face.landmarks, axis=1).mean()) / size
+        if off > OTHER_MESH:
+            said = f'"landmarks" lie {100 * off:.1f} % of the box\'s size from those of "mesh"'
+            _refuse(place, f"{said}; change both alike, or leave the landmarks out")
+    return mesh
 
 
 def _consistent(face: Face, gaze: GazeEstimator | None, camera: Camera) -> Face:

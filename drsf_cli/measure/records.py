@@ -246,17 +246,19 @@ def _face_from_record(record: FaceRecord, place: str, unit_gaze: bool) -> Face |
             record.get("gaze_angle"),
         )
     )
+    mesh = _array(record.get("mesh"))
     score = record.get("score")
     gaze = _gaze_vector(_array(record.get("gaze_vector")), place, unit_gaze)
     if box is None:
         measured = {"landmarks": landmarks, "euler_angles": euler_angles, "gaze_vector": gaze, "gaze_angle": gaze_angle}
+        measured["mesh"] = mesh
         for key, value in measured.items():
             if value is not None:
                 _refuse(place, f'"{key}" is given while "bboxes" is empty')
         return None
     if box[2] <= box[0] or box[3] <= box[1]:
         _refuse(place, '"bboxes" is not x1, y1, x2, y2 with x1 < x2 and y1 < y2')
-    return Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle)
+    return Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle, mesh)
 
 
 def _gaze_vector(vector: Array | None, place: str, unit: bool) -> Array | None:

@@ -34,7 +34,7 @@ def export_victims(
     """
     named: list[tuple[Role, str]] = [(role, name) for role, name in chosen.items() if name is not None]
     if everything == bool(named):
-        raise UsageError("drsf export: name victims with -d, -a or -z, or give --all; not both.")
+        raise UsageError("drsf export: name victims with --chain, -d, -a or -z, or give --all; not both.")
     if everything:
         named = [(entry.role, name) for name, entry in registry.VICTIMS.items()]
     progress = progress or Silent()

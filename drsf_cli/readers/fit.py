@@ -11,7 +11,7 @@ import numpy as np
 
 from attacks.drawer import load_drawer
 from attacks.fitting.faces import ReadFaces, read_faces
-from attacks.fitting.loop import Chain, Fast, Settings, Training, run
+from attacks.fitting.loop import Chain, Settings, Training, hasten, run
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.faces_folder import MOST, check_paths, files_in, frames_of, kept_apart
 from victims import registry
@@ -106,7 +106,7 @@ def _load(names: tuple[str, str, str], repel: Sequence[str], allow_unknown: bool
             raise UsageError(f"--repel {name} is no detector or aligner; name one that drsf has.")
         others.append(registry.load(name, role, allow_unknown))
     for victim in (*observer.victims.values(), *others):
-        victim.networks = {name: Fast(network) for name, network in victim.networks.items()}
+        hasten(victim)
     return Chain(observer, others)
 
 

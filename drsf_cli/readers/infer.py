@@ -38,6 +38,6 @@ def infer(
     progress.begin(f"Reading {reader.path.name}", reader.info.frame_count if whole else None)
     observations: list[FrameObservation] = []
     for frames in runs(reader, batch_size):
-        observations += observer.observe(frames)
+        observations += observer.observe(frames, observations[-1] if observations else None)
         progress.advance(len(frames))
     return observations

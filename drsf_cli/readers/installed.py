@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder
 from victims.base import Aligner, ExportSpec, Image, Objective, Window
-from victims.face import Array, Detections, Face
+from victims.face import Array, Detections, Face, Start
 from weights.errors import UsageError, WeightsError
 from weights.store import sha256_of
 
@@ -116,6 +116,7 @@ class DlibTrees(Aligner):
         boxes: Array,
         landmarks: Array,
         meshes: Array | None = None,
+        starts: Sequence[Start | None] | None = None,
     ) -> Objective:
         """Raises UsageError: there is no gradient."""
         raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another aligner.")

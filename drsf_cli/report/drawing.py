@@ -1,4 +1,4 @@
-"""Observations drawn on frames: box, 68 points, head axes, gaze arrow, frame number and confidence.
+"""Observations drawn on frames: box, 68 points, mesh, head axes, gaze arrow, frame number and confidence.
 
 Everything three-dimensional is drawn by projecting it through the camera: head pose and the place of the eyes come
 from PnP on the landmarks, the gaze arrow is 10 cm long in camera space (x right, y down, z away, metres) and
@@ -32,6 +32,7 @@ Colour = tuple[int, int, int]
 BOX_COLOUR: Colour = (86, 180, 233)
 POINT_COLOUR: Colour = (255, 255, 255)
 LINE_COLOUR: Colour = (0, 200, 140)
+MESH_COLOUR: Colour = (190, 150, 255)
 GAZE_COLOUR: Colour = (255, 170, 0)
 AXIS_COLOURS: tuple[Colour, Colour, Colour] = ((235, 60, 60), (60, 200, 60), (70, 110, 255))
 """Head's x (to the right of the image), y (down), and the direction the face looks in (-z)."""
@@ -106,6 +107,8 @@ def _draw_face(pen: _Pen, face: Face, camera: Camera) -> None:
         for first, last, closed in PARTS.values():
             pen.lines(face.landmarks[first : last + 1], LINE_COLOUR, fine, closed=closed)
         pen.dots(face.landmarks, POINT_COLOUR, radius=1.6 * fine)
+    if face.mesh is not None:
+        pen.specks(face.mesh[:, :2], MESH_COLOUR, radius=0.6 * fine)
     pose = head_pose(face, camera)
     if pose is not None and face.euler_angles is not None:
         for axis, colour in zip(axis_segments(face.euler_angles, pose), AXIS_COLOURS, strict=True):
@@ -189,6 +192,11 @@ class _Pen:
         for x, y in self._fixed(points):
             for grown, ink in ((radius + 0.75, _OUTLINE), (radius, colour)):
                 cv2.circle(self.image, (int(x), int(y)), round(grown * 2**_SHIFT), ink, -1, cv2.LINE_AA, _SHIFT)
+
+    def specks(self, points: Array, colour: Colour, radius: float) -> None:
+        """Dots without an outline, for points that are many."""
+        for x, y in self._fixed(points):
+            cv2.circle(self.image, (int(x), int(y)), round(radius * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
 
     def arrow(self, ends: Array, colour: Colour, width: float) -> None:
         """From ends[0] to ends[1], (2, 2) px."""

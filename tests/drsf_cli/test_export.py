@@ -53,7 +53,7 @@ def test_all_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("flags", "code", "says"),
     [
-        ([], 2, "name victims with -d, -a or -z, or give --all"),
+        ([], 2, "name victims with --chain, -d, -a or -z, or give --all"),
         (["--all", "-d", "mtcnn"], 2, "not both"),
         (["-d", "fan"], 2, "-d: 'fan' is an aligner model, not detector; use one of mtcnn"),
         (["-a", "fan"], 5, "drsf weights pull fan"),

@@ -266,6 +266,15 @@ def test_a_jsonl_manifest(tmp_path):
     assert b.settings.min_face == 30
 
 
+def test_a_row_chooses_its_chain(tmp_path):
+    tree(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    text = "input,chain,gaze\na.mp4,mediapipe,\nb.mp4,,none\nc.mp4,hcmus,mpiigaze\n"
+    a, b, c = (job.settings.victims for job in jobs(tmp_path, "list.csv", text))
+    assert (a.detector, a.aligner, a.gaze) == ("blazeface", "facemesh", "iris")
+    assert (b.detector, b.aligner, b.gaze) == ("mtcnn", "fan-compact", None)
+    assert (c.detector, c.aligner, c.gaze) == ("retinaface", "fan", "mpiigaze")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -274,6 +283,8 @@ def test_a_jsonl_manifest(tmp_path):
         ("l.csv", "input,crf\na.mp4,\na.mp4,good\n", r"line 3: crf \(--crf\): 'good' .* from 0 to 51"),
         ("l.csv", "input,crf\na.mp4,99\n", r"line 2: crf \(--crf\): 99 .* from 0 to 51"),
         ("l.csv", "input,detector\na.mp4,yolo\n", "line 2: .*yolo"),
+        ("l.csv", "input,chain\na.mp4,dlib\n", "line 2: .*--chain dlib is unknown"),
+        ("l.jsonl", '{"input": "a.mp4", "chain": 3}\n', "line 1: chain is a name, not 3"),
         ("l.csv", "input,on-no-face\na.mp4,hide\n", "'hide' .* refuse, solid or copy"),
         ("l.csv", "input\na.mp4,1,2\n", "more cells"),
         ("l.csv", "input,output\na.mp4,../x.mp4\n", "leaves the folder"),

@@ -154,7 +154,13 @@ def test_a_heatmap_of_the_original_as_a_target_is_found(
     honest = HeatmapAligner.objective
 
     def leaking(
-        self: HeatmapAligner, frames: Any, windows: Any, boxes: Any, landmarks: Any, meshes: Any = None
+        self: HeatmapAligner,
+        frames: Any,
+        windows: Any,
+        boxes: Any,
+        landmarks: Any,
+        meshes: Any = None,
+        starts: Any = None,
     ) -> Objective:
         right = honest(self, frames, windows, boxes, landmarks)
         return FromOriginal(self, next(originals), right, boxes, windows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def test_a_written_file_reads_back_the_same(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_a_mesh_reads_back_the_same(tmp_path: Path) -> None:
+    mesh = np.random.default_rng(0).uniform(-50, 1920, (478, 3))
+    path = tmp_path / "mesh.json"
+    write_observations(path, [FrameObservation(0, 0.0, (replace(face(), mesh=mesh),))], mesh=True)
+    (own,) = read_observations(path)[0].faces
+    assert own.mesh is not None
+    np.testing.assert_allclose(own.mesh, mesh, atol=1e-4)
+    write_observations(path, [FrameObservation(0, 0.0, (own,))])
+    assert read_observations(path)[0].faces[0].mesh is None, "it is written where it is asked for"
+
+
 def test_files_of_the_original_implementation_are_read() -> None:
     """README of kaylode/mediaeval21-drsf: whole pixels, no score, pts or gaze_angle; tools: empty lists."""
     old = {"frame_id": "4", "bboxes": [185, 194, 321, 371], "landmarks": POINTS, "gaze_vector": [0.6, 0.0]}
@@ -118,6 +130,8 @@ def test_files_of_the_original_implementation_are_read() -> None:
         ({"bboxes": [1, 2, 3, float("nan")]}, "frame 3: bboxes[3] is not a finite number; {advice}"),
         ({"bboxes": ...}, "frame 3: bboxes is not there; {advice}"),
         ({"bboxes": []}, 'frame 3: "landmarks" is given while "bboxes" is empty.'),
+        ({"mesh": [[1, 2]] * 478}, "frame 3: mesh[0] has 2 entries where 3 are needed; {advice}"),
+        ({"mesh": 478}, "frame 3: mesh is not a list; {advice}"),
         ({"gaze_vector": [0, 0, 0]}, 'frame 3: "gaze_vector" has no direction.'),
         (
             {"gaze_vector": [0.9, 0.9]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,9 @@ from victims.camera import Camera, euler_angles, solve_head_pose, vector_to_angl
 from victims.face import Face, FrameObservation
 from victims.face_model import FACE_MODEL_68
 from victims.gaze import NormalizedGaze
+from victims.mediapipe.facemesh import FaceMesh
+from victims.mediapipe.iris import IrisGaze
+from victims.mediapipe.topology import LANDMARKS_68
 from victims.observe import Observer
 from weights.errors import InputError, UsageError
 
@@ -198,6 +202,50 @@ def test_what_no_victim_reads_is_left_out(tmp_path: Path) -> None:
     assert (own.landmarks, own.gaze, own.gaze_angle, own.euler_angles) == (None, None, None, None)
 
 
+def mesh_of(points: np.ndarray) -> np.ndarray:
+    """(478, 3) with these landmarks (68, 2)."""
+    mesh = np.zeros((478, 3))
+    for pair, point in zip(LANDMARKS_68, points, strict=True):
+        mesh[list(pair), :2] = point
+    mesh[132, :2] = 2 * points[3] - mesh[58, :2]  # landmark 3 is the mean of these two, and 58 is part of 4 as well
+    return mesh
+
+
+def meshes() -> Observer:
+    """A chain that reads meshes."""
+    mesh = FaceMesh(cast(Any, None), cast(Any, SimpleNamespace(networks={})), {})
+    return Observer(cast(Detector, None), mesh, IrisGaze(cast(Any, None), {}))
+
+
+def test_facemesh_is_given_whole_meshes(tmp_path: Path) -> None:
+    """The mesh that is given; the original's where nothing is given; never one that contradicts the landmarks."""
+    people = survey()
+    for k, one in enumerate(people.observations):
+        own = replace(one.faces[0], mesh=mesh_of(landmarks(1.5 * k)))
+        people.observations[k] = replace(one, faces=(own,))
+    path = tmp_path / "targets.json"
+
+    def given(entry: dict[str, Any]) -> Face:
+        entry = {"frame_id": 1, "bboxes": face(1.5).box.tolist()} | entry
+        targets = read_targets(written(path, [entry]), INFO)
+        (own,) = given_survey(people, targets, REGIONS, meshes(), CAMERA).observations[1].faces
+        return own
+
+    np.testing.assert_array_equal(given({}).mesh, mesh_of(landmarks(1.5)))
+    moved = mesh_of(landmarks(4.0))
+    found = given({"mesh": moved.tolist()})
+    np.testing.assert_array_equal(found.mesh, moved)
+    np.testing.assert_allclose(found.landmarks, landmarks(4.0), atol=1e-9)
+    given({"mesh": moved.tolist(), "landmarks": landmarks(4.0).tolist()})
+    for entry, said in (
+        ({"landmarks": landmarks(4.0).tolist()}, r'frame 1: "mesh" is missing'),
+        ({"mesh": moved.tolist(), "landmarks": landmarks(8.0).tolist()}, r'"landmarks" lie .* from those of "mesh"'),
+        ({"mesh": moved[:100].tolist()}, r'"mesh" has 100 points where facemesh reads 478'),
+    ):
+        with pytest.raises(InputError, match=said):
+            given(entry)
+
+
 def test_the_average_shape_is_each_track_s_own_affair() -> None:
     """Somebody 15 % wider than the template becomes it; his gaze stays; landmarks that are no numbers leave no face."""
     people = survey()
@@ -228,6 +276,7 @@ def test_the_average_shape_is_each_track_s_own_affair() -> None:
         ({"targets": Path("a.json"), "attack": "none"}, r"targets \(--targets\): it is for what is embedded"),
         ({"targets": Path("a.json"), "embed": "all"}, r"embed \(--embed\): --targets says itself whose"),
         ({"shape": "average", "victims": VictimNames(aligner=None, gaze=None)}, "without an aligner"),
+        ({"shape": "average", "victims": VictimNames(aligner="face-mesh")}, r"the 478 points of facemesh would still"),
     ],
 )
 def test_settings_that_say_two_things_are_refused(settings: dict[str, Any], said: str) -> None:

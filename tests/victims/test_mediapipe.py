@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,15 +16,16 @@ import torch
 from torch import Tensor
 
 from attacks.budget import Budget
+from attacks.effort import UNDRAWN
 from attacks.perturb import AttackSettings, Stage, perturb
-from attacks.repel import DistanceObjective
+from attacks.repel import BLIND, DistanceObjective
 from drsf_cli.media.demo_clip import demo_frames
 from drsf_cli.media.reader import VideoReader
 from export.session import authorised
 from victims.base import Image, Window
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.face import Alignment, Array
+from victims.face import Alignment, Array, Detections
 from victims.face_model import FACE_MODEL_68
 from victims.mediapipe.blazeface import MODELS, BlazeFace, load_blazeface, weighted_suppression
 from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions, region_of_points
@@ -38,6 +41,13 @@ from victims.mediapipe.topology import (
     landmarks_68,
     mouth_aspect_ratio,
 )
+from victims.observe import Observer
+
+
+class Shown(NamedTuple):
+    index: int
+    pts: float
+    image: Image
 
 
 @dataclass(frozen=True)
@@ -169,6 +179,52 @@ def test_what_is_reported_follows_the_points(chain: Chain, demo: Image) -> None:
     size = math.sqrt(np.prod(box[2:] - box[:2]))
     assert np.linalg.norm((again[0] - first.mesh[0])[:, :2], axis=1).mean() / size < 0.006
     np.testing.assert_array_equal(first.landmarks, landmarks_68(first.mesh))
+
+
+def test_a_face_is_followed_while_it_is_there(chain: Chain, demo: Image) -> None:
+    """Where no detector finds it, it is read where it was; where nothing is, nothing is read."""
+    (own,) = chain.mesh.align_faces([demo], [chain.short.detect([demo])[0].boxes])
+    assert own.mesh is not None
+    found, aligned = chain.mesh.follow(demo, own.mesh)
+    expected, presence = read_regions(
+        chain.mesh.networks["mesh"], demo, region_of_points(own.mesh[0])[None], chain.mesh.device
+    )
+    np.testing.assert_array_equal(aligned.mesh, expected)
+    np.testing.assert_array_equal(found.scores, presence)
+    # BlazeFace's box, by the mesh alone
+    assert iou(found.boxes[0], chain.short.detect([demo])[0].boxes[0]) > 0.85
+    found, aligned = chain.mesh.follow(np.zeros_like(demo), own.mesh)
+    assert len(found) == len(aligned.landmarks) == 0
+
+
+class Once(BlazeFace):
+    """Sees faces in the first frame that it is shown, and never again."""
+
+    shown = 0
+
+    def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+        found = super().detect(images, threshold)
+        none = Detections(np.zeros((0, 4)), np.zeros(0))
+        own = [one if self.shown + k == 0 else none for k, one in enumerate(found)]
+        self.shown += len(images)
+        return own
+
+
+def test_frames_without_a_detection_have_the_face_before(chain: Chain, demo: Image) -> None:
+    black = np.zeros_like(demo)
+    frames = [Shown(k, k / 25, image) for k, image in enumerate((demo, demo, demo, black, demo))]
+    observer = Observer(Once("blazeface", chain.short.networks["blazeface"], {}), chain.mesh, chain.iris)
+    seen = observer.observe(frames[:2])
+    seen += observer.observe(frames[2:], before=seen[-1])
+    assert [len(one.faces) for one in seen] == [1, 1, 1, 0, 0]
+    first, third = seen[0].own, seen[2].own
+    assert first is not None
+    assert third is not None
+    assert first.landmarks is not None
+    assert third.landmarks is not None
+    assert third.gaze is not None
+    size = math.sqrt(first.area)
+    assert np.linalg.norm(third.landmarks - first.landmarks, axis=1).mean() / size < 0.01
 
 
 @pytest.mark.slow
@@ -451,13 +507,14 @@ def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
         (box, scene.boxes, 0.5),
         # a mesh that is read once more in its own region moves by up to a pixel: two passes are not yet a fixed point
         (mesh, scene.landmarks, 1.2),
-        (gaze, scene.gaze, 0.04),
+        (gaze, scene.gaze, 0.02),
     ):
         np.testing.assert_allclose(reading.output[0], output[0], atol=slack)
         assert reading.loss[1] > 10 * reading.loss[0]
     assert float(box.error[0]) < 0.005
+    # the larger of two modes' errors, and what the client reads of one picture in these differs by 0.4 %
     assert float(mesh.error[0]) < 0.005
-    assert float(gaze.error[0]) < 2.0
+    assert float(gaze.error[0]) < 1.0
     # of the covered head nothing is read
     assert torch.isinf(box.error[1])
     assert torch.isnan(box.output[1]).all()
@@ -469,7 +526,29 @@ def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:
     np.testing.assert_allclose(alone.loss, mesh.loss[1:].detach(), rtol=1e-4)
     # and landmarks of another aligner give the gaze by a mesh of its own
     other = stages[2].objective.read(pixels.detach(), [0, 1], mesh.output)
-    assert float(other.error[0]) < 3.0
+    assert float(other.error[0]) < 2.5
+
+
+def test_static_and_video_mode_have_targets_of_their_own(chain: Chain, scene: Scene) -> None:
+    """With what the client read first, the original itself is without fault in both modes; without, in video mode."""
+    (own,) = chain.mesh.align_faces([scene.image], [scene.boxes])
+    assert own.starts is not None
+    assert own.mesh is not None
+    (start,) = own.starts
+    assert start is not None
+    (regions,) = chain.mesh.start_regions([scene.image], [scene.boxes])
+    first, _ = read_regions(chain.mesh.networks["mesh"], scene.image, regions, chain.mesh.device)
+    np.testing.assert_array_equal(start.mesh, first[0])
+    args = ([scene.image], [WINDOW], scene.boxes, scene.landmarks, scene.mesh)
+    pixels = window_pixels(scene.image)
+    with_start = chain.mesh.objective(*args, [start]).read(pixels, [0])
+    without = chain.mesh.objective(*args).read(pixels, [0])
+    assert float(with_start.loss[0]) < float(without.loss[0])
+    # in the region of the detection the mesh is the one read first, to the rounding of pixels
+    wrong = replace(start, mesh=start.mesh + np.array([6.0, 0.0, 0.0]))
+    assert float(chain.mesh.objective(*args, [wrong]).read(pixels, [0]).error[0]) == pytest.approx(
+        6.0 / math.sqrt(np.prod(scene.boxes[0, 2:] - scene.boxes[0, :2])), rel=0.1
+    )
 
 
 def in_double(chain: Chain) -> Chain:
@@ -509,16 +588,22 @@ def test_gradients_agree_with_finite_differences(chain: Chain, scene: Scene) -> 
         assert float((gradient * step).sum()) == pytest.approx(expected, rel=2e-3), stages[k].name
 
 
+def settings_of_effort() -> AttackSettings:
+    """How steps are taken for a chain that no drawer was made for."""
+    own = UNDRAWN["normal"]
+    return AttackSettings("sgd", 24 / 255, own.steps, smoothing=own.smoothing, cap=own.cap)
+
+
 @pytest.mark.slow
 def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
     """The engine's own loop, 30 steps from nothing: the reader, with exact preprocessing, reads about the original's
-    face again (2.0 % and 4.6 degrees when this was written; more steps come nearer)."""
+    face again (2.3 % and 2.0 degrees when this was written; more steps come nearer)."""
     base = window_pixels(scene.hidden)
     x1, y1, x2, y2 = HEAD
     mask = torch.zeros(1, 1, WINDOW.height, WINDOW.width, dtype=torch.bool)
     mask[..., y1 - WINDOW.y : y2 - WINDOW.y, x1 - WINDOW.x : x2 - WINDOW.x] = True
     budget = Budget(base, mask, 24 / 255)
-    settings = AttackSettings("sgd", 24 / 255, 30)
+    settings = replace(settings_of_effort(), steps=30)
     outcome = perturb(budget, torch.zeros_like(base), scene.stages(chain, [scene.hidden]), settings)
     written = scene.hidden.copy()
     WINDOW.cut(written)[:] = ((base + outcome.delta)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -530,7 +615,7 @@ def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
     size = math.sqrt(np.prod(scene.boxes[0, 2:] - scene.boxes[0, :2]))
     assert np.linalg.norm(own.landmarks - scene.landmarks, axis=-1).mean() / size < 0.03
     ((gaze, _),) = chain.iris.estimate_faces([written], [own], scene.camera)
-    assert np.degrees(np.arccos(np.clip((gaze * scene.gaze).sum(), -1, 1))) < 8.0
+    assert np.degrees(np.arccos(np.clip((gaze * scene.gaze).sum(), -1, 1))) < 4.0
 
 
 def test_a_mesh_can_be_kept_from_landmarks_alone(chain: Chain, scene: Scene) -> None:
@@ -553,8 +638,8 @@ def test_repelling_makes_the_face_vanish(chain: Chain, scene: Scene) -> None:
     before = objective.read(base, [0])
     assert float(before.error[0]) == pytest.approx(0.9465, abs=0.01)
     delta = torch.zeros_like(base)
-    for _ in range(16):
+    for _ in range(24):
         delta.requires_grad_()
         (gradient,) = torch.autograd.grad(objective.read((base + delta).clamp(0, 1), [0]).loss.sum(), delta)
         delta = (delta.detach() - 4 / 255 * gradient.sign()).clamp(-24 / 255, 24 / 255)
-    assert float(objective.read((base + delta).clamp(0, 1), [0]).error[0]) < 0.3
+    assert float(objective.read((base + delta).clamp(0, 1), [0]).error[0]) < BLIND

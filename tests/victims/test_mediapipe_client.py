@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from drsf_cli.media.demo_clip import demo_frames
+from drsf_cli import DeidSettings, deidentify
+from drsf_cli.media.demo_clip import demo_frames, make_demo_clip
 from drsf_cli.media.reader import VideoReader
+from drsf_cli.settings import VictimNames
+from tests.victims.mediapipe_unmodified import (
+    VERSION,
+    EnvironmentMissingError,
+    client_python,
+    compare,
+    read_video,
+)
 from victims.base import Image
 from victims.boxes import iou
+from victims.face import Array
 from victims.mediapipe.blazeface import MODELS, load_blazeface
 from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions
 from victims.mediapipe.graph import load_network
 
-VERSION = "0.10.21"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -29,21 +38,10 @@ def client(request: pytest.FixtureRequest) -> Path:
     if given:
         return Path(given)
     assert request.config.cache is not None
-    folder = request.config.cache.mkdir(f"mediapipe-{VERSION}")
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if not ready.is_file():
-        steps = (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", f"mediapipe=={VERSION}"],
-            [str(python), "-c", "import mediapipe"],
-        )
-        for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                pytest.skip(f"mediapipe {VERSION} cannot be installed here ({last})")
-        ready.touch()
-    return python
+    try:
+        return client_python(request.config.cache.mkdir(f"mediapipe-{VERSION}"))
+    except EnvironmentMissingError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +62,11 @@ def frames(request: pytest.FixtureRequest) -> list[Image]:
     return demo[:10] + real
 
 
-def test_the_chain_reads_what_the_client_reads(
-    client: Path, frames: list[Image], mediapipe_files: Path, tmp_path: Path
-) -> None:
-    given, answers = tmp_path / "frames.npz", tmp_path / "answers.npz"
+@pytest.fixture(scope="module")
+def theirs(client: Path, frames: list[Image], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
+    """What the client reads of the frames."""
+    folder = tmp_path_factory.mktemp("client")
+    given, answers = folder / "frames.npz", folder / "answers.npz"
     np.savez(given, *frames)
     script = Path(__file__).with_name("mediapipe_client.py")
     done = subprocess.run(
@@ -75,7 +74,49 @@ def test_the_chain_reads_what_the_client_reads(
     )
     assert done.returncode == 0, done.stderr
     with np.load(answers) as read:
-        theirs = {name: read[name] for name in read.files}
+        return {name: read[name] for name in read.files}
+
+
+def test_the_chain_follows_as_the_client_does(
+    theirs: dict[str, Array], frames: list[Image], mediapipe_files: Path
+) -> None:
+    """Video mode: from the second frame on no detector is asked."""
+    short = load_blazeface("blazeface", mediapipe_files / MODELS["blazeface"].file)
+    mesh = FaceMesh(load_network(mediapipe_files / FILE, OUTPUTS), short, {})
+    distances = []
+    own = theirs["video"][:1]
+    for row, frame in enumerate(frames[1:10], 1):  # the demo clip
+        found, aligned = mesh.follow(frame, own)
+        assert len(found) == 1
+        assert aligned.mesh is not None
+        own = aligned.mesh
+        distances.append(np.linalg.norm((own[0] - theirs["video"][row])[:, :2], axis=1).mean())
+    assert np.mean(distances) <= 0.1
+
+
+def test_the_client_reads_the_written_file(
+    client: Path, stored: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells it that the heads are hidden; of what is obscured only it finds no face."""
+    stored(*(model.file for model in MODELS.values()), FILE)
+    monkeypatch.setenv("DRSF_CACHE", str(tmp_path / "cache"))
+    clip = make_demo_clip(tmp_path / "demo.mp4", seconds=0.24)
+    victims = VictimNames().replaced(None, None, None, "mediapipe")
+    read = {"original": read_video(client, clip, tmp_path / "answers.npz")}
+    for attack in (None, "none"):
+        output = tmp_path / f"{attack}.mp4"
+        deidentify(clip, output, DeidSettings(victims=victims, attack=attack, repel=("none",)))
+        read[str(attack)] = read_video(client, output, tmp_path / "answers.npz")
+    for mode in ("static", "video"):
+        figures = compare(read["original"][mode], read["None"][mode])
+        assert figures.found == figures.found_before == 6
+        assert figures.nme.mean() < 3.0
+        assert compare(read["original"][mode], read["none"][mode]).found == 0
+
+
+def test_the_chain_reads_what_the_client_reads(
+    theirs: dict[str, Array], frames: list[Image], mediapipe_files: Path
+) -> None:
     detectors = {name: load_blazeface(name, mediapipe_files / model.file) for name, model in MODELS.items()}
     mesh = FaceMesh(load_network(mediapipe_files / FILE, OUTPUTS), detectors["blazeface"], {})
     compared = {"short": 0, "full": 0, "mesh": 0}

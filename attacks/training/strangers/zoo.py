@@ -25,7 +25,7 @@ from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaF
 from attacks.training.strangers.looks import PointsObjective, UnseenObjective, padded
 from victims.base import Aligner, Detector, ExportSpec, Image, Objective, Victim, Window, load_strict, to_pixels
 from victims.boxes import suppress
-from victims.face import Array, Detections
+from victims.face import Array, Detections, Start
 from victims.warp import crop_squares
 from weights.errors import UsageError, WeightsError
 from weights.loading import load_state_dict
@@ -196,8 +196,9 @@ class ZooAligner(Aligner):
         boxes: Array,
         landmarks: Array,
         meshes: Array | None = None,
+        starts: Sequence[Start | None] | None = None,
     ) -> Objective:
-        """See Aligner; `repel.PointsObjective`: of the windows alone, from the boxes that are given here."""
+        """See Aligner; `looks.PointsObjective`: of the windows alone, from the boxes that are given here."""
         return PointsObjective(self, windows, boxes, landmarks)
 
     @override
