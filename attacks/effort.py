@@ -26,7 +26,7 @@ class Effort:
     """Frames that are worked on at once."""
     smoothing: float = 3.0
     """Sigma in px of the Gaussian over every gradient ..."""
-    cap: float = 1.4
+    cap: float = 0.45
     """... and longest step, as `AttackSettings` has them."""
     live: bool = False
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
@@ -37,9 +37,9 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
         # 50 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.943, NME 0.84 %, gaze 2.4 degrees at 2.4 passes
         # a frame; as drawn 0.913, 1.03 % and 4.1
-        "normal": Effort(steps=1, extra=3, tries=0, behind=0.25, batch=1),
+        "normal": Effort(steps=2, extra=2, tries=0, behind=0.6, batch=1, cap=0.3),
         # 20 frames of it: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
-        "best": Effort(steps=5, extra=6, tries=4, behind=0.4, batch=1, live=True),
+        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, cap=0.45, live=True),
     }
 )
 

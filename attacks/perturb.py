@@ -61,7 +61,7 @@ class AttackSettings:
     behind: float = 0.0
     """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
     would cost bring more where they are needed."""
-    cap: float = 1.4
+    cap: float = 0.45
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
     tries: int = 0

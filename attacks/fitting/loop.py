@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attacks.codec import DeliveryCodec, EncoderSettings, find_codec
 from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
 from attacks.embed import TOLERANCES
+from attacks.fitting.channel import Channel
 from attacks.fitting.faces import ReadFaces
 from attacks.fitting.hinges import hinge
 from attacks.fitting.scenes import Gaze, Scene, draw_scene, make_scene, tile_side
@@ -37,7 +37,6 @@ from victims.observe import Observer
 
 CODED = 0.85
 """Share of batches that go through the encoder."""
-CRF = (17, 30)
 FAR = 8.0
 """Tolerances from which a victim's error counts whole."""
 LEAST = 0.02
@@ -69,32 +68,6 @@ class Settings:
     """Share of batches without gaze, and of those without landmarks."""
     validate: float = 4.0
     """Minutes between validations."""
-
-
-class Channel:
-    """Tiles through x264, as one frame; half of the time after another frame, so that the noise is that of P frames."""
-
-    def __init__(self, random: np.random.Generator) -> None:
-        self.random = random
-
-    def __call__(self, pixels: Tensor, crf: int | None = None) -> Tensor:
-        """What comes back of tiles (n, 3, S, S); uint8 levels in [0, 1]."""
-        count, _, side, _ = pixels.shape
-        columns = max(1, round(math.sqrt(count)))
-        rows = -(-count // columns)
-        tiles = np.zeros((rows * columns, side, side, 3), np.uint8)
-        tiles[:count] = (pixels * 255.0).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        sheet = tiles.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)
-        frames = [sheet]
-        if crf is None:
-            crf = int(self.random.integers(CRF[0], CRF[1] + 1))
-            if self.random.random() < 0.5:
-                shift = self.random.integers(-2, 3, 2)
-                frames.insert(0, np.roll(sheet, tuple(shift), (0, 1)))
-        settings = EncoderSettings(find_codec("h264"), crf=crf, preset="fast")
-        decoded = DeliveryCodec(settings).roundtrip(np.stack(frames))[-1]
-        parts = decoded.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)[:count]
-        return torch.from_numpy(np.ascontiguousarray(parts)).permute(0, 3, 1, 2).float() / 255.0
 
 
 class Fast(nn.Module):
