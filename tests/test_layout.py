@@ -58,8 +58,8 @@ PRODUCT = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "training" not in path.parts
 )
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, PARAMETERS = 400, 60, 8
-LINES_OF_CODE = 19_100
-"""In all, docstrings, comments and empty lines apart."""
+LINES_OF_CODE = 19_200
+"""In all, docstrings, comments and empty lines apart. It is to fall: what comes in should make something needless."""
 
 
 def functions(path: Path) -> Iterator[tuple[str, int, int]]:

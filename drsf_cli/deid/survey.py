@@ -1,5 +1,6 @@
-"""The first pass: every face of every frame of the original, what each frame must hide because of them, and whose
-attributes are embedded.
+"""The first pass: every face of every frame of the original.
+
+It says what each frame must hide because of them, and whose attributes are embedded.
 """
 
 from __future__ import annotations
@@ -78,9 +79,10 @@ def survey_video(
     segment: float = DeidSettings.segment,
     min_face: float = DeidSettings.min_face,
 ) -> Survey:
-    """See every frame of the original. `companions`: detectors that cover too. `segment`: seconds after which a batch
-    of frames, and every track, ends in any case. `min_face`: the smallest face that is looked for all around, see
-    `Around`.
+    """See every frame of the original.
+
+    `companions`: detectors that cover too. `segment`: seconds after which a batch of frames, and every track, ends in
+    any case. `min_face`: the smallest face that is looked for all around, see `Around`.
     """
     watch = Watch(observer.detector, companions, Around(min_face), always=reader.info.kind != "video")
     survey = Survey(source=state_of(reader.path))
@@ -109,8 +111,10 @@ def survey_video(
 
 
 def plan_cover(survey: Survey, reader: VideoReader, settings: DeidSettings) -> list[tuple[Region, ...]]:
-    """What each frame must hide. Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to
-    refuse, whatever regions there are: these may be meant for other clips; UsageError where a region meets no frame.
+    """What each frame must hide.
+
+    Raises NoFaceError where no face was seen, weak alarms apart, and `on_no_face` says to refuse, whatever regions
+    there are: these may be meant for other clips; UsageError where a region meets no frame.
     """
     height, width, obscuring = reader.info.height, reader.info.width, settings.obscuring
     refuse_idle(settings.manual_regions, survey.times)
@@ -152,8 +156,10 @@ def _chosen(found: Detections, whose: Whose) -> Detections:
 def told_apart(
     observations: Sequence[FrameObservation], times: Sequence[float], sustained: bool
 ) -> list[tuple[FrameObservation, tuple[int, ...]]]:
-    """The faces of frames that follow one another, with their tracks. `sustained`: those that are not seen often enough
-    for a track of their own are left out: a passer-by of a frame or two, a false alarm.
+    """The faces of frames that follow one another, with their tracks.
+
+    `sustained`: those that are not seen often enough for a track of their own are left out: a passer-by of a frame or
+    two, a false alarm.
     """
     seen = [
         Detections(

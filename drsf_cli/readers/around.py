@@ -67,9 +67,11 @@ class Around:
         return min(1.0, NEEDED_PX / (smallest * (DIAGONAL_SIZE if diagonal else 1.0)))
 
     def find(self, finder: Finder, images: Sequence[Image]) -> list[Detections]:
-        """The faces that `finder`, which gives no scores, sees in each image, in px of the image, with the turns of the
-        heads. Sightings of one face in several turns, or in the picture and in its mirror image, are merged. Boxes may
-        reach over the border, but their centres are inside."""
+        """The faces that `finder`, which gives no scores, sees in each image, with the turns of the heads.
+
+        Boxes are in px of the image; they may reach over the border, but their centres are inside. Sightings of one
+        face in several turns, or in the picture and in its mirror image, are merged.
+        """
         return [merge_detections([one for _, one in looks]) for looks in self._looks(finder, images)]
 
     def detect(
@@ -187,14 +189,18 @@ class _Canvas:
         )
 
     def turned(self, eighth: int) -> Image:
-        """The picture turned back, so that a head that is turned clockwise by so many eighths is upright. Odd ones are
-        a diagonal canvas's, even ones another's."""
+        """The picture turned back, so that a head that is turned clockwise by so many eighths is upright.
+
+        Odd ones are a diagonal canvas's, even ones another's.
+        """
         return np.ascontiguousarray(np.rot90(self.pixels, eighth // 2))
 
     def located(self, found: Detections, eighth: int) -> Detections:
-        """What is seen in the picture turned back by so many eighths, in px of the picture: a box around the ellipse
-        in the box seen. What is seen in the mirror image is put where it comes from, and its turn with it. The turns
-        of a diagonal head are the two quarters beside it."""
+        """What is seen in the picture turned back by so many eighths, in px of the picture.
+
+        A box becomes the one around the ellipse in it. What is seen in the mirror image is put where it comes from, and
+        its turn with it. The turns of a diagonal head are the two quarters beside it.
+        """
         rotation = _rotation(eighth)
         middle = np.array(self.turned(eighth).shape[1::-1]) / 2
         boxes, turns = [], []

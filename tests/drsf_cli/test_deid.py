@@ -292,6 +292,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(name, clip, tmp_path, caps
     assert list(places.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_existing_and_unwritable_outputs(clip, tmp_path, capsys):
     existing = tmp_path / "out.mp4"
     existing.write_bytes(b"precious")

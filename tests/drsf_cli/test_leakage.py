@@ -233,7 +233,7 @@ def noisy(path: Path, target: Path, noise: float = 0.02) -> Path:
         (["--recogniser", "none.onnx"], 3, "no such file"),
         (["--every", "0"], 2, "--every 0"),
         (["--far", "1"], 2, "--far 1"),
-        (["--report", "none.json"], 3, "not a report"),
+        (["--report", "none.json"], 3, "none.json: cannot be read"),
         (["--against", f"gaze-compact@{FAN}"], 5, "fan_compact"),
     ],
 )
