@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.config import ConfigOption, HelpAllOption
 from drsf_cli.commands.shared_options import FILE_PANEL, AllowUnknown, Overwrite, Quiet, examples
 from victims.chains import CHAINS
 from victims.compact.fork_settings import ForkSettings
@@ -183,6 +183,7 @@ def fit(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigOption = None,
+    help_all: HelpAllOption = False,
 ) -> None:
     """Train what draws for a chain of yours; `drsf deid --drawer FILE` then uses it."""
     from drsf_cli.readers.fit import fit_drawer
