@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from victims.camera import Camera
-from victims.face import Alignment, Array, Detections, Start
+from victims.face import Alignment, Array, Detections, Start, by_prominence
 from weights.errors import UsageError, WeightsError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -156,6 +156,10 @@ class Detector(Victim):
     def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
         """`detect(images)` and `detect(images, threshold)` at once; a detector that can share work does."""
         return self.detect(images), self.detect(images, threshold)
+
+    def in_order(self, found: Detections, height: int, width: int) -> Detections:
+        """Faces of a picture (height, width), the frame's own first."""
+        return by_prominence(found, height, width)
 
     @abstractmethod
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:

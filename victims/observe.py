@@ -9,7 +9,7 @@ import numpy as np
 
 from victims.base import Aligner, Detector, GazeEstimator, Image
 from victims.camera import Camera, euler_angles, solve_head_pose
-from victims.face import Alignment, Array, Detections, Face, FrameObservation, by_prominence
+from victims.face import Alignment, Array, Detections, Face, FrameObservation
 
 
 class TimedImage(Protocol):
@@ -62,7 +62,7 @@ class Observer:
         if not images:
             return []
         height, width = images[0].shape[:2]
-        found = [by_prominence(one, height, width) for one in self.detector.detect(images)]
+        found = [self.detector.in_order(one, height, width) for one in self.detector.detect(images)]
         faces = self.follow(images, self.read_faces(images, found), () if before is None else before.faces)
         return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
 

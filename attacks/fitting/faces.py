@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from victims.base import Image
+from victims.base import Detector, Image
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.face import Array, Detections, by_prominence
+from victims.face import Array
 from victims.observe import Observer
 from weights.errors import UsageError
 
@@ -58,7 +58,7 @@ def read_faces(
         raise UsageError("A drawer is fitted to a detector and an aligner; name an aligner, too.")
     rows, boxes, landmarks, angles, meshes = [], [], [], [], []
     for row, image in enumerate(images):
-        box = _box(chain.detector.detect([image])[0], image, None if labelled is None else labelled[row])
+        box = _box(chain.detector, image, None if labelled is None else labelled[row])
         if box is not None:
             (aligned,) = chain.aligner.align_faces([image], [box[None]])
             points = aligned.landmarks
@@ -85,11 +85,12 @@ def read_faces(
     return np.array(rows, dtype=np.intp), read
 
 
-def _box(found: Detections, image: Image, labelled: Array | None) -> Array | None:
+def _box(detector: Detector, image: Image, labelled: Array | None) -> Array | None:
+    (found,) = detector.detect([image])
     if not len(found):
         return None
     if labelled is None:
-        return np.asarray(by_prominence(found, *image.shape[:2]).boxes[0])
+        return np.asarray(detector.in_order(found, *image.shape[:2]).boxes[0])
     overlap = iou(found.boxes, labelled)
     best = int(overlap.argmax())
     return np.asarray(found.boxes[best]) if overlap[best] >= SAME else None

@@ -21,7 +21,7 @@ from drsf_cli.readers.watch import Watch
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.drawn_regions import add_regions, refuse_idle
-from victims.face import Detections, FrameObservation, by_prominence
+from victims.face import Detections, FrameObservation
 from victims.observe import Observer
 from victims.track import CoverBox, cover_boxes, is_sustained, link
 from weights.errors import NoFaceError
@@ -94,7 +94,7 @@ def survey_video(
             images = [frame.image for frame in frames]
             seen = watch.see(frames, last)
             height, width = images[0].shape[:2]
-            chosen = [_chosen(by_prominence(one.reported, height, width), whose) for one in seen]
+            chosen = [_chosen(observer.detector.in_order(one.reported, height, width), whose) for one in seen]
             before = survey.observations[-1].faces if len(survey.times) > first else ()
             faces = observer.follow(images, observer.read_faces(images, chosen), before)
             for frame, own, one in zip(frames, faces, seen, strict=True):

@@ -40,11 +40,11 @@ def deid(clip: Path, output: Path, end: float, flags: Sequence[str]) -> Path:
     return output
 
 
-def copied(clip: Path, output: Path, end: float, codec: str) -> Path:
+def copied(clip: Path, output: Path, end: float) -> Path:
     """The untouched clip, coded anew."""
     if not output.exists():
         reader = VideoReader(clip, None, end)
-        with open_writer(output, reader.info, codec=codec, overwrite=True) as writer:
+        with open_writer(output, reader.info, overwrite=True) as writer:
             for frame in reader:
                 writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
             writer.finish()
@@ -98,7 +98,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|")
         shuts = {("original", mode): shut(original[mode], rate) for mode in MODES}
         end = (count - 0.5) / rate
-        outputs = {"original, CRF 23": copied(clip, folder / f"{clip.stem}_copy.mp4", end, "h264")}
+        outputs = {"original, CRF 23": copied(clip, folder / f"{clip.stem}_copy.mp4", end)}
         outputs["obscured only"] = deid(clip, folder / f"{clip.stem}_none.mp4", end, ["--attack", "none", *flags])
         for name in options.effort:
             outputs[name] = deid(clip, folder / f"{clip.stem}_{name}.mp4", end, ["--effort", name, *flags])

@@ -10,7 +10,7 @@ import pytest
 from attacks.effort import EFFORTS, EffortName
 from drsf_cli.commands import choices
 from drsf_cli.deid.work import Work
-from drsf_cli.settings import DeidSettings
+from drsf_cli.settings import DeidSettings, VictimNames
 from tests.clips import make_clip
 from weights.errors import UsageError
 
@@ -25,6 +25,17 @@ def test_an_effort_says_how_many_steps_and_frames_at_once(
     assert attack is not None
     assert (attack.method, attack.steps, work.settings.frames_at_once) == ("sgd", steps, batch)
     assert DeidSettings(effort=effort, batch_size=3).frames_at_once == 3
+
+
+def test_a_chain_without_a_drawer_takes_more_and_shorter_steps(tmp_path: Path) -> None:
+    own, other = (DeidSettings(victims=VictimNames(detector=name)) for name in ("mtcnn", "blazeface"))
+    assert own.attack_settings is not None
+    assert other.attack_settings is not None
+    assert other.attack_settings.steps > own.attack_settings.steps
+    assert other.attack_settings.cap < own.attack_settings.cap
+    # unless a drawer for it is named
+    named = DeidSettings(victims=VictimNames(detector="blazeface"), drawer=tmp_path / "own.safetensors")
+    assert named.attack_settings == own.attack_settings
 
 
 def test_what_can_be_completed_is_what_there_is() -> None:

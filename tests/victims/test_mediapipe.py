@@ -340,6 +340,13 @@ def test_candidates_that_overlap_become_their_weighted_mean() -> None:
     assert weighted_suppression(boxes, points, scores, 0.95)[1].shape == (0, 6, 2)
 
 
+def test_the_best_score_is_the_frames_own_face(chain: Chain) -> None:
+    """As for the client, which takes no notice of size; a large false alarm must not be taken for the face."""
+    found = Detections(np.array([[300.0, 100, 460, 260], [700, 0, 1200, 500]]), np.array([0.65, 0.55]))
+    for detector in (chain.short, chain.full):
+        np.testing.assert_array_equal(detector.in_order(found, 720, 1280).boxes, found.boxes)
+
+
 def test_blazeface_is_not_for_covering(chain: Chain) -> None:
     assert not chain.short.covers
     assert not chain.full.covers
