@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.bundled import DRAWERS
 from attacks.obscure import CoveredImage
 from victims.base import Window, load_strict
 from victims.face import Array, Face
@@ -266,16 +266,6 @@ def lifted(deltas: Tensor, squares: Sequence[Array], windows: Sequence[Window]) 
         grid = torch.stack(torch.broadcast_tensors(xs, ys[:, None]), dim=-1)[None].to(deltas.dtype)
         results.append(functional.grid_sample(delta[None], grid, mode="bilinear", align_corners=False))
     return torch.cat(results)
-
-
-DRAWERS: Mapping[str, str] = MappingProxyType(
-    {
-        "mtcnn": "drawer_mtcnn.safetensors",
-        "retinaface": "drawer_retinaface.safetensors",
-        "retinaface-resnet50": "drawer_retinaface.safetensors",
-    }
-)
-"""Detector -> file of the drawer of a chain with it. Of another detector it is MTCNN's that gives the start."""
 
 
 def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:

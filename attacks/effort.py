@@ -52,7 +52,7 @@ UNDRAWN: Mapping[EffortName, Effort] = MappingProxyType(
         "best": Effort(steps=20, extra=20, tries=4, behind=0.0, batch=1, smoothing=2.0, cap=0.5, live=True),
     }
 )
-"""For a chain that no drawer was made for (attacks.drawer.DRAWERS), such as MediaPipe's: steps do what no drawing does.
+"""For a chain that no drawer was made for (attacks/bundled.py), such as MediaPipe's: steps do what no drawing does.
 
 They are short: with a `cap` of 1.4 the mesh swings between 2 and 13 % without end, with 0.5 it falls steadily (frame 70
 of the talking clip, NME after 0, 6, 10, 15, 20 steps: 2.6, 1.9, 6.8, 1.6, 12.9 % and 2.6, 1.5, 1.3, 1.1, 1.0 %; with a

@@ -323,7 +323,7 @@ class DeidSettings:
     @property
     def effort_settings(self) -> Effort:
         """How much work goes into a frame: more steps where no drawer was made for the chain."""
-        from attacks.drawer import DRAWERS
+        from attacks.bundled import DRAWERS
         from victims.registry import resolve
 
         drawn = self.drawer is not None or resolve(self.victims.detector, "detector")[0] in DRAWERS

@@ -388,8 +388,8 @@ _ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner 
 def load_aligner(name: str, override: Path | None = None, allow_unknown: bool = False) -> HeatmapAligner:
     """`fan` or `fan-compact` with the catalogue's weights, or those of the file `override`.
 
-    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError, also for weights that
-    are missing, damaged or of another network.
+    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError, also for weights
+    that are missing, damaged or of another network.
     """
     return _ALIGNERS[name].load(override, allow_unknown)
 

@@ -1,7 +1,4 @@
-"""What shell completion offers for a flag: the names of the tables that decide.
-
-Those of step rules and codecs need torch and FFmpeg, which are imported when such a flag is completed.
-"""
+"""What shell completion offers for a flag: the names of the tables that decide."""
 
 from __future__ import annotations
 
@@ -19,15 +16,23 @@ SHAPES = list(get_args(Shape))
 ROTATIONS = list(get_args(Rotation))
 
 
-def attacks() -> list[str]:
-    """Step rules, and `none`."""
-    from attacks.steps import METHODS
-
-    return ["none", *METHODS]
-
-
-def codecs() -> list[str]:
-    """Codecs of the output."""
-    from attacks.codec import CODECS
-
-    return list(CODECS)
+# written out, since their tables need torch and FFmpeg, and a shell waits for these words; a test compares them
+ATTACKS = [
+    "none",
+    "i-fgsm",
+    "mi-fgsm",
+    "ni-fgsm",
+    "pgd",
+    "apgd",
+    "tanh-adam",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "adamax",
+    "adagrad",
+    "adadelta",
+    "asgd",
+    "rprop",
+    "sgd",
+]
+CODECS = ["h264", "h264-rgb", "ffv1"]

@@ -95,7 +95,7 @@ def deid(
             "-g",
             "--attack",
             help="Step rule, or none; NAME:KEY=VALUE,...",
-            autocompletion=choices.attacks,
+            autocompletion=lambda: choices.ATTACKS,
             rich_help_panel=ATTACK_PANEL,
         ),
     ] = DeidSettings.attack,
@@ -130,7 +130,7 @@ def deid(
         typer.Option(
             "--codec",
             help="h264, h264-rgb or ffv1 (lossless).",
-            autocompletion=choices.codecs,
+            autocompletion=lambda: choices.CODECS,
             hidden=True,
             rich_help_panel=FILE_PANEL,
         ),

@@ -1,0 +1,15 @@
+"""Which drawers come with drsf. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+DRAWERS: Mapping[str, str] = MappingProxyType(
+    {
+        "mtcnn": "drawer_mtcnn.safetensors",
+        "retinaface": "drawer_retinaface.safetensors",
+        "retinaface-resnet50": "drawer_retinaface.safetensors",
+    }
+)
+"""Detector -> file of the drawer of a chain with it. Of another detector it is MTCNN's that gives the start."""
