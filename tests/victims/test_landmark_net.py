@@ -17,7 +17,7 @@ from victims.compact.landmark_net import (
     windows_of_boxes,
 )
 from victims.compact.training.evaluate_landmarks import Crops, normalised_errors
-from victims.compact.training.faces68 import FLIP, Faces68, load_faces68
+from victims.compact.training.faces68 import Faces68, load_faces68
 from victims.compact.training.train_landmarks import (
     Settings,
     augmented_batch,
@@ -25,7 +25,7 @@ from victims.compact.training.train_landmarks import (
     make_training_set,
     rate_factor,
 )
-from victims.face_model import FACE_MODEL_68
+from victims.face_model import FACE_MODEL_68, FLIP
 from weights.errors import InputError
 from weights.loading import load_state_dict
 from weights.store import resolve
