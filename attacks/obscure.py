@@ -257,8 +257,10 @@ def obscure(image: Image, regions: Sequence[Region], obscuring: Obscuring) -> Co
     """A new image (H, W, 3) uint8 with `regions` hidden and every other pixel as it was.
 
     Each region is computed from the untouched image and nothing outside of it; where regions overlap, the coarser
-    one wins.
+    one wins. Raises TypeError for an obscuring that is none.
     """
+    if not isinstance(obscuring, Obscuring):
+        raise TypeError(f"{obscuring!r} is not an Obscuring; `parse_obscuring` makes one.")
     hidden = image.copy()
     for region in sorted(regions, key=lambda region: region.cell):
         x1, y1, x2, y2 = region.rect

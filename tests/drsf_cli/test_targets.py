@@ -85,16 +85,19 @@ BOX = face().box.tolist()
 
 WRONG: dict[str, tuple[object, str]] = {
     "not JSON": ("[{", r"line 1 column \d+: not JSON"),
-    "no list": ({"frame_id": 0}, "an object where a list"),
+    "no list": ({"frame_id": 0}, "is not a list with one object for each frame"),
     "no face at all": ([{"frame_id": 0, "bboxes": []}], "has no face in any frame"),
     "a frame twice": ([*records(), records()[0]], 'frame 0: "frame_id" is there twice'),
     "beyond the clip": ([*records(), records()[3] | {"frame_id": 4}], 'frame 4: "frame_id" is beyond .* has 4 frames'),
     "another part of the clip": (with_(2, pts=7.08), r'frame 2: "pts" is 7\.080 s where the frame is shown at 0\.080'),
-    "67 landmarks": (with_(1, landmarks=landmarks()[:67].tolist()), 'frame 1: "landmarks" has 67 points'),
-    "no number": (with_(1, bboxes=[*BOX[:3], "x"]), 'frame 1: "bboxes" has a text'),
+    "67 landmarks": (
+        with_(1, landmarks=landmarks()[:67].tolist()),
+        "frame 1: landmarks has 67 entries where 68 are needed",
+    ),
+    "no number": (with_(1, bboxes=[*BOX[:3], "x"]), "frame 1: bboxes\\[3\\] is not a number"),
     "not finite": (
         json.dumps(records()).replace('"score": 0.99', '"score": 1e999', 1),
-        'frame 0: "score" has a number that is not finite',
+        "frame 0: score is not a finite number",
     ),
     "corners in another order": (with_(3, bboxes=[BOX[2], *BOX[1:2], BOX[0], BOX[3]]), 'frame 3: "bboxes" is not x1'),
     "shares of the picture": (with_(0, bboxes=SHARES), 'frame 0: "bboxes" is 0.3 x 0.5 px; .* px of the frame, 320'),
