@@ -37,7 +37,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
         # 50 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.943, NME 0.84 %, gaze 2.4 degrees at 2.4 passes
         # a frame; as drawn 0.913, 1.03 % and 4.1
-        "normal": Effort(steps=2, extra=2, tries=0, behind=0.6, batch=1, cap=0.3),
+        "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, cap=0.3),
         # 20 frames of it: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
         "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, cap=0.45, live=True),
     }

@@ -198,7 +198,7 @@ def from_records(records: object, source: str = "records", *, unit_gaze: bool = 
     Raises InputError naming the place that does not have the format.
     """
     if not isinstance(records, list):
-        raise InputError(f"{source} is not a list with one object for each frame; {_ADVICE}")
+        raise InputError(f"{source}: is not a list with one object for each frame; {_ADVICE}")
     observations = []
     seen: set[int] = set()
     for position, one in enumerate(records):

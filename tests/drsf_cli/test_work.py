@@ -17,7 +17,7 @@ from tests.clips import make_clip
 from weights.errors import UsageError
 
 
-@pytest.mark.parametrize(("effort", "steps", "batch"), [("fast", 0, 8), ("normal", 2, 1), ("best", 5, 1)])
+@pytest.mark.parametrize(("effort", "steps", "batch"), [("fast", 0, 8), ("normal", 3, 1), ("best", 5, 1)])
 def test_an_effort_says_how_many_steps_and_frames_at_once(
     effort: EffortName, steps: int, batch: int, tmp_path: Path
 ) -> None:
