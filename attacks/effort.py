@@ -34,11 +34,14 @@ class Effort:
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
+        # Read from the written file at CRF 23: IoU, NME, gaze on 50 frames of the demo clip, and on 25 of talking_720p,
+        # with the passes a frame (docs/measurements/attack.md).
+        # 0.943, 1.25 %, 2.4 degrees; 0.948, 0.65 %, 1.8 degrees
         "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
-        # 50 frames of the demo clip, CRF 23, through `drsf deid`: IoU 0.943, NME 0.84 %, gaze 2.4 degrees at 2.4 passes
-        # a frame; as drawn 0.913, 1.03 % and 4.1
+        # 0.967, 0.67 %, 1.9 degrees at 6.6 passes; 0.973, 0.37 %, 1.8 degrees at 7.9. Two steps whose lesser victims
+        # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
         "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, cap=0.3),
-        # 20 frames of it: IoU 0.964, NME 0.51 %, gaze 0.75 degrees at 9.8 passes
+        # 0.972, 0.53 %, 0.85 degrees at 7.2 passes; 0.980, 0.30 %, 0.63 degrees at 8.4
         "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, cap=0.45, live=True),
     }
 )
