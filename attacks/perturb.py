@@ -9,7 +9,7 @@ that none starves another, and weighted by how far that victim still is from its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 FAR = 4.0
 """No victim counts more than this many that are one tolerance off."""
+REPELLING_CAP = 1.4
+"""Least `AttackSettings.cap` of a frame in which a model is being repelled: that takes a long way, and what long steps
+cost the others is made up for when it is done."""
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
@@ -60,7 +63,7 @@ class AttackSettings:
     """Further steps after `steps` of a frame that is POOR."""
     behind: float = 0.0
     """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
-    would cost bring more where they are needed."""
+    would cost bring more where they are needed. Models that are repelled push until they are apart."""
     cap: float = 0.45
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
@@ -159,7 +162,7 @@ class _Search:
         before = self.delta[items]
         loss = torch.stack([pull.loss for pull in pulls]).sum(dim=0)
         move = self.rule.step(before / eps, gradient, loss, items) * eps - before
-        self.delta[items] = before + move * step_length(move, pulls, self.settings.cap)
+        self.delta[items] = before + move * step_length(move, pulls, caps(pulls, self.settings.cap))
         self.outcome.steps[items] += 1
         return items
 
@@ -202,9 +205,12 @@ class Pull:
     excess: Tensor
     """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
+    hinge: bool = False
+    """See Stage."""
+
     def of(self, rows: Sequence[int]) -> Pull:
         """The pull of some rows of the batch."""
-        return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
+        return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)], self.hinge)
 
     @property
     def size(self) -> Tensor:
@@ -220,18 +226,27 @@ def direction(pulls: Sequence[Pull]) -> Tensor:
     return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
-def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
+def caps(pulls: Sequence[Pull], cap: float) -> Tensor:
+    """(n,) the cap of each frame's step: `cap`, or where a model is being repelled at least REPELLING_CAP.
+
+    A `cap` of 0, which takes every move whole, stays 0.
+    """
+    repelling = torch.stack([pull.hinge * (pull.loss > 0) for pull in pulls]).any(dim=0)
+    return torch.where(repelling, max(cap, REPELLING_CAP) if cap > 0 else cap, cap)
+
+
+def step_length(move: Tensor, pulls: Sequence[Pull], cap: float | Tensor) -> Tensor:
     """(n, 1, 1, 1) the share of a rule's move to take, at most 1.
 
     It is what lowers the linearised sum of losses, weighted as in `direction`, by `cap` of itself. This is Polyak's
     step length, for any rule: targets are attainable, so losses can reach 0, and much longer steps overshoot. A `cap`
     of 0 takes every move whole.
     """
-    if cap <= 0:
-        return torch.ones_like(move[:, :1, :1, :1])
+    limit = torch.as_tensor(cap, dtype=move.dtype, device=move.device)
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)
     fall = -(direction(pulls) * move).sum(dim=(1, 2, 3))
-    share = torch.where(fall > cap * loss, cap * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
+    shorter = (limit > 0) & (fall > limit * loss)
+    share = torch.where(shorter, limit * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
     return share.view(-1, 1, 1, 1)
 
 
@@ -265,13 +280,13 @@ def _read(
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
     # no more than POOR counts: the landmarks of a box that is another's are far off, and the box must not starve for it
-    wanting = (shares > IDLE) & (shares >= behind * worst.clamp_max(POOR))
+    hinges = torch.tensor([[stage.hinge] for stage in stages])
+    wanting = (shares > IDLE) & (hinges | (shares >= behind * worst.clamp_max(POOR)))
     pulls = [
-        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
-        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
+        replace(_pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device)), hinge=stage.hinge)
+        for stage, reading, wants, share in zip(stages, readings.values(), wanting, shares, strict=True)
         if with_gradient and bool(wants.any())
     ]
-    hinges = torch.tensor([[stage.hinge] for stage in stages])
     counted = torch.where(hinges, excess(shares), shares)
     return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
 

@@ -210,7 +210,7 @@ class IdentityMeter:
         }
         if self._vectors:
             enrolled = np.stack(self._vectors[original])
-            for column in COLUMNS:
+            for column in (one for one in COLUMNS if one in self._vectors):
                 document["columns"][column] = self._figures(np.stack(self._vectors[column]), enrolled, threshold)
         return document
 

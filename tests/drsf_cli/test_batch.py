@@ -160,7 +160,7 @@ def save_noisy(state, path, seed):
     ("flag", "name", "more"),
     [
         ("-z", "gaze-compact", ["-g", "none"]),
-        ("--repel", "gaze-compact", ["--effort", "fast"]),
+        ("--repel", "gaze-compact", []),
     ],
 )
 def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, clips, tmp_path, capsys):
