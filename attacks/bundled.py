@@ -10,6 +10,8 @@ DRAWERS: Mapping[str, str] = MappingProxyType(
         "mtcnn": "drawer_mtcnn.safetensors",
         "retinaface": "drawer_retinaface.safetensors",
         "retinaface-resnet50": "drawer_retinaface.safetensors",
+        "blazeface": "drawer_mediapipe.safetensors",
+        "blazeface-full": "drawer_mediapipe.safetensors",
     }
 )
 """Detector -> file of the drawer of a chain with it. Of another detector it is MTCNN's that gives the start."""

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from attacks.effort import EFFORTS, UNDRAWN, Effort, EffortName
+from attacks.effort import EFFORTS, MESH_EFFORTS, Effort, EffortName
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -322,12 +322,12 @@ class DeidSettings:
 
     @property
     def effort_settings(self) -> Effort:
-        """How much work goes into a frame: more steps where no drawer was made for the chain."""
-        from attacks.bundled import DRAWERS
+        """How much work goes into a frame."""
         from victims.registry import resolve
 
-        drawn = self.drawer is not None or resolve(self.victims.detector, "detector")[0] in DRAWERS
-        return (EFFORTS if drawn else UNDRAWN)[self.effort]
+        aligner = self.victims.aligner
+        mesh = aligner is not None and resolve(aligner, "aligner")[0] == "facemesh"
+        return (MESH_EFFORTS if mesh else EFFORTS)[self.effort]
 
     @property
     def frames_at_once(self) -> int:

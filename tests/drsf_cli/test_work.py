@@ -29,14 +29,13 @@ def test_an_effort_says_how_many_steps_and_frames_at_once(
     assert DeidSettings(effort=effort, batch_size=3).frames_at_once == 3
 
 
-def test_a_chain_without_a_drawer_takes_more_and_shorter_steps(tmp_path: Path) -> None:
-    own, other = (DeidSettings(victims=VictimNames(detector=name)) for name in ("mtcnn", "blazeface"))
+def test_a_mesh_takes_more_steps() -> None:
+    own, other = DeidSettings(), DeidSettings(victims=VictimNames.of_chain("mediapipe"))
     assert own.attack_settings is not None
     assert other.attack_settings is not None
     assert other.attack_settings.steps > own.attack_settings.steps
-    # unless a drawer for it is named
-    named = DeidSettings(victims=VictimNames(detector="blazeface"), drawer=tmp_path / "own.safetensors")
-    assert named.attack_settings == own.attack_settings
+    drawn = DeidSettings(victims=VictimNames.of_chain("mediapipe"), effort="fast")
+    assert not drawn.takes_steps
 
 
 def test_what_can_be_completed_is_what_there_is() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attacks.budget import Budget
-from attacks.effort import UNDRAWN
+from attacks.effort import MESH_EFFORTS
 from attacks.perturb import AttackSettings, Stage, perturb
 from attacks.repel import BLIND, DistanceObjective
 from drsf_cli.media.demo_clip import demo_frames
@@ -596,8 +596,8 @@ def test_gradients_agree_with_finite_differences(chain: Chain, scene: Scene) -> 
 
 
 def settings_of_effort() -> AttackSettings:
-    """How steps are taken for a chain that no drawer was made for."""
-    own = UNDRAWN["normal"]
+    """How steps are taken for a chain with a mesh."""
+    own = MESH_EFFORTS["normal"]
     return AttackSettings("sgd", 24 / 255, own.steps, smoothing=own.smoothing, cap=own.cap)
 
 
