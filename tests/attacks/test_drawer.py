@@ -157,7 +157,9 @@ def test_the_nearest_drawer_is_taken_and_one_of_ones_own() -> None:
 
     known = {record.name for record in default_store().records.values()}
     assert set(DRAWERS.values()) <= known
-    assert load_drawer("blazeface").weights == load_drawer("mtcnn").weights
+    assert load_drawer("retinaface-resnet50").weights == load_drawer("retinaface").weights
+    assert load_drawer("blazeface").weights.keys() == {"drawer_mediapipe.safetensors"}
+    assert load_drawer("somebody's").weights == load_drawer("mtcnn").weights
 
 
 def test_a_file_that_is_no_drawer_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -377,6 +377,7 @@ def test_bundled_files_are_the_catalogues() -> None:
         "gaze_compact.safetensors",
         "drawer_mtcnn.safetensors",
         "drawer_retinaface.safetensors",
+        "drawer_mediapipe.safetensors",
     }
     for file in bundled:
         if not file.record.sha256:
