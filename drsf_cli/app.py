@@ -21,7 +21,7 @@ import typer
 from drsf_cli.commands import audit, deid, demo, doctor, export, infer, report, signals, viz, weights
 from drsf_cli.commands import eval as evaluate
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
-from drsf_cli.versions import versions
+from drsf_cli.report.versions import versions
 from export.waiting import wait_passively
 from weights.errors import DrsfError
 

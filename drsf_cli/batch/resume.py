@@ -14,8 +14,8 @@ from drsf_cli.media.files import digest, page_path
 from drsf_cli.readers.outsiders import split_names
 from drsf_cli.report.page import render_html
 from drsf_cli.report.schema import ModelSection, Report, read_report
+from drsf_cli.report.versions import versions
 from drsf_cli.settings import DeidSettings, settings_to_dict
-from drsf_cli.versions import versions
 from victims.base import Role
 from weights.errors import InputError
 from weights.files import write_atomically

@@ -25,8 +25,8 @@ from drsf_cli.media.atomic import leftovers
 from drsf_cli.progress import Progress
 from drsf_cli.readers.models import Models
 from drsf_cli.report.schema import Report
+from drsf_cli.report.versions import versions
 from drsf_cli.settings import DeidSettings
-from drsf_cli.versions import versions
 from weights.errors import DrsfError, OutputError, UsageError
 from weights.files import write_atomically
 

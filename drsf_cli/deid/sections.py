@@ -34,8 +34,8 @@ from drsf_cli.report.schema import (
     VisibilitySection,
     sample,
 )
+from drsf_cli.report.versions import versions
 from drsf_cli.settings import settings_to_dict
-from drsf_cli.versions import versions
 from victims.base import Detector, Victim
 from victims.face import FrameObservation
 
