@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from drsf_cli.app import main
+from drsf_cli.batch import ray_engine
 from drsf_cli.batch.ray_engine import RayEngine
 from drsf_cli.batch.ray_tasks import LongJob, Task
 from drsf_cli.batch.run import Local, run_batch
@@ -57,8 +58,14 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory):
-    """14 frames in three segments of 1 s."""
-    return make_demo_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=2.8, fps=5, size=(160, 120))
+    """14 frames in three segments of 1 s, large enough for a signal to arrive before a part is done."""
+    return make_demo_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=2.8, fps=5, size=(480, 360))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """The driver tells what the workers do soon enough for them to be killed while they do it."""
+    monkeypatch.setattr(ray_engine, "POLL_S", 0.02)
 
 
 class Watching:
@@ -144,7 +151,7 @@ def long_alone(long_clip, tmp_path_factory):
 def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alone, tmp_path):
     """Both workers embed; one is killed at the second segment, which another does again. The output and every error
     are those of one process."""
-    watch = Watching({"long.mp4": 1}, at="Obscuring and embedding, part 2 of 3")
+    watch = Watching({"long.mp4": 1}, at="part 2 of 3")
     job = job_of(long_clip, tmp_path / "out.mp4", **ATTACK, segment=1.0)
     (result,) = run_batch([job], RayEngine(cluster), watch)
     assert (result.state, result.attempts, len(watch.killed)) == ("done", 2, 1)
@@ -156,10 +163,8 @@ def test_a_long_file_in_segments_with_a_worker_lost(cluster, long_clip, long_alo
 
 
 @pytest.mark.slow
-def test_a_segment_that_is_lost_twice(cluster, tmp_path_factory, tmp_path):
-    # frames that take long enough for a signal to arrive before the part is done
-    long_clip = make_demo_clip(tmp_path_factory.mktemp("longer") / "long.mp4", seconds=2.8, fps=5, size=(480, 360))
-    watch = Watching({"long.mp4": 2}, at="part 3 of 3")  # looking at frames takes longer than drawing
+def test_a_segment_that_is_lost_twice(cluster, long_clip, tmp_path):
+    watch = Watching({"long.mp4": 2}, at="part 3 of 3")
     job = job_of(long_clip, tmp_path / "out.mp4", **ATTACK, segment=1.0)
     (result,) = run_batch([job], RayEngine(cluster), watch)
     assert (result.state, result.attempts) == ("failed", 2)
