@@ -12,19 +12,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
 from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
+    Aligner,
     AllowUnknown,
-    DeviceOption,
+    Chain,
+    Config,
+    Detector,
+    DeviceName,
+    Gaze,
+    HelpAll,
+    JsonFile,
+    Mask,
     Overwrite,
     Quiet,
-    ShownAligner,
-    ShownChain,
-    ShownDetector,
-    ShownGaze,
     examples,
+    file_flag,
     known_device,
+    panel,
 )
 from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings
@@ -34,7 +38,7 @@ from weights.files import write_atomically
 EPILOG = examples(
     "audit drive.mp4 drive_deid.mp4", "audit drive.mp4 drive_deid.mp4 --against dlib-hog --json leak.json"
 )
-READER_PANEL = "Who else reads"
+reader_flag = panel("Who else reads")
 
 
 def audit(
@@ -42,60 +46,40 @@ def audit(
     deid: Annotated[Path, typer.Argument(metavar="DEID", help="What it wrote.")],
     against: Annotated[
         list[str] | None,
-        typer.Option(
+        reader_flag(
             "--against",
+            "NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all installed.",
             metavar="NAME",
-            help="NAME, NAME@FILE (weights or ONNX), lbp-cascade, yunet@FILE, ultraface@FILE; default: all installed.",
-            rich_help_panel=READER_PANEL,
         ),
     ] = None,
     recogniser: Annotated[
-        Path | None,
-        typer.Option(
-            "--recogniser",
-            help="ONNX face recogniser or dlib's .dat; default: an installed one.",
-            rich_help_panel=READER_PANEL,
-        ),
+        Path | None, reader_flag("--recogniser", "ONNX face recogniser or dlib's .dat; default: an installed one.")
     ] = None,
     gallery: Annotated[
-        Path | None,
-        typer.Option(
-            "--gallery", help="Pictures of other people, for rank-1 and TAR@FAR.", rich_help_panel=READER_PANEL
-        ),
+        Path | None, reader_flag("--gallery", "Pictures of other people, for rank-1 and TAR@FAR.")
     ] = None,
-    far: Annotated[float, typer.Option("--far", help="False accept rate.", rich_help_panel=READER_PANEL)] = 0.01,
-    every: Annotated[
-        int | None, typer.Option("--every", help="Look at every Nth frame only.", rich_help_panel=READER_PANEL)
-    ] = None,
+    far: Annotated[float, reader_flag("--far", "False accept rate.")] = 0.01,
+    every: Annotated[int | None, reader_flag("--every", "Look at every Nth frame only.")] = None,
     report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            help="Report of the run; default: DEID.report.json where it is there.",
-            rich_help_panel=FILE_PANEL,
-        ),
+        Path | None, file_flag("--report", "Report of the run; default: DEID.report.json, if it is there.")
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            "-m", "--mask", help="How DEID was obscured; default: as the report says.", rich_help_panel=FILE_PANEL
-        ),
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
-    ] = None,
-    chain: ShownChain = None,
-    detector: ShownDetector = None,
-    aligner: ShownAligner = None,
-    gaze: ShownGaze = None,
-    device: DeviceOption = "auto",
+    mask: Mask = None,
+    json_file: JsonFile = None,
+    chain: Chain = None,
+    detector: Detector = None,
+    aligner: Aligner = None,
+    gaze: Gaze = None,
+    device: DeviceName = "auto",
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    config: Config = None,
+    help_all: HelpAll = False,
 ) -> None:
-    """Measure what models that were not authorised read from a de-identified video."""
+    """Measure what models that were not authorised read from a de-identified video.
+
+    The authorised models are those of its report, unless they are named here.
+    """
     from drsf_cli.commands import tables
     from drsf_cli.deid.audit import audit as measure_audit
     from drsf_cli.deid.known_run import KnownRun, read_run
@@ -125,21 +109,14 @@ def audit(
     found, missing = find_recogniser(recogniser, settings.device)
     if found is None and gallery is not None:
         raise UsageError(f"--gallery needs a recogniser: {missing}")
-    others = None
+    people = None
     if found is not None and gallery is not None:
-        others = read_gallery(gallery, models.reader("onnx"), found)
-    meter = None if found is None else IdentityMeter(found, others, far)
+        people = read_gallery(gallery, models.reader("onnx"), found)
+    meter = None if found is None else IdentityMeter(found, people, far)
     console = Console(stderr=True)
     with bars(quiet) as progress:
         document = measure_audit(
-            original,
-            deid,
-            known,
-            models,
-            outsiders,
-            identity=meter,
-            every=every,
-            progress=progress,
+            original, deid, known, models, outsiders, identity=meter, every=every, progress=progress
         )
     if json_file is not None:
         write_atomically(json_file, json.dumps(document, indent=1, allow_nan=False) + "\n")

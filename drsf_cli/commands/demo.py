@@ -8,16 +8,8 @@ from typing import Annotated
 import typer
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    DeviceOption,
-    Overwrite,
-    Quiet,
-    examples,
-    known_device,
-)
+from drsf_cli.commands.shared_options import Config, DeviceName, Overwrite, Quiet, examples, file_flag, known_device
 from drsf_cli.media.files import check_place, report_path
 from drsf_cli.settings import DeidSettings
 
@@ -26,11 +18,11 @@ EPILOG = examples("demo demo")
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.", rich_help_panel=FILE_PANEL)] = 2.0,
-    device: DeviceOption = "auto",
+    seconds: Annotated[float, file_flag("--seconds", "Length of the clip.")] = 2.0,
+    device: DeviceName = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
+    config: Config = None,
 ) -> None:
     """Make a clip from a public-domain portrait, then deid, infer and eval it."""
     from drsf_cli.commands import tables

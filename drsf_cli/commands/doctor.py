@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    examples,
-)
+from drsf_cli.commands.shared_options import examples
 
 EPILOG = examples("doctor && drsf deid drive.mp4")
 

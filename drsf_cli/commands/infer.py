@@ -8,26 +8,27 @@ from typing import Annotated
 import typer
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
 from drsf_cli.commands.output import out
 from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    AlignerOption,
+    Aligner,
     AllowUnknown,
-    BatchSize,
-    CameraOption,
-    ChainOption,
+    Camera,
+    Chain,
+    Config,
     Detector,
-    DeviceOption,
+    DeviceName,
     End,
     Fps,
     Gaze,
+    HelpAll,
     Overwrite,
     Quiet,
     Rotate,
     Start,
     examples,
+    file_flag,
     known_device,
+    run_flag,
     schema_option,
 )
 from drsf_cli.media.files import check_place
@@ -39,28 +40,26 @@ EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.jso
 
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.", rich_help_panel=FILE_PANEL)],
-    chain: ChainOption = "default",
+    output: Annotated[Path, file_flag("-o", "--output", "JSON file.")],
+    chain: Chain = "default",
     detector: Detector = None,
-    aligner: AlignerOption = None,
+    aligner: Aligner = None,
     gaze: Gaze = None,
-    mesh: Annotated[
-        bool, typer.Option("--mesh", help="Also write all points of facemesh.", rich_help_panel=FILE_PANEL)
-    ] = False,
-    backend: Annotated[str, typer.Option("--backend", help="onnx or torch.", rich_help_panel=RUN_PANEL)] = "onnx",
-    camera: CameraOption = None,
+    mesh: Annotated[bool, file_flag("--mesh", "Also write all points of facemesh.")] = False,
+    backend: Annotated[str, run_flag("--backend", "onnx or torch.")] = "onnx",
+    camera: Camera = None,
     start: Start = None,
     end: End = None,
     fps: Fps = None,
     rotate: Rotate = DeidSettings.rotate,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = "auto",
+    batch_size: Annotated[int, run_flag("-bs", "--batch-size", "Frames processed together.", rare=True)] = 8,
+    device: DeviceName = "auto",
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
+    config: Config = None,
     schema: Annotated[bool, schema_option("drsf_cli.measure.records", "READING")] = False,
-    help_all: HelpAllOption = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
     from drsf_cli.commands import tables

@@ -1,70 +1,72 @@
-"""Options that several commands share, and the panels that group them in the help."""
+"""Options that several commands share, and the panels that group all options in the help.
+
+`file_flag("--json", "Write all figures as JSON.")` is an option of the panel of files: its flags, then its text.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from drsf_cli.commands import choices
-from drsf_cli.commands.config import RUN_PANEL
+from drsf_cli.commands.config import load_config, show_all
+from drsf_cli.settings import Rotation
 from export.device import DEVICES, Device
+from victims import registry
 from victims.chains import CHAINS
 from weights.errors import UsageError
 
-VICTIM_PANEL, ATTACK_PANEL, COVER_PANEL, FILE_PANEL = "Victims", "Attack", "Covering", "Input and output"
+# written out, since their tables need torch and FFmpeg, and a shell waits for these words; a test compares them
+ATTACKS = (
+    "none", "i-fgsm", "mi-fgsm", "ni-fgsm", "pgd", "apgd", "tanh-adam", "rmsprop", "adam", "adamw", "adamax", "adagrad",
+    "adadelta", "asgd", "rprop", "sgd",
+)  # fmt: skip
+CODECS = ("h264", "h264-rgb", "ffv1")
 
 
-def _victim(short: str, flag: str, help_text: str, names: list[str]) -> Any:
-    return typer.Option(short, flag, help=help_text, autocompletion=lambda: names, rich_help_panel=VICTIM_PANEL)
+def panel(title: str | None) -> Callable[..., Any]:
+    """What makes the options of one panel of the help; without a title, of the one that has --help.
+
+    It takes flags, and the text last. `rare`: only --help-all shows the option. `words`: what the shell completes.
+    """
+
+    def option(*given: str, rare: bool = False, words: Sequence[str] = (), **more: Any) -> Any:
+        *flags, text = given
+        completion = (lambda: list(words)) if words else None
+        return typer.Option(*flags, help=text, hidden=rare, autocompletion=completion, rich_help_panel=title, **more)
+
+    return option
 
 
-ChainOption = Annotated[
-    str,
-    typer.Option(
-        "--chain",
-        help=f"Detector, aligner and gaze at once: {', '.join(CHAINS)}.",
-        autocompletion=lambda: list(CHAINS),
-        rich_help_panel=VICTIM_PANEL,
-    ),
+file_flag, victim_flag, attack_flag, cover_flag, run_flag = map(
+    panel, ("Input and output", "Victims", "Attack", "Covering", None)
+)
+
+Chain = Annotated[
+    str | None, victim_flag("--chain", f"Detector, aligner and gaze at once: {', '.join(CHAINS)}.", words=list(CHAINS))
 ]
+_DETECTORS, _ALIGNERS, _GAZES = (registry.names(role) for role in ("detector", "aligner", "gaze"))
 Detector = Annotated[
-    str | None, _victim("-d", "--detector", f"{', '.join(choices.DETECTORS)}; or NAME@FILE.", choices.DETECTORS)
+    str | None, victim_flag("-d", "--detector", f"{', '.join(_DETECTORS)}; or NAME@FILE.", words=_DETECTORS)
 ]
-AlignerOption = Annotated[str | None, _victim("-a", "--aligner", f"{', '.join(choices.ALIGNERS)}.", choices.ALIGNERS)]
-Gaze = Annotated[str | None, _victim("-z", "--gaze", f"{', '.join(choices.GAZE_ESTIMATORS)}.", choices.GAZE_ESTIMATORS)]
-_SHOWN = "As for deid; default: the report's, if there is one."
-ShownChain = Annotated[
-    str | None,
-    typer.Option("--chain", help=_SHOWN, autocompletion=lambda: list(CHAINS), rich_help_panel=VICTIM_PANEL),
-]
-ShownDetector = Annotated[str | None, _victim("-d", "--detector", _SHOWN, choices.DETECTORS)]
-ShownAligner = Annotated[str | None, _victim("-a", "--aligner", "Likewise; or none.", choices.ALIGNERS)]
-ShownGaze = Annotated[str | None, _victim("-z", "--gaze", "Likewise; or none.", choices.GAZE_ESTIMATORS)]
+Aligner = Annotated[str | None, victim_flag("-a", "--aligner", f"{', '.join(_ALIGNERS)}; or none.", words=_ALIGNERS)]
+Gaze = Annotated[str | None, victim_flag("-z", "--gaze", f"{', '.join(_GAZES)}; or none.", words=_GAZES)]
+Camera = Annotated[Path | None, victim_flag("--camera", "Camera intrinsics: an OpenCV YAML file.", rare=True)]
 AllowUnknown = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unknown-weights",
-        help="Accept weight files that the catalogue does not know.",
-        hidden=True,
-        rich_help_panel=VICTIM_PANEL,
-    ),
+    bool, victim_flag("--allow-unknown-weights", "Accept weight files that the catalogue does not know.", rare=True)
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=RUN_PANEL)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no tables.", rich_help_panel=RUN_PANEL)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILE_PANEL)]
-CameraOption = Annotated[
-    Path | None,
-    typer.Option("--camera", help="Camera intrinsics: an OpenCV YAML file.", hidden=True, rich_help_panel=VICTIM_PANEL),
+Mask = Annotated[str | None, file_flag("-m", "--mask", "How heads were hidden; default: as the report says.")]
+Start = Annotated[float | None, file_flag("--start", "Where reading starts, s.")]
+End = Annotated[float | None, file_flag("--end", "Where reading stops, s.")]
+Fps = Annotated[float | None, file_flag("--fps", "Frames a second of input without a clock.", rare=True)]
+Rotate = Annotated[
+    str, file_flag("--rotate", "Turn frames clockwise: 90, 180, 270 or auto.", words=get_args(Rotation), rare=True)
 ]
-Start = Annotated[float | None, typer.Option("--start", help="Where reading starts, s.", rich_help_panel=FILE_PANEL)]
-End = Annotated[float | None, typer.Option("--end", help="Where reading stops, s.", rich_help_panel=FILE_PANEL)]
-Fps = Annotated[
-    float | None,
-    typer.Option("--fps", help="Frames a second of input without a clock.", hidden=True, rich_help_panel=FILE_PANEL),
-]
+Overwrite = Annotated[bool, file_flag("--overwrite", "Replace existing outputs.")]
+JsonFile = Annotated[Path | None, file_flag("--json", "Write all figures as JSON.")]
 ZonesOption = Annotated[
     str | None,
     typer.Option(
@@ -74,18 +76,21 @@ ZonesOption = Annotated[
         show_default="dashboard-lhd",
     ),
 ]
-Rotate = Annotated[
-    str,
-    typer.Option(
-        "--rotate",
-        help="Turn frames clockwise: 90, 180, 270 or auto.",
-        autocompletion=lambda: choices.ROTATIONS,
-        hidden=True,
-        rich_help_panel=FILE_PANEL,
+DeviceName = Annotated[str, run_flag("--device", "auto, cpu or cuda.")]
+Quiet = Annotated[bool, run_flag("--quiet", "-q", "No progress bars, no tables.")]
+Config = Annotated[
+    Path | None,
+    run_flag(
+        "--config",
+        "TOML file with values for these flags; typed flags win.",
+        metavar="FILE",
+        is_eager=True,
+        callback=load_config,
     ),
 ]
-BatchSize = Annotated[
-    int, typer.Option("-bs", "--batch-size", help="Frames processed together.", hidden=True, rich_help_panel=RUN_PANEL)
+HelpAll = Annotated[
+    bool,
+    run_flag("--help-all", "Show every option, including rarely needed ones.", is_eager=True, callback=show_all),
 ]
 
 
@@ -97,9 +102,7 @@ def schema_option(module: str, form: str) -> Any:
             typer.echo(getattr(import_module(module), form).schema(), nl=False)
             raise typer.Exit
 
-    return typer.Option(
-        "--schema", help="Print the JSON Schema of the file.", is_eager=True, callback=show, rich_help_panel=FILE_PANEL
-    )
+    return file_flag("--schema", "Print the JSON Schema of the file.", is_eager=True, callback=show)
 
 
 def examples(*lines: str) -> str:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from drsf_cli.commands.config import ConfigOption
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, ZonesOption, examples
+from drsf_cli.commands.shared_options import Config, Overwrite, Quiet, ZonesOption, examples, file_flag
 from drsf_cli.media.files import check_place
 
 EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o drive.parquet --zones a-pillar-rhd")
@@ -17,11 +16,11 @@ EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o driv
 
 def signals(
     reading: Annotated[Path, typer.Argument(metavar="READING", help="JSON that drsf infer wrote.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="CSV or Parquet file.", rich_help_panel=FILE_PANEL)],
+    output: Annotated[Path, file_flag("-o", "--output", "CSV or Parquet file.")],
     zones: ZonesOption = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
+    config: Config = None,
 ) -> None:
     """Make a table of a reading: gaze, openness, blinks, PERCLOS, yawns and glance zones of each frame."""
     from drsf_cli.measure.records import read_observations

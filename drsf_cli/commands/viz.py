@@ -8,21 +8,22 @@ from typing import Annotated
 import typer
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
 from drsf_cli.commands.output import out
 from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    VICTIM_PANEL,
+    Aligner,
     AllowUnknown,
-    CameraOption,
-    DeviceOption,
+    Camera,
+    Chain,
+    Config,
+    Detector,
+    DeviceName,
+    Gaze,
+    HelpAll,
+    Mask,
     Overwrite,
     Quiet,
-    ShownAligner,
-    ShownChain,
-    ShownDetector,
-    ShownGaze,
     examples,
+    file_flag,
     known_device,
 )
 from drsf_cli.settings import VictimNames
@@ -33,40 +34,28 @@ EPILOG = examples("viz drive.mp4 -o seen.mp4", "viz drive_deid.mp4 -o panels.mp4
 
 def viz(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Video or picture.", rich_help_panel=FILE_PANEL)],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Draw this reading of INPUT.", rich_help_panel=VICTIM_PANEL)
-    ] = None,
+    output: Annotated[Path, file_flag("-o", "--output", "Video or picture.")],
+    json_file: Annotated[Path | None, file_flag("--json", "Draw this reading of INPUT.")] = None,
     compare: Annotated[
-        Path | None,
-        typer.Option(
-            "--compare",
-            help="The original video: draw it, an obscured version and INPUT side by side.",
-            rich_help_panel=FILE_PANEL,
-        ),
+        Path | None, file_flag("--compare", "The original video: draw it, an obscured version and INPUT side by side.")
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--mask",
-            help="How the middle panel is obscured; default: as INPUT's report says.",
-            rich_help_panel=FILE_PANEL,
-        ),
-    ] = None,
-    chain: ShownChain = None,
-    detector: ShownDetector = None,
-    aligner: ShownAligner = None,
-    gaze: ShownGaze = None,
-    camera: CameraOption = None,
-    device: DeviceOption = "auto",
+    mask: Mask = None,
+    chain: Chain = None,
+    detector: Detector = None,
+    aligner: Aligner = None,
+    gaze: Gaze = None,
+    camera: Camera = None,
+    device: DeviceName = "auto",
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    config: Config = None,
+    help_all: HelpAll = False,
 ) -> None:
-    """Draw box, landmarks, head pose and gaze on a video."""
+    """Draw box, landmarks, head pose and gaze on a video.
+
+    With --compare the models are those of INPUT's report, unless they are named here.
+    """
     from drsf_cli.deid.panels import compare as compare_clips
     from drsf_cli.deid.panels import run_of, single
     from drsf_cli.measure.records import read_observations

@@ -12,8 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
-from drsf_cli.commands.shared_options import FILE_PANEL, AllowUnknown, Overwrite, Quiet, examples
+from drsf_cli.commands.shared_options import AllowUnknown, Config, HelpAll, Overwrite, Quiet, examples, file_flag, panel
 from victims.chains import CHAINS
 from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
 
-TRAINING_PANEL = "Training"
-
-WeightsOutput = Annotated[
-    Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)
-]
+training_flag = panel("Training")
+Faces = Annotated[Path, file_flag("--data", "Folder of pictures or videos of many people's faces.")]
+WeightsOutput = Annotated[Path, file_flag("-o", "--output", "Weight file to write.")]
 
 _COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
 
@@ -166,28 +163,18 @@ def fit(
     chain: Annotated[
         str, typer.Argument(metavar="CHAIN", help=f"{', '.join(CHAINS)}, or DETECTOR+ALIGNER+GAZE; each NAME@FILE.")
     ],
-    data: Annotated[
-        Path,
-        typer.Option("--data", help="Folder of pictures or videos of many people.", rich_help_panel=FILE_PANEL),
-    ],
+    data: Faces,
     output: WeightsOutput,
-    minutes: Annotated[
-        float, typer.Option("--minutes", help="How long to train.", rich_help_panel=TRAINING_PANEL)
-    ] = 60.0,
+    minutes: Annotated[float, training_flag("--minutes", "How long to train.")] = 60.0,
     repel: Annotated[
         list[str] | None,
-        typer.Option(
-            "--repel",
-            metavar="NAME",
-            help="A detector or aligner that is to read nothing; repeatable.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
+        training_flag("--repel", "A detector or aligner that is to read nothing; repeatable.", metavar="NAME"),
     ] = None,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    config: Config = None,
+    help_all: HelpAll = False,
 ) -> None:
     """Train what draws for a chain of yours; `drsf deid --drawer FILE` then uses it."""
     from drsf_cli.readers.fit import fit_drawer
@@ -217,25 +204,15 @@ def fit(
 @app.command(epilog=examples("weights fork fan-compact --data faces -o ours.safetensors"))
 def fork(
     name: Annotated[str, typer.Argument(metavar="NAME", help="fan-compact or gaze-compact.")],
-    data: Annotated[
-        Path,
-        typer.Option("--data", help="Folder of your own pictures or videos of faces.", rich_help_panel=FILE_PANEL),
-    ],
+    data: Faces,
     output: WeightsOutput,
-    steps: Annotated[
-        int, typer.Option("--steps", help="Training steps.", rich_help_panel=TRAINING_PANEL)
-    ] = ForkSettings.steps,
+    steps: Annotated[int, training_flag("--steps", "Training steps.")] = ForkSettings.steps,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            help="Keep it as secret as the weights; default: drawn at random and not kept.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
+        int | None, training_flag("--seed", "Keep it as secret as the weights; default: drawn at random and not kept.")
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-    config: ConfigOption = None,
+    config: Config = None,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, but different."""
     from drsf_cli.readers.fork import fork_weights
