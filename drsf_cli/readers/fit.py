@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import save as to_bytes
 
 from attacks.drawer import load_drawer
 from attacks.fitting.faces import ReadFaces, read_faces
-from attacks.fitting.loop import Chain, Settings, Training, hasten, run
+from attacks.fitting.loop import Chain, Settings, Training, hasten
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.faces_folder import MOST, check_paths, files_in, frames_of, kept_apart
 from victims import registry
@@ -26,7 +26,6 @@ REPEL_WEIGHT = 2.0
 YuNet saw 6 % of the faces kept out after 25 minutes, where it saw all before (docs/measurements/attack.md)."""
 HELD_OUT_MOST = 48
 """Faces to measure on."""
-MINUTES = 60.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def fit_drawer(
     data: Path,
     output: Path,
     *,
-    minutes: float = MINUTES,
+    minutes: float = Settings.minutes,
     repel: Sequence[str] = (),
     allow_unknown: bool = False,
     overwrite: bool = False,
@@ -75,21 +74,17 @@ def fit_drawer(
     check_paths(data, output, overwrite)
     victims = _load(names, repel, allow_unknown)
     own, held = _read(data, victims.observer, progress)
-    settings = Settings(minutes=minutes, repel_weight=REPEL_WEIGHT if repel else 0.0, validate=max(minutes, 1e-9))
+    settings = Settings(minutes=minutes, repel_weight=REPEL_WEIGHT if repel else 0.0)
     training = Training(victims, own, held, settings, seed=0)
     training.take_weights(load_drawer(victims.observer.detector.name).network.state_dict())
     before = training.validate()
-    told: list[dict[str, float]] = []
     progress.begin("Fitting", round(60 * minutes))
-
-    def advance(seconds: float) -> None:
-        progress.advance(int(60 * training.minutes) - int(60 * training.minutes - seconds))
-
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
-        temporary = Path(folder) / "drawer.safetensors"
-        run(training, temporary, told.append, advance)
-        write_atomically(output, temporary.read_bytes())
-    return Fitted(before, told[-1], len(own))
+    while training.minutes < minutes:
+        done = int(60 * training.minutes)
+        training.step()
+        progress.advance(int(60 * training.minutes) - done)
+    write_atomically(output, to_bytes({name: value.contiguous() for name, value in training.average.state.items()}))
+    return Fitted(before, training.validate(), len(own))
 
 
 def _load(names: tuple[str, str, str], repel: Sequence[str], allow_unknown: bool) -> Chain:
