@@ -98,7 +98,7 @@ def comparison(result: Evaluation | FolderEvaluation) -> RenderableType:
     """Everything that `drsf eval` shows."""
     parts = [evaluation(result)]
     if isinstance(result, FolderEvaluation):
-        parts.append(file_flag(result))
+        parts.append(files(result))
     if result.behaviour is not None:
         parts.append(behaviour(result.behaviour))
     return Group(*parts)
@@ -149,7 +149,7 @@ def behaviour(found: Behaviour) -> RenderableType:
     return Group(table, counts)
 
 
-def file_flag(result: FolderEvaluation) -> RenderableType:
+def files(result: FolderEvaluation) -> RenderableType:
     """One row for each pair of files: its means, and the frames that were missed."""
     table = Table("file", title="Means of each file", title_justify="left")
     table.columns[0].overflow = "fold"
