@@ -323,11 +323,7 @@ class DeidSettings:
     @property
     def effort_settings(self) -> Effort:
         """How much work goes into a frame."""
-        from victims.registry import resolve
-
-        aligner = self.victims.aligner
-        mesh = aligner is not None and resolve(aligner, "aligner")[0] == "facemesh"
-        return (MESH_EFFORTS if mesh else EFFORTS)[self.effort]
+        return (MESH_EFFORTS if self.victims.reads_mesh else EFFORTS)[self.effort]
 
     @property
     def frames_at_once(self) -> int:

@@ -31,7 +31,6 @@ from drsf_cli.commands.shared_options import (
     panel,
 )
 from drsf_cli.media.files import check_place
-from drsf_cli.settings import DeidSettings
 from weights.errors import UsageError
 from weights.files import write_atomically
 
@@ -82,7 +81,7 @@ def audit(
     """
     from drsf_cli.commands import tables
     from drsf_cli.deid.audit import audit as measure_audit
-    from drsf_cli.deid.known_run import KnownRun, read_run
+    from drsf_cli.deid.known_run import run_of
     from drsf_cli.measure.identity import IdentityMeter, find_recogniser, read_gallery
     from drsf_cli.readers.models import Models
     from drsf_cli.readers.outsiders import named_outsiders
@@ -93,18 +92,15 @@ def audit(
         raise UsageError(f"--far {far:g} is not a rate; give a number between 0 and 1.")
     if json_file is not None:
         check_place(json_file, overwrite)
-    known = read_run(original, deid, report) or KnownRun(DeidSettings())
-    names = known.settings.victims.replaced(detector, aligner, gaze, chain)
+    known = run_of(original, deid, report, mask)
     settings = replace(
         known.settings,
-        victims=names,
-        mask=mask or known.settings.mask,
+        victims=known.settings.victims.replaced(detector, aligner, gaze, chain),
         device=known_device(device),
         allow_unknown_weights=allow_unknown or known.settings.allow_unknown_weights,
     )
-    hidden_otherwise = mask is not None and mask != known.settings.mask
-    known = replace(known, settings=settings, regions=None if hidden_otherwise else known.regions)
-    models = Models.load(names, settings.device, settings.allow_unknown_weights)
+    known = replace(known, settings=settings)
+    models = Models.load(settings.victims, settings.device, settings.allow_unknown_weights)
     outsiders = named_outsiders(against or ["all"], models, settings.allow_unknown_weights)
     found, missing = find_recogniser(recogniser, settings.device)
     if found is None and gallery is not None:

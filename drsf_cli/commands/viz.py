@@ -56,8 +56,9 @@ def viz(
 
     With --compare the models are those of INPUT's report, unless they are named here.
     """
+    from drsf_cli.deid.known_run import run_of
     from drsf_cli.deid.panels import compare as compare_clips
-    from drsf_cli.deid.panels import run_of, single
+    from drsf_cli.deid.panels import single
     from drsf_cli.measure.records import read_observations
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
@@ -66,7 +67,7 @@ def viz(
         raise UsageError("--compare reads all its panels itself; leave --json out.")
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
-    known = VictimNames() if compare is None else run_of(compare, source, mask).settings.victims
+    known = VictimNames() if compare is None else run_of(compare, source).settings.victims
     names = known.replaced(detector, aligner, gaze, chain)
     with bars(quiet) as progress:
         if json_file is not None:

@@ -89,17 +89,15 @@ def render_html(
     reports: Sequence[tuple[Path, Report]],
     *,
     include_original: bool = False,
-    samples: int = SAMPLES,
     zones: str | Path | None = None,
     progress: Progress | None = None,
 ) -> str:
     """The page of checked reports, each with the path that it was read from (clips are looked for beside it, too).
 
     `include_original` puts stills of the original into the page; without it no pixel of an input is there but
-    obscured ones. `samples`: stills of a clip at most; with many reports fewer. `zones`: of gaze
-    (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
+    obscured ones. `zones`: of gaze (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
     """
-    count = min(samples, _PAGE_SAMPLES // max(1, len(reports)))
+    count = min(SAMPLES, _PAGE_SAMPLES // max(1, len(reports)))
     progress = progress or Silent()
     progress.begin("Reading frames to be shown", 2 * count * len(reports))
     sections = []
@@ -158,7 +156,6 @@ def write_html(
     output: str | Path,
     *,
     include_original: bool = False,
-    samples: int = SAMPLES,
     overwrite: bool = False,
     zones: str | Path | None = None,
     progress: Progress | None = None,
@@ -173,7 +170,6 @@ def write_html(
         page = render_html(
             [(path, read_report(path)) for path in paths],
             include_original=include_original,
-            samples=samples,
             zones=zones,
             progress=progress,
         )
