@@ -37,6 +37,7 @@ from drsf_cli.limits import (
 )
 from export.device import DEVICES, Device
 from victims.chains import CHAINS, find_chain
+from victims.registry import resolve
 from weights.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,12 +59,7 @@ Whose = Literal["largest", "all"] | tuple[float, float]
 
 
 def _victim(role: Role) -> Check:
-    def check(value: str) -> None:
-        from victims.registry import resolve
-
-        resolve(value, role)
-
-    return text(f"the name of a {role}, NAME or NAME@FILE", check)
+    return text(f"the name of a {role}, NAME or NAME@FILE", lambda value: resolve(value, role))
 
 
 def _mask(value: str) -> Obscuring:
@@ -150,8 +146,6 @@ class VictimNames:
     @property
     def reads_mesh(self) -> bool:
         """Whether what the aligner reads is more than 68 landmarks."""
-        from victims.registry import resolve
-
         return self.aligner is not None and resolve(self.aligner, "aligner")[0] == "facemesh"
 
     def replaced(

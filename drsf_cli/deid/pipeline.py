@@ -132,13 +132,7 @@ class Run:
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
         return open_writer(
-            self.output,
-            info,
-            self.work.encoder,
-            audio=s.audio,
-            start=s.start,
-            end=s.end,
-            overwrite=s.overwrite,
+            self.output, info, self.work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
         )
 
     # -- the passes -------------------------------------------------------------------------------------------------

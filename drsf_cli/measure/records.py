@@ -239,12 +239,7 @@ def _refuse(place: str, what: str) -> NoReturn:
 def _face_from_record(record: FaceRecord, place: str, unit_gaze: bool) -> Face | None:
     box, landmarks, euler_angles, gaze_angle = (
         _array(values)
-        for values in (
-            record["bboxes"],
-            record.get("landmarks"),
-            record.get("euler_angles"),
-            record.get("gaze_angle"),
-        )
+        for values in (record["bboxes"], record.get("landmarks"), record.get("euler_angles"), record.get("gaze_angle"))
     )
     mesh = _array(record.get("mesh"))
     score = record.get("score")

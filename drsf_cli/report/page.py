@@ -22,14 +22,7 @@ from drsf_cli.media.atomic import AtomicOutput
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report.charts import Chart, make_chart
 from drsf_cli.report.filters import FILTERS, TESTS, plain
-from drsf_cli.report.schema import (
-    SAMPLES,
-    FidelitySection,
-    FrameSection,
-    OtherFacesSection,
-    Report,
-    read_report,
-)
+from drsf_cli.report.schema import SAMPLES, FidelitySection, FrameSection, OtherFacesSection, Report, read_report
 from drsf_cli.report.stills import stills_of
 from drsf_cli.report.traces import make_traces
 from weights.errors import OutputError
