@@ -38,7 +38,6 @@ from drsf_cli.commands.shared_options import (
     file_flag,
     run_flag,
 )
-from drsf_cli.media.files import page_path
 from drsf_cli.settings import DeidSettings, Shape, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
 
@@ -71,14 +70,20 @@ def deid(
     aligner: Aligner = None,
     gaze: Gaze = None,
     attack: Annotated[
-        str | None, attack_flag("-g", "--attack", "Step rule, or none; NAME:KEY=VALUE,...", words=ATTACKS)
+        str | None, attack_flag("-g", "--attack", "Optimiser of the steps, or none; NAME:KEY=VALUE,...", words=ATTACKS)
     ] = DeidSettings.attack,
     mask: Annotated[
         str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")
     ] = DeidSettings.mask,
-    eps: Annotated[str, attack_flag("--eps", "Largest change of a pixel.", rare=True)] = DeidSettings.eps,
-    effort: Annotated[str, attack_flag("--effort", "fast, normal or best.", words=list(EFFORTS))] = DeidSettings.effort,
-    drawer: Annotated[Path | None, attack_flag("--drawer", "Weights of a drawer of your own.", rare=True)] = None,
+    eps: Annotated[
+        str, attack_flag("--eps", "Largest change of a pixel, such as 16/255.", rare=True)
+    ] = DeidSettings.eps,
+    effort: Annotated[
+        str, attack_flag("--effort", "Work for each frame: fast, normal or best.", words=list(EFFORTS))
+    ] = DeidSettings.effort,
+    drawer: Annotated[
+        Path | None, attack_flag("--drawer", "Weights of a drawer of your own (weights fit).", rare=True)
+    ] = None,
     batch_size: Annotated[int | None, run_flag("-bs", "--batch-size", "Frames worked on together.", rare=True)] = None,
     codec: Annotated[
         str, file_flag("--codec", "h264, h264-rgb or ffv1 (lossless).", words=CODECS, rare=True)
@@ -93,37 +98,50 @@ def deid(
     rotate: Rotate = DeidSettings.rotate,
     camera: Camera = None,
     embed: Annotated[
-        str, cover_flag("--embed", "Face to embed: largest, all, or x,y px.", rare=True)
+        str, cover_flag("--embed", "Whose attributes to embed: largest, all, or of the face at x,y px.", rare=True)
     ] = DeidSettings.embed,
     targets: Annotated[
         Path | None,
-        attack_flag("--targets", "Embed these attributes, in the form of infer's.", metavar="READING.json", rare=True),
+        attack_flag(
+            "--targets", "Embed the attributes in this file, not those of the input.", metavar="READING.json", rare=True
+        ),
     ] = None,
     shape: Annotated[
-        str, attack_flag("--shape", "own; average: proportions of nobody.", words=get_args(Shape), rare=True)
+        str,
+        attack_flag(
+            "--shape",
+            "Proportions of embedded landmarks: own, or average (nobody's).",
+            words=get_args(Shape),
+            rare=True,
+        ),
     ] = DeidSettings.shape,
-    region: Annotated[list[str] | None, cover_flag("--region", "Also cover this.", metavar="X1,Y1,X2,Y2[@S-E]")] = None,
+    region: Annotated[
+        list[str] | None,
+        cover_flag("--region", "Also cover this rectangle, px, from S to E seconds.", metavar="X1,Y1,X2,Y2[@S-E]"),
+    ] = None,
     min_face: Annotated[
         float,
         cover_flag(
-            "--min-face", "Smallest turned or cut face to find: px, or (below 1) share of the shorter side.", rare=True
+            "--min-face",
+            "Smallest turned or cut face to find: px, or a share (below 1) of the shorter side.",
+            rare=True,
         ),
     ] = DeidSettings.min_face,
     on_no_face: Annotated[
-        str, cover_flag("--on-no-face", "refuse, solid or copy.", rare=True)
+        str, cover_flag("--on-no-face", "If the whole input shows no face: refuse, solid or copy.", rare=True)
     ] = DeidSettings.on_no_face,
     repel: Annotated[
         list[str] | None,
         attack_flag(
-            "--repel", "Model that should read nothing, or none; default: all installed.", metavar="NAME", rare=True
+            "--repel", "Model that should read nothing; or none. Default: all installed.", metavar="NAME", rare=True
         ),
     ] = None,
     device: DeviceName = "auto",
-    threads: Annotated[int | None, run_flag("--threads", "Cores of one worker.", rare=True)] = None,
+    threads: Annotated[int | None, run_flag("--threads", "Processor cores to use, of each worker.", rare=True)] = None,
     html: Annotated[bool, file_flag("--html", "Also write OUTPUT.report.html.")] = False,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
-    dry_run: Annotated[bool, run_flag("--dry-run", "Say what would be done and how long it would take.")] = False,
+    dry_run: Annotated[bool, run_flag("--dry-run", "Only say what would be done and how long it would take.")] = False,
     quiet: Quiet = False,
     config: Config = None,
     help_all: HelpAll = False,
@@ -238,8 +256,7 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
             out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
         if document["leakage"] is not None:
             out.print(tables.leakage(document["leakage"]))
-        written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]
-        out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
+        out.print(f"Wrote {', '.join(map(str, job.files))}.", soft_wrap=True)
 
 
 def _deid_many(

@@ -17,7 +17,9 @@ EPILOG = examples("demo demo")
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go; it is made if needed.")] = Path(
+        "drsf-demo"
+    ),
     seconds: Annotated[float, file_flag("--seconds", "Length of the clip.")] = 2.0,
     device: DeviceName = "auto",
     overwrite: Overwrite = False,

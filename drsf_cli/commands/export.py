@@ -35,7 +35,7 @@ def export(
     gaze: Gaze = None,
     everything: Annotated[bool, victim_flag("--all", "Every victim whose weights are here.")] = False,
     opset: Annotated[int, file_flag("--opset", "ONNX opset.")] = 17,
-    fp16: Annotated[bool, file_flag("--fp16", "Half precision inside.")] = False,
+    fp16: Annotated[bool, file_flag("--fp16", "Half precision inside the networks.")] = False,
     allow_unknown: AllowUnknown = False,
     quiet: Quiet = False,
     config: Config = None,

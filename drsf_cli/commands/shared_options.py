@@ -59,9 +59,9 @@ AllowUnknown = Annotated[
     bool, victim_flag("--allow-unknown-weights", "Accept weight files that the catalogue does not know.", rare=True)
 ]
 Mask = Annotated[str | None, file_flag("-m", "--mask", "How heads were hidden; default: as the report says.")]
-Start = Annotated[float | None, file_flag("--start", "Where reading starts, s.")]
-End = Annotated[float | None, file_flag("--end", "Where reading stops, s.")]
-Fps = Annotated[float | None, file_flag("--fps", "Frames a second of input without a clock.", rare=True)]
+Start = Annotated[float | None, file_flag("--start", "Begin at this second of the input.")]
+End = Annotated[float | None, file_flag("--end", "Stop before this second of the input.")]
+Fps = Annotated[float | None, file_flag("--fps", "Frame rate of pictures and of streams without times.", rare=True)]
 Rotate = Annotated[
     str, file_flag("--rotate", "Turn frames clockwise: 90, 180, 270 or auto.", words=get_args(Rotation), rare=True)
 ]
@@ -76,7 +76,7 @@ ZonesOption = Annotated[
         show_default="dashboard-lhd",
     ),
 ]
-DeviceName = Annotated[str, run_flag("--device", "auto, cpu or cuda.")]
+DeviceName = Annotated[str, run_flag("--device", "Where networks run: auto, cpu or cuda.")]
 Quiet = Annotated[bool, run_flag("--quiet", "-q", "No progress bars, no tables.")]
 Config = Annotated[
     Path | None,

