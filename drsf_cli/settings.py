@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attacks.effort import EFFORTS, MESH_EFFORTS, Effort, EffortName
+from attacks.names import CODECS, CRF, FOCUS_QP
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -83,24 +84,6 @@ def _attack(value: str) -> tuple[str, dict[str, float]] | None:
         return None
     name, _ = find_method(name)
     return name, parse_options(name, options.split(",") if colon else ())
-
-
-def _codec(value: object) -> None:
-    from attacks.codec import CODECS
-
-    one_of(*CODECS)(value)
-
-
-def _crf(value: object) -> None:
-    from attacks.codec import CRF
-
-    whole(*CRF, "best to worst")(value)
-
-
-def _head_qp(value: object) -> None:
-    from attacks.codec import FOCUS_QP
-
-    whole(*FOCUS_QP, "finest to as the rest")(value)
 
 
 def _region(value: str) -> ManualRegion:
@@ -191,9 +174,9 @@ class DeidSettings:
     itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
     batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
     """Frames that are worked on at once; None: the effort's own number."""
-    codec: str = limited("h264", _codec, "--codec")
-    crf: int = limited(23, _crf, "--crf")
-    head_qp: int = limited(-4, _head_qp)
+    codec: str = limited("h264", one_of(*CODECS), "--codec")
+    crf: int = limited(23, whole(*CRF, "best to worst"), "--crf")
+    head_qp: int = limited(-4, whole(*FOCUS_QP, "finest to as the rest"))
     """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
     is faint."""
     audio: Audio = limited("drop", one_of(*get_args(Audio)), "--audio")

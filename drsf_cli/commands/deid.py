@@ -11,12 +11,11 @@ import typer
 from rich.markup import escape
 
 from attacks.effort import EFFORTS
+from attacks.names import CODECS, RULES
 from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.commands.bars import FileBars, bars, shown
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.commands.shared_options import (
-    ATTACKS,
-    CODECS,
     Aligner,
     AllowUnknown,
     Camera,
@@ -70,7 +69,8 @@ def deid(
     aligner: Aligner = None,
     gaze: Gaze = None,
     attack: Annotated[
-        str | None, attack_flag("-g", "--attack", "Optimiser of the steps, or none; NAME:KEY=VALUE,...", words=ATTACKS)
+        str | None,
+        attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES)),
     ] = DeidSettings.attack,
     mask: Annotated[
         str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")

@@ -19,13 +19,6 @@ from victims import registry
 from victims.chains import CHAINS
 from weights.errors import UsageError
 
-# written out, since their tables need torch and FFmpeg, and a shell waits for these words; a test compares them
-ATTACKS = (
-    "none", "i-fgsm", "mi-fgsm", "ni-fgsm", "pgd", "apgd", "tanh-adam", "rmsprop", "adam", "adamw", "adamax", "adagrad",
-    "adadelta", "asgd", "rprop", "sgd",
-)  # fmt: skip
-CODECS = ("h264", "h264-rgb", "ffv1")
-
 
 def panel(title: str | None) -> Callable[..., Any]:
     """What makes the options of one panel of the help; without a title, of the one that has --help.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,7 +13,7 @@ from rich.text import Text
 from drsf_cli.measure import leakage_table
 from drsf_cli.measure.behaviour import Behaviour, figure_rows
 from drsf_cli.measure.evaluation import Evaluation, FolderEvaluation
-from drsf_cli.measure.metrics import COMPARABLE, METRICS, PLOTTED, REPORTED, STATISTICS, Metric, text_of
+from drsf_cli.measure.metrics import COMPARABLE, METRICS, PLOTTED, STATISTICS, measured, text_of
 from drsf_cli.measure.quantities import quantity
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def numbers(title: str | None, *columns: str, words: int = 1) -> Table:
 def fidelity(document: Report) -> RenderableType:
     """How far the reading of the written file is from that of the original, beside the codec's noise floor."""
     recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
-    alone = {metric: one["mean"] for metric, one in _measured(floor)}
+    alone = measured(floor)
     table = numbers("Read back from the written file", "", "mean", "median", "95 %", "worst", "codec alone")
-    for metric, values in _measured(recovered):
+    for metric, values in measured(recovered).items():
         cells = [text_of(values[name], metric) for name in STATISTICS]
-        table.add_row(metric.title, *cells, text_of(alone[metric], metric) if metric in alone else "")
+        table.add_row(metric.title, *cells, text_of(alone[metric]["mean"], metric) if metric in alone else "")
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
@@ -48,15 +48,10 @@ def fidelity(document: Report) -> RenderableType:
         said.append(f"\nagainst the attributes that were given: {given['faces']} faces of {given['path']}")
     others = document["fidelity"].get("other_faces")
     if others is not None:
-        means = [text_of(one["mean"], metric) for metric, one in _measured(others)]
+        means = [text_of(one["mean"], metric) for metric, one in measured(others).items()]
         line = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
         said.append(line, style="red" if others["missed"] else "")
     return Group(table, said) if table.row_count else said
-
-
-def _measured(summary: Mapping[str, Any] | None) -> list[tuple[Metric, Mapping[str, float]]]:
-    """The metrics of a summary of the report, each with its statistics."""
-    return [(metric, one) for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None]
 
 
 def cost(document: Report) -> RenderableType:
@@ -167,7 +162,7 @@ def forecast(found: Forecast) -> RenderableType:
     settings, trial = found.settings, found.trial
     victims = ", ".join(victim["name"] for victim in trial["victims"].values() if victim is not None)
     recovered = trial["fidelity"]["recovered"]
-    back = [f"{metric.title} {text_of(one['mean'], metric)}" for metric, one in _measured(recovered)]
+    back = [f"{metric.title} {text_of(one['mean'], metric)}" for metric, one in measured(recovered).items()]
     table = Table(title=f"{found.source}: nothing was written", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")

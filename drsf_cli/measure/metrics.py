@@ -202,6 +202,11 @@ def decided_by(role: Role) -> tuple[Metric, ...]:
     return tuple(metric for metric in (DETECTED, *METRICS) if role in metric.decided_by)
 
 
+def measured(summary: Mapping[str, Any] | None) -> dict[Metric, Mapping[str, Any]]:
+    """The metrics that a summary of the report has, each with its statistics."""
+    return {metric: one for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None}
+
+
 def text_of(value: float | None, metric: Metric) -> str:
     """The value with its unit, or a dash if nothing was measured."""
     return "–" if value is None else quantity(value, metric.unit, metric.digits)

@@ -13,7 +13,6 @@ To add a section, write its form here and its content into drsf_cli/deid/section
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -23,13 +22,12 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from attacks.obscure import Region
-from drsf_cli.measure.json_form import CONFIG, Count, Form, Lengths, Number
+from drsf_cli.measure.json_form import CONFIG, Count, Form, Lengths, Number, read_json
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.measure.metrics import PLOTTED, Errors, ErrorStatistics, worst_by
 from drsf_cli.measure.records import FrameRecord, from_records, to_records
 from drsf_cli.measure.signals import FaceSignals
 from victims.face import FrameObservation
-from weights.errors import InputError
 
 SAMPLES = 12
 """Frames shown of one clip; of many clips fewer, so that the page stays small."""
@@ -309,14 +307,7 @@ REPORT = Form(Report, "Report of drsf deid", "give a report that `drsf deid` wro
 
 def read_report(path: str | Path) -> Report:
     """A report. Raises InputError naming the place that is not of the form."""
-    path = Path(path)
-    try:
-        report = json.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {REPORT.advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); {REPORT.advice}") from error
-    return check_report(report, str(path))
+    return check_report(read_json(Path(path), REPORT.advice), str(path))
 
 
 def check_report(report: object, source: str) -> Report:
