@@ -11,25 +11,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.shared_options import (
-    Aligner,
-    AllowUnknown,
-    Chain,
-    Config,
-    Detector,
-    DeviceName,
-    Gaze,
-    HelpAll,
-    JsonFile,
-    Mask,
-    Overwrite,
-    Quiet,
-    examples,
-    file_flag,
-    known_device,
-    panel,
-)
+from drsf_cli.commands.options import examples, file_flag, known_device, panel
 from drsf_cli.media.files import check_place
 from weights.errors import UsageError
 from weights.files import write_atomically
@@ -62,18 +46,18 @@ def audit(
     report: Annotated[
         Path | None, file_flag("--report", "Report of the run; default: DEID.report.json, if it is there.")
     ] = None,
-    mask: Mask = None,
-    json_file: JsonFile = None,
-    chain: Chain = None,
-    detector: Detector = None,
-    aligner: Aligner = None,
-    gaze: Gaze = None,
-    device: DeviceName = "auto",
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
-    help_all: HelpAll = False,
+    mask: options.Mask = None,
+    json_file: options.JsonFile = None,
+    chain: options.Chain = None,
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
+    device: options.DeviceName = "auto",
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Measure what models that were not authorised read from a de-identified video.
 

@@ -13,30 +13,10 @@ from rich.markup import escape
 from attacks.effort import EFFORTS
 from attacks.names import CODECS, RULES
 from drsf_cli.batch.shards import Shard, parse_shard
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import FileBars, bars, shown
+from drsf_cli.commands.options import attack_flag, cover_flag, examples, file_flag, run_flag
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
-from drsf_cli.commands.shared_options import (
-    Aligner,
-    AllowUnknown,
-    Camera,
-    Chain,
-    Config,
-    Detector,
-    DeviceName,
-    End,
-    Fps,
-    Gaze,
-    HelpAll,
-    Overwrite,
-    Quiet,
-    Rotate,
-    Start,
-    attack_flag,
-    cover_flag,
-    examples,
-    file_flag,
-    run_flag,
-)
 from drsf_cli.settings import DeidSettings, Shape, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
 
@@ -64,10 +44,10 @@ def deid(
     engine: Annotated[
         str, file_flag("--engine", "Where the work runs.", metavar="local|ray[:WORKERS][@HOST:PORT]", rare=True)
     ] = "local",
-    chain: Chain = "default",
-    detector: Detector = None,
-    aligner: Aligner = None,
-    gaze: Gaze = None,
+    chain: options.Chain = "default",
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
     attack: Annotated[
         str | None,
         attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES)),
@@ -92,11 +72,11 @@ def deid(
     audio: Annotated[
         str, file_flag("--audio", "drop, copy or aac; a voice can identify.", rare=True)
     ] = DeidSettings.audio,
-    start: Start = None,
-    end: End = None,
-    fps: Fps = None,
-    rotate: Rotate = DeidSettings.rotate,
-    camera: Camera = None,
+    start: options.Start = None,
+    end: options.End = None,
+    fps: options.Fps = None,
+    rotate: options.Rotate = DeidSettings.rotate,
+    camera: options.Camera = None,
     embed: Annotated[
         str, cover_flag("--embed", "Whose attributes to embed: largest, all, or of the face at x,y px.", rare=True)
     ] = DeidSettings.embed,
@@ -136,15 +116,15 @@ def deid(
             "--repel", "Model that should read nothing; or none. Default: all installed.", metavar="NAME", rare=True
         ),
     ] = None,
-    device: DeviceName = "auto",
+    device: options.DeviceName = "auto",
     threads: Annotated[int | None, run_flag("--threads", "Processor cores to use, of each worker.", rare=True)] = None,
     html: Annotated[bool, file_flag("--html", "Also write OUTPUT.report.html.")] = False,
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[bool, run_flag("--dry-run", "Only say what would be done and how long it would take.")] = False,
-    quiet: Quiet = False,
-    config: Config = None,
-    help_all: HelpAll = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
     from drsf_cli.batch.run import make_folder, plan_batch

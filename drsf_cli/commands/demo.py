@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
+from drsf_cli.commands.options import examples, file_flag, known_device
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import Config, DeviceName, Overwrite, Quiet, examples, file_flag, known_device
 from drsf_cli.media.files import check_place, report_path
 from drsf_cli.settings import DeidSettings
 
@@ -21,10 +22,10 @@ def demo(
         "drsf-demo"
     ),
     seconds: Annotated[float, file_flag("--seconds", "Length of the clip.")] = 2.0,
-    device: DeviceName = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
+    device: options.DeviceName = "auto",
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Make a clip from a public-domain portrait, then deid, infer and eval it."""
     from drsf_cli.commands import tables

@@ -7,21 +7,10 @@ from typing import Annotated
 
 from rich.markup import escape
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
+from drsf_cli.commands.options import examples, file_flag, victim_flag
 from drsf_cli.commands.output import err, out
-from drsf_cli.commands.shared_options import (
-    Aligner,
-    AllowUnknown,
-    Chain,
-    Config,
-    Detector,
-    Gaze,
-    HelpAll,
-    Quiet,
-    examples,
-    file_flag,
-    victim_flag,
-)
 from victims.chains import find_chain
 
 EPILOG = examples("export -d retinaface -z mpiigaze -o onnx", "export --chain mediapipe -o onnx")
@@ -29,17 +18,17 @@ EPILOG = examples("export -d retinaface -z mpiigaze -o onnx", "export --chain me
 
 def export(
     output: Annotated[Path, file_flag("-o", "--output", "Folder of the ONNX files.")],
-    chain: Chain = None,
-    detector: Detector = None,
-    aligner: Aligner = None,
-    gaze: Gaze = None,
+    chain: options.Chain = None,
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
     everything: Annotated[bool, victim_flag("--all", "Every victim whose weights are here.")] = False,
     opset: Annotated[int, file_flag("--opset", "ONNX opset.")] = 17,
     fp16: Annotated[bool, file_flag("--fp16", "Half precision inside the networks.")] = False,
-    allow_unknown: AllowUnknown = False,
-    quiet: Quiet = False,
-    config: Config = None,
-    help_all: HelpAll = False,
+    allow_unknown: options.AllowUnknown = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Write victims as ONNX files, run them beside torch, and fail if they differ."""
     from drsf_cli.commands import tables

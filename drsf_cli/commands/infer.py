@@ -7,30 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
+from drsf_cli.commands.options import examples, file_flag, known_device, run_flag, schema_option
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    Aligner,
-    AllowUnknown,
-    Camera,
-    Chain,
-    Config,
-    Detector,
-    DeviceName,
-    End,
-    Fps,
-    Gaze,
-    HelpAll,
-    Overwrite,
-    Quiet,
-    Rotate,
-    Start,
-    examples,
-    file_flag,
-    known_device,
-    run_flag,
-    schema_option,
-)
 from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
@@ -41,25 +21,25 @@ EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.jso
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
     output: Annotated[Path, file_flag("-o", "--output", "JSON file.")],
-    chain: Chain = "default",
-    detector: Detector = None,
-    aligner: Aligner = None,
-    gaze: Gaze = None,
+    chain: options.Chain = "default",
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
     mesh: Annotated[bool, file_flag("--mesh", "Also write all 478 points that facemesh reads.")] = False,
     backend: Annotated[str, run_flag("--backend", "What runs the networks: onnx or torch.")] = "onnx",
-    camera: Camera = None,
-    start: Start = None,
-    end: End = None,
-    fps: Fps = None,
-    rotate: Rotate = DeidSettings.rotate,
+    camera: options.Camera = None,
+    start: options.Start = None,
+    end: options.End = None,
+    fps: options.Fps = None,
+    rotate: options.Rotate = DeidSettings.rotate,
     batch_size: Annotated[int, run_flag("-bs", "--batch-size", "Frames processed together.", rare=True)] = 8,
-    device: DeviceName = "auto",
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
+    device: options.DeviceName = "auto",
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
     schema: Annotated[bool, schema_option("drsf_cli.measure.records", "READING")] = False,
-    help_all: HelpAll = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
     from drsf_cli.commands import tables

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
+from drsf_cli.commands.options import examples, file_flag, schema_option
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import Config, Overwrite, Quiet, ZonesOption, examples, file_flag, schema_option
 
 EPILOG = examples("report drive_deid.mp4.report.json -o report.html")
 
@@ -20,10 +21,10 @@ def report(
     include_original: Annotated[
         bool, file_flag("--include-original", "Put frames of the original into the page.")
     ] = False,
-    zones: ZonesOption = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
+    zones: options.ZonesName = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
     schema: Annotated[bool, schema_option("drsf_cli.report.schema", "REPORT")] = False,
 ) -> None:
     """Make one self-contained HTML page of reports."""

@@ -7,25 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
+from drsf_cli.commands.options import examples, file_flag, known_device
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    Aligner,
-    AllowUnknown,
-    Camera,
-    Chain,
-    Config,
-    Detector,
-    DeviceName,
-    Gaze,
-    HelpAll,
-    Mask,
-    Overwrite,
-    Quiet,
-    examples,
-    file_flag,
-    known_device,
-)
 from drsf_cli.settings import VictimNames
 from weights.errors import UsageError
 
@@ -39,18 +24,18 @@ def viz(
     compare: Annotated[
         Path | None, file_flag("--compare", "The original video: draw it, an obscured version and INPUT side by side.")
     ] = None,
-    mask: Mask = None,
-    chain: Chain = None,
-    detector: Detector = None,
-    aligner: Aligner = None,
-    gaze: Gaze = None,
-    camera: Camera = None,
-    device: DeviceName = "auto",
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
-    help_all: HelpAll = False,
+    mask: options.Mask = None,
+    chain: options.Chain = None,
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
+    camera: options.Camera = None,
+    device: options.DeviceName = "auto",
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Draw box, landmarks, head pose and gaze on a video.
 

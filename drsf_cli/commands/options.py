@@ -60,7 +60,7 @@ Rotate = Annotated[
 ]
 Overwrite = Annotated[bool, file_flag("--overwrite", "Replace existing outputs.")]
 JsonFile = Annotated[Path | None, file_flag("--json", "Write all figures as JSON.")]
-ZonesOption = Annotated[
+ZonesName = Annotated[
     str | None,
     typer.Option(
         "--zones",
