@@ -67,4 +67,4 @@ class Varied(Objective):
 def blurred(pixels: Tensor, deviation: float) -> Tensor:
     """A Gaussian of `deviation` px, borders mirrored."""
     reach = math.ceil(2.5 * deviation)
-    return pixels if reach < 1 else gaussian_blur(pixels, [2 * reach + 1], [deviation])
+    return pixels if reach < 1 else gaussian_blur(pixels, [2 * reach + 1] * 2, [deviation] * 2)
