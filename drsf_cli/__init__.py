@@ -8,11 +8,11 @@ The Python interface: load models once, use them for many videos.
     report = deidentify("drive.mp4", "drive_deid.mp4", settings, models=models)
 
 `infer` reads a video, `signals` makes a table of a reading, `evaluate` compares two readings, `compare` draws the three
-panels, `write_html` makes the page of reports; `read_observations` and `write_observations` are the JSON list between
-them, and `make_demo_clip` a clip to try it on. All raise DrsfError, one sentence (weights/errors.py has
-the tree). docs/demo.ipynb shows them at work.
+panels, `write_html` makes the page of reports. `write_observations` and `read_observations` keep a reading as JSON, and
+`make_demo_clip` makes a clip to try all this on. Their errors are subclasses of DrsfError (weights/errors.py), each
+with a message of one sentence. docs/demo.ipynb shows the functions at work.
 
-Each name is imported when it is asked for: the command line lives in this package too, and its help needs none.
+Names are imported on first use: the command line is in this package too, and its help should not wait for torch.
 """
 
 from __future__ import annotations

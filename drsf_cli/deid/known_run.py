@@ -1,4 +1,4 @@
-"""What the report beside a de-identified file says of the run that wrote it, for commands that look at it again."""
+"""What a report says about the run that wrote a file, for commands that look at the file again."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class KnownRun:
 
 
 def read_run(original: Path, written: Path, report: Path | None = None) -> KnownRun | None:
-    """From the report that `drsf deid` wrote beside `written`, or from `report`; None where there is none.
+    """Read `report`, by default the one that `drsf deid` wrote beside `written`. None if there is no report there.
 
-    Raises InputError where the report is not of that form, or of another original.
+    Raises InputError for a file that is not a report, and for the report of another original.
     """
     path = report or report_path(written)
     if report is None and not path.is_file():

@@ -44,12 +44,12 @@ def compare(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Original, obscured only, and obscured + attacked (`written`), side by side, each with what is read from it.
+    """Draw the original, the obscured video and the de-identified one (`written`) side by side, each with its reading.
 
-    The one in the middle is made again from the original as the report beside `written` says, or, where there is
-    none, with `mask` (by default the tool's own); it is never written by itself. Size, rate and times are those of
-    `written`. `camera` is an OpenCV calibration file. Raises InputError for clips that do not belong together,
-    OutputError, UsageError.
+    The obscured video in the middle is made again from the original, with the regions and the mask in the report beside
+    `written`; without a report the heads are searched again, and `mask` (or the default) hides them. It is never
+    written by itself. Size, rate and times are those of `written`. `camera` is an OpenCV calibration file. Raises
+    InputError for clips that do not belong together, OutputError, UsageError.
     """
     original, written = Path(original), Path(written)
     progress = progress or Silent()
