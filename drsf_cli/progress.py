@@ -68,10 +68,8 @@ def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
     """Each item, and whether it is the last."""
-    before: list[T] = []
-    for item in items:
-        if before:
-            yield before.pop(), False
-        before.append(item)
-    if before:
-        yield before.pop(), True
+    left = iter(items)
+    ahead = list(itertools.islice(left, 1))
+    while ahead:
+        item, ahead = ahead[0], list(itertools.islice(left, 1))
+        yield item, not ahead

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from drsf_cli.commands import options
@@ -80,21 +79,14 @@ def pull(
         raise UsageError("drsf weights pull: name victims or files, or give --all; not both.")
     if everything:
         wanted = sorted({record.victim for record in default.records.values() if record.location == "cache"})
-    console = Console(stderr=True)
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
+    shown: dict[str, int] = {}
+    with bars(quiet) as progress:
 
         def show(name: str, done: int, total: int | None) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total)
-            progress.update(bars[name], completed=done, total=total)
+            if name not in shown:
+                progress.begin(f"{name}, MB", None if total is None else round(total / 1e6))
+            progress.advance(round(done / 1e6) - shown.get(name, 0))
+            shown[name] = round(done / 1e6)
 
         paths = default.pull(wanted, show)
     for path in paths:
