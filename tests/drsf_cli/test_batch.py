@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from drsf_cli.app import main
 from drsf_cli.batch.resume import clear_leftovers, finished
 from drsf_cli.media.demo_clip import make_demo_clip
+from drsf_cli.progress import Told
 from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
 from weights.catalog import catalog
 from weights.errors import DrsfError
@@ -295,3 +296,15 @@ def test_without_ray_it_says_what_to_install(clips, tmp_path, capsys, monkeypatc
     assert main(["deid", str(clips), "-o", str(tmp_path / "out"), "--engine", "ray", *FLAGS]) == 2
     assert "install drsf[ray]" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_is_told_in_whole_and_not_too_often(monkeypatch):
+    now, said = [100.0], []
+    monkeypatch.setattr("drsf_cli.progress.time.monotonic", lambda: now[0])
+    told = Told(lambda *step: said.append(step), every=0.25)
+    told.begin("Reading", 4)
+    for _ in range(4):
+        now[0] += 0.1
+        told.advance()
+    told.begin("Writing", None)
+    assert said == [("Reading", 0, 4), ("Reading", 3, 4), ("Writing", 0, None)]
