@@ -45,9 +45,8 @@ SIZE = 192
 PASSES = 5
 """At most: the first in the detection's region, the others in that of the points before ..."""
 SETTLED = 0.04
-"""... until it hardly moves any more (`_moved`), which takes two passes in most frames. A detection that is off takes
-more: of 56 frames of talking_720p.mp4, two passes come to 1.5 px in the mean (28 at most) from what the client reads in
-video mode, these, 2.5 in the mean, to 0.7 (1.5), and five passes to 0.5 (1.1)."""
+"""... until it hardly moves any more (`_moved`), which takes two passes in most frames, and more where the detection is
+off: what is read then is far from what the client reads in video mode (docs/victims.md)."""
 SAME_FACE = 0.3
 """IoU of a box with a detection that is taken for it; those of MTCNN and BlazeFace overlap by 0.58 in the mean."""
 PRESENT = 0.5
