@@ -212,9 +212,11 @@ def test_a_detection_that_is_off_does_not_put_the_mesh_off(chain: Chain, shared:
         (own,) = chain.mesh.align_faces([image], [chain.short.detect([image])[0].boxes[:1]])
         assert own.mesh is not None
         assert own.starts is not None
+        (start,) = own.starts
+        assert start is not None
         read, first = (
             np.array([*mesh[:468, :2].mean(axis=0), *mesh[[33, 263, 152], :2].ravel()])
-            for mesh in (own.mesh[0], own.starts[0].mesh)
+            for mesh in (own.mesh[0], start.mesh)
         )
         assert np.abs(read - wanted).max() < 2.5
         assert np.abs(first - wanted).max() > 10.0
