@@ -28,6 +28,9 @@ class Effort:
     """Sigma in px of the Gaussian over every gradient ..."""
     cap: float = 0.45
     """... and longest step, as `AttackSettings` has them."""
+    leash: float | None = None
+    """How far, in grey levels, steps may take a pixel from how it was drawn where no model is repelled; None: as far
+    as eps. What steps add lets strangers read again what was drawn against them (docs/measurements/leakage.md)."""
     live: bool = False
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 

@@ -6,7 +6,7 @@ Takes the 36 people of faces68 that no network of ours was trained on. Of each, 
 (the gallery) and two others are to be recognised (the probes); all are frames of one or two videos of that person, so
 light, hair and background help the attacker. Every picture is read once, as `drsf deid` reads it, and then embedded in
 each of the RUNS; pictures are lossless, so what is embedded is what a file would hold. What is in DIR already is not
-made again. Nothing is repelled: so it is where no other model is installed. The attackers know where the face is.
+made again. The attackers know where the face is.
 
 * dlib, mobilefacenet: these recognisers, enrolled from the original gallery;
 * adapted: the same, enrolled from a gallery that was treated like the probes; and a linear discriminant trained on what
@@ -24,6 +24,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -48,11 +49,13 @@ from victims.warp import similarity
 from weights.errors import DrsfError
 
 KNOWN, ASKED = 4, 2
+PLAIN = DeidSettings(repel=("none",), cover_detectors=("mtcnn",), threads=1)
+"""As where no other model is installed."""
 RUNS = {
-    "obscured": DeidSettings(attack="none", threads=1),
-    "fast": DeidSettings(effort="fast", repel=("none",), threads=1),
-    "normal": DeidSettings(effort="normal", repel=("none",), threads=1),
-    "fast, average shape": DeidSettings(effort="fast", shape="average", repel=("none",), threads=1),
+    "obscured": replace(PLAIN, attack="none"),
+    "fast": replace(PLAIN, effort="fast"),
+    "fast, average shape": replace(PLAIN, effort="fast", shape="average"),
+    "normal": PLAIN,
 }
 SHRINKAGE = 0.3
 """Of the covariance within people towards a multiple of the identity: there are more numbers than pictures."""
