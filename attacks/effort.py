@@ -45,7 +45,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
         "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, leash=3.0),
         # 0.972, 0.53 %, 0.85 degrees at 7.2 passes; 0.980, 0.30 %, 0.63 degrees at 8.4
-        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, leash=3.0, live=True),
+        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
     }
 )
 
