@@ -40,9 +40,9 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
         # 0.967, 0.67 %, 1.9 degrees at 6.6 passes; 0.973, 0.37 %, 1.8 degrees at 7.9. Two steps whose lesser victims
         # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
-        "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, cap=0.3),
+        "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1),
         # 0.972, 0.53 %, 0.85 degrees at 7.2 passes; 0.980, 0.30 %, 0.63 degrees at 8.4
-        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, cap=0.45, live=True),
+        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
     }
 )
 

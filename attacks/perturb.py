@@ -9,7 +9,7 @@ that none starves another, and weighted by how far that victim still is from its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,9 +24,6 @@ IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
 FAR = 4.0
 """No victim counts more than this many that are one tolerance off."""
-REPELLING_CAP = 1.4
-"""Least `AttackSettings.cap` of a frame in which a model is being repelled: that takes a long way, and what long steps
-cost the others is made up for when it is done."""
 POOR = 20.0
 """A frame whose worst error is over this many tolerances is worth more steps than others."""
 
@@ -162,7 +159,7 @@ class _Search:
         before = self.delta[items]
         loss = torch.stack([pull.loss for pull in pulls]).sum(dim=0)
         move = self.rule.step(before / eps, gradient, loss, items) * eps - before
-        self.delta[items] = before + move * step_length(move, pulls, caps(pulls, self.settings.cap))
+        self.delta[items] = before + move * step_length(move, pulls, self.settings.cap)
         self.outcome.steps[items] += 1
         return items
 
@@ -205,12 +202,9 @@ class Pull:
     excess: Tensor
     """(n,) how far the victim is from being good enough: 0 where it is IDLE, 1 at its tolerance, FAR at most."""
 
-    hinge: bool = False
-    """See Stage."""
-
     def of(self, rows: Sequence[int]) -> Pull:
         """The pull of some rows of the batch."""
-        return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)], self.hinge)
+        return Pull(self.loss[list(rows)], self.gradient[list(rows)], self.excess[list(rows)])
 
     @property
     def size(self) -> Tensor:
@@ -226,27 +220,17 @@ def direction(pulls: Sequence[Pull]) -> Tensor:
     return torch.stack([p.gradient / p.size * p.excess.view(-1, 1, 1, 1) for p in pulls]).sum(dim=0)
 
 
-def caps(pulls: Sequence[Pull], cap: float) -> Tensor:
-    """(n,) the cap of each frame's step: `cap`, or where a model is being repelled at least REPELLING_CAP.
-
-    A `cap` of 0, which takes every move whole, stays 0.
-    """
-    repelling = torch.stack([pull.hinge * (pull.loss > 0) for pull in pulls]).any(dim=0)
-    return torch.where(repelling, max(cap, REPELLING_CAP) if cap > 0 else cap, cap)
-
-
-def step_length(move: Tensor, pulls: Sequence[Pull], cap: float | Tensor) -> Tensor:
+def step_length(move: Tensor, pulls: Sequence[Pull], cap: float) -> Tensor:
     """(n, 1, 1, 1) the share of a rule's move to take, at most 1.
 
     It is what lowers the linearised sum of losses, weighted as in `direction`, by `cap` of itself. This is Polyak's
     step length, for any rule: targets are attainable, so losses can reach 0, and much longer steps overshoot. A `cap`
     of 0 takes every move whole.
     """
-    limit = torch.as_tensor(cap, dtype=move.dtype, device=move.device)
     loss = torch.stack([p.excess * p.loss / p.size.view(-1) for p in pulls]).sum(dim=0)
     fall = -(direction(pulls) * move).sum(dim=(1, 2, 3))
-    shorter = (limit > 0) & (fall > limit * loss)
-    share = torch.where(shorter, limit * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
+    shorter = (cap > 0) & (fall > cap * loss)
+    share = torch.where(shorter, cap * loss / fall.clamp_min(1e-30), torch.ones_like(fall))
     return share.view(-1, 1, 1, 1)
 
 
@@ -283,8 +267,8 @@ def _read(
     hinges = torch.tensor([[stage.hinge] for stage in stages])
     wanting = (shares > IDLE) & (hinges | (shares >= behind * worst.clamp_max(POOR)))
     pulls = [
-        replace(_pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device)), hinge=stage.hinge)
-        for stage, reading, wants, share in zip(stages, readings.values(), wanting, shares, strict=True)
+        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
+        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
         if with_gradient and bool(wants.any())
     ]
     counted = torch.where(hinges, excess(shares), shares)

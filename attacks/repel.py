@@ -25,8 +25,9 @@ from victims.base import Aligner, Detector, GazeEstimator, Objective, Reading, V
 from victims.camera import Camera
 from victims.face import Face
 
-BLIND = 0.12
-"""A repelled detector's best score that is low enough; detectors report faces from 0.5 or 0.7 on."""
+BLIND = 0.2
+"""A repelled detector's best score that is low enough; detectors report faces from 0.5 or 0.7 on, and what is read
+from the file differs a little from what the loop sees (docs/measurements/attack.md)."""
 LANDMARKS_APART = 0.10
 """Mean distance from the landmarks that are embedded, over sqrt(w·h): more than ten times an aligner's tolerance."""
 GAZE_APART = 20.0

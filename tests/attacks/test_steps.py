@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.budget import Budget, parse_eps, rounded
-from attacks.perturb import REPELLING_CAP, Pull, caps, direction, smoothed, step_length, unit
+from attacks.perturb import Pull, direction, smoothed, step_length, unit
 from attacks.steps import METHODS, find_method, parse_options
 from weights.errors import UsageError
 
@@ -234,15 +234,6 @@ def test_step_length_lands_where_the_linearised_loss_is_zero():
     torch.testing.assert_close(step_length(move, [pull], 0.5).view(-1), torch.tensor([0.125]))
     torch.testing.assert_close(step_length(move * 0.01, [pull], 1.0).view(-1), torch.tensor([1.0]))
     torch.testing.assert_close(step_length(move, [pull], 0.0).view(-1), torch.tensor([1.0]))
-
-
-def test_a_frame_in_which_a_model_is_repelled_takes_longer_steps():
-    own = Pull(torch.tensor([1.0, 1.0]), torch.ones(2, 3, 2, 2), torch.ones(2))
-    hinge = Pull(torch.tensor([0.0, 0.3]), torch.ones(2, 3, 2, 2), torch.ones(2), hinge=True)
-    torch.testing.assert_close(caps([own, hinge], 0.3), torch.tensor([0.3, REPELLING_CAP]))
-    torch.testing.assert_close(caps([own], 0.3), torch.tensor([0.3, 0.3]))
-    torch.testing.assert_close(caps([own, hinge], 2.0), torch.tensor([2.0, 2.0]))
-    torch.testing.assert_close(caps([own, hinge], 0.0), torch.tensor([0.0, 0.0]))
 
 
 # ------------------------------------------------------------------------------------------------- names
