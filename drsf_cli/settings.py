@@ -290,6 +290,7 @@ class DeidSettings:
             behind=effort.behind,
             smoothing=effort.smoothing,
             cap=effort.cap,
+            leash=None if effort.leash is None else effort.leash / 255.0,
         )
 
     @property
