@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from victims.face import Array, Detections
+from victims.merging import union
 
 Times = Sequence[float] | Array  # s, one a frame
 
@@ -51,7 +52,6 @@ SWEEP_S = 0.5
 
 SWEEP_SIZES = 1.5
 
-_SAME_FACE_IOU = 0.4
 _SIZE_RATIO = 2.0
 _REACH = 0.8  # centre distance to the predicted box, in box sizes, at which a link is still believed ...
 _REACH_RATE = 1.5  # ... and what a second without a sighting adds to it
@@ -98,35 +98,6 @@ class CoverBox:
     """True when the box is the region itself (drawn by hand), false when it is a face that belongs to a head."""
     turns: tuple[int, ...] = (0,)
     """Quarter turns clockwise by which the head may be turned: 0 crown up, 1 right, 2 down, 3 left."""
-
-
-def merge_detections(seen: Sequence[Detections]) -> Detections:
-    """What several detectors see in one frame, as one.
-
-    Boxes that overlap by an IoU over 0.4 become their union, with the turns of all.
-    """
-    boxes = [box for one in seen for box in one.boxes]
-    scores = [float(score) for one in seen for score in one.scores]
-    turns = [own for one in seen for own in one.head_turns]
-    merged: list[Array] = []
-    best: list[float] = []
-    either: list[NDArray[np.bool_]] = []
-    for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        box = np.asarray(boxes[index], dtype=np.float64)
-        overlaps = [float(_iou(box[None], other[None])[0, 0]) for other in merged]
-        if overlaps and max(overlaps) > _SAME_FACE_IOU:
-            near = int(np.argmax(overlaps))
-            merged[near] = _union(merged[near], box)
-            either[near] = either[near] | turns[index]
-        else:
-            merged.append(box)
-            best.append(scores[index])
-            either.append(turns[index])
-    return Detections(
-        np.array(merged, dtype=np.float64).reshape(-1, 4),
-        np.array(best, dtype=np.float64),
-        np.array(either, dtype=bool).reshape(-1, 4),
-    )
 
 
 def link(
@@ -386,7 +357,7 @@ def _held(box: Array, velocity: Array, forward: bool) -> Array:
     length = float(np.linalg.norm(way))
     if length > SWEEP_SIZES * size:
         way = way * (SWEEP_SIZES * size / length)
-    return np.asarray(_grown(_union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0])
+    return np.asarray(_grown(union(box, box + np.tile(way, 2))[None], np.array([HELD_GROWTH]))[0])
 
 
 def _moved_on(box: Array, way: Array, passed: float) -> Array:
@@ -406,10 +377,6 @@ def _size(boxes: Array) -> Array:
     """(n,) square root of the area, px, at least 1."""
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
     return np.asarray(np.sqrt(np.maximum(area, 1.0)))
-
-
-def _union(a: Array, b: Array) -> Array:
-    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
 def _iou(a: Array, b: Array) -> Array:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from victims.base import Detector, Image
 from victims.boxes import iou
 from victims.face import Array, Detections
-from victims.track import CONFIRM_SCORE, merge_detections
+from victims.merging import merge_detections
+from victims.track import CONFIRM_SCORE
 
 Finder = Callable[[Sequence[Image]], list[Detections]]
 """Finds the faces of images of one size."""
@@ -147,7 +148,8 @@ class Around:
         """Of each image: what is seen in its two wide looks, as `_looks` says it."""
         if not images:
             return []
-        scale = self.scale(*images[0].shape[:2], diagonal=True)
+        height, width = images[0].shape[:2]
+        scale = self.scale(height, width, diagonal=True)
         canvases = [_Canvas.at_border(image, scale, right) for image in images for right in (False, True)]
         found = detector.detect([canvas.pixels for canvas in canvases], WIDE_ASKED)
         seen = [(WIDE, canvas.located(one, WIDE)) for canvas, one in zip(canvases, found, strict=True)]

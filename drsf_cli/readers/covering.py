@@ -21,7 +21,8 @@ from export.session import authorised
 from victims import registry
 from victims.base import Detector, Image
 from victims.face import Detections
-from victims.track import CERTAIN_SCORE, merge_detections
+from victims.merging import merge_detections
+from victims.track import CERTAIN_SCORE
 from weights.errors import UsageError, WeightsError
 
 LEADER = "mtcnn"

@@ -25,7 +25,8 @@ from drsf_cli.readers.covering import see_around, see_plain
 from victims.base import Detector, Image
 from victims.boxes import iou
 from victims.face import Array, Detections
-from victims.track import CONFIRM_SCORE, merge_detections
+from victims.merging import merge_detections
+from victims.track import CONFIRM_SCORE
 
 LOOK_S = 0.16
 """s: every fourth frame at 25 a second."""

@@ -26,8 +26,9 @@ from drsf_cli.settings import DeidSettings, VictimNames
 from tests import clips
 from victims.base import Detector, Image
 from victims.face import Detections
+from victims.merging import merge_detections
 from victims.mtcnn import Mtcnn, load_mtcnn
-from victims.track import CONFIRM_SCORE, CoverBox, Track, cover_boxes, link, merge_detections
+from victims.track import CONFIRM_SCORE, CoverBox, Track, cover_boxes, link
 from weights.errors import UsageError
 
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from victims.drawn_regions import ManualRegion, add_regions, parse_region
 from victims.face import Array, Detections
-from victims.track import CoverBox, cover_boxes, link, merge_detections
+from victims.merging import merge_detections
+from victims.track import CoverBox, cover_boxes, link
 from weights.errors import UsageError
 
 Path = Callable[[float], tuple[float, float, float]]  # seconds -> centre x, centre y, width
