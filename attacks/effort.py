@@ -55,6 +55,8 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": EFFORTS["fast"],
         # 12 frames of the demo clip: IoU 0.98, NME 0.90 % and 2.2 degrees at 16.6 passes; EFFORTS 1.31 % at 4.5
         "normal": Effort(steps=6, extra=0, tries=0, behind=0.0, batch=1, smoothing=2.0, cap=0.5),
+        # 10 frames of the talking clip, as MediaPipe's client reads them in video mode: 0.88 % and irises 0.8 px off at
+        # 33 passes; "normal" 1.02 % and 1.0 px at 17.5 (docs/victims.md)
         "best": Effort(steps=12, extra=8, tries=3, behind=0.0, batch=1, smoothing=2.0, cap=0.5, live=True),
     }
 )

@@ -51,13 +51,14 @@ SWEEP_S = 0.5
 
 SWEEP_SIZES = 1.5
 
-_SAME_FACE_IOU = 0.6
+_SAME_FACE_IOU = 0.4
 _SIZE_RATIO = 2.0
 _REACH = 0.8  # centre distance to the predicted box, in box sizes, at which a link is still believed ...
 _REACH_RATE = 1.5  # ... and what a second without a sighting adds to it
 _REACH_UNKNOWN = 0.6  # ... and what is added while a track was seen once, and its motion is unknown
 _LOST_IOU = 0.2  # with its last box, for a track that is lost for longer than the gap to be taken up again
 _LOST_COST = 3.0  # a track within the gap wins over one that is longer lost
+_SAME_HEAD = 0.5  # share of the smaller of two boxes that lies in the other where both are of one head
 _MOTION_S = 0.3  # the time over which a velocity is measured
 
 
@@ -102,7 +103,7 @@ class CoverBox:
 def merge_detections(seen: Sequence[Detections]) -> Detections:
     """What several detectors see in one frame, as one.
 
-    Boxes that overlap by an IoU over 0.6 become their union, with the turns of all.
+    Boxes that overlap by an IoU over 0.4 become their union, with the turns of all.
     """
     boxes = [box for one in seen for box in one.boxes]
     scores = [float(score) for one in seen for score in one.scores]
@@ -181,9 +182,10 @@ def cover_boxes(
       inside a gap, united with its neighbours within `RADIUS_S`.
     * In a longer gap: the last box before it and the first after it, both, all through the gap.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
-      the clip: a head that is no longer detected has most likely only turned away). Uncertain tracks, with
-      fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for `extend_s` only there,
-      unless there are no others.
+      the clip: a head that is no longer detected has most likely only turned away), or until the head is seen as
+      another track that is certain, and at least for `extend_s`.
+    * Uncertain tracks, with fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for
+      `extend_s` only, in long gaps as at the ends, unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
     after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be
@@ -196,7 +198,7 @@ def cover_boxes(
         certain = [True] * len(tracks)
     for track, sure in zip(tracks, certain, strict=True):
         largest, turns = track.largest, _Turns(track, clock)
-        reach = hold_s if sure else min(extend_s, hold_s)
+        rivals = [other for other, known in zip(tracks, certain, strict=True) if known and other is not track]
         segments = _segments(sorted(track.boxes), clock, max_gap_s)
         for segment in segments:
             span = range(segment[0], segment[-1] + 1)
@@ -212,10 +214,12 @@ def cover_boxes(
             ):
                 velocity = _velocity(track, edge, clock, forward)
                 (own,) = turns.near([edge])
+                longest = _taken_over(track, edge, forward, rivals, clock, max_gap_s) if sure else 0.0
+                reach = min(hold_s, max(extend_s, longest))
                 held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest, turns=own)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
-                    if inner or passed <= reach:
+                    if passed <= reach or (inner and sure):
                         covers[index].append(held)
                     if velocity.any() and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)
@@ -246,7 +250,7 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
 
 
 def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
-    """(2,) px/s of the box's centre at sighting `frame`.
+    """(2,) px/s by which both edges of the box move at sighting `frame`: sizes that vary are no motion.
 
     Over the sightings up to `_MOTION_S` before it (forward) or after it; zero when there are none.
     """
@@ -261,8 +265,9 @@ def _velocity(track: Track, frame: int, times: Times, forward: bool) -> Array:
         other = candidate
     if other is None:
         return np.zeros(2)
-    there = track.boxes[other]
-    return (here[:2] + here[2:] - there[:2] - there[2:]) / 2 / (times[frame] - times[other])
+    low, high = (here - track.boxes[other]).reshape(2, 2)
+    shared = np.where(low * high > 0.0, np.sign(low) * np.minimum(np.abs(low), np.abs(high)), 0.0)
+    return np.asarray(shared / (times[frame] - times[other]))
 
 
 def is_sustained(track: Track, times: Times, score: float = 0.0) -> bool:
@@ -349,6 +354,29 @@ class _Turns:
         )
         found = self._counts[high.clip(max=len(self._seen))] > self._counts[low.clip(min=0)]
         return [tuple(int(turn) for turn in np.flatnonzero(own)) for own in found]
+
+
+def _taken_over(
+    track: Track, edge: int, forward: bool, others: Sequence[Track], clock: Array, max_gap_s: float
+) -> float:
+    """How many s after (or before) its sighting `edge` a track's head is seen as another track; inf if it never is.
+
+    It is where another track that is seen beyond `edge` is in the same place at that time, or where one that only
+    begins there comes to that place. A head that was there before and passes by is another one.
+    """
+    box, found = track.boxes[edge], math.inf
+    for other in others:
+        passed = (clock[list(other.boxes)] - clock[edge]) * (1.0 if forward else -1.0)
+        if passed.max() <= 0.0:
+            continue
+        there = np.stack(list(other.boxes.values()))
+        sides = np.minimum(box[2:], there[:, 2:]) - np.maximum(box[:2], there[:, :2])
+        smaller = np.minimum(_size(box[None]), _size(there)) ** 2
+        same = np.prod(np.maximum(sides, 0.0), axis=1) > _SAME_HEAD * smaller
+        nearest = np.abs(passed).min()
+        same &= (passed.min() > 0.0) | ((np.abs(passed) <= nearest) & (nearest <= max_gap_s))
+        found = min(found, float(np.maximum(passed[same], 0.0).min(initial=math.inf)))
+    return found
 
 
 def _held(box: Array, velocity: Array, forward: bool) -> Array:

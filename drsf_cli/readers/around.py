@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from victims.base import Detector, Image
 from victims.boxes import iou
@@ -32,19 +33,45 @@ px on, and find nearly all of those that are a little larger."""
 DIAGONAL_SIZE = 2.0
 """Faces that matter in a diagonal look are larger than others by this factor: a diagonal picture has more corners to
 look at than the picture itself."""
+STRIP = 0.3
+STRETCH = 1.8
+"""A wide look is at a strip along the left or the right border and its mirror image, stretched sideways: a third of a
+face and its mirror image are then about as wide as a face. Width of the strip as a share of the picture's shorter
+side; smaller than the picture as a diagonal look is."""
+WIDE = 8
+"""In place of an eighth."""
+WIDE_SCORE = 0.5
+WIDE_ASKED = 0.2
+"""What a wide look asks a detector for: its first networks are less sure of a stretched face than its last."""
 CUT_SCORE = 0.3
 CUT_SHARE = 0.1
 """The border cuts a face if the face's box reaches over the border by at least this share of the box's side."""
 
 # Most heads are upright, and seven more looks give seven times the false alarms, each of which is covered for seconds.
 # A head that is turned is seen surely in the look nearest to its turn, and by one beside it too; what is none is seen
-# in one look alone, and less surely.
+# in one look alone, and less surely. A hand or a collar that passes for a face at one size and in one turn does not at
+# others, so what a turned look sees, or what the border cuts, is looked at closely: turned a little further and back,
+# and at two sizes.
 TURNED_SCORE = 0.8
 """What is seen in a turned look counts from this score on ..."""
 AGREEING_SCORE = 0.5
 """... if another look sees the same face with at least this score; ..."""
 TURNED_ALONE = 0.98
 """... else from this score on."""
+CLOSE_TURNS = (-15.0, 0.0, 15.0)
+CLOSE_SIZES = (32.0, 48.0)
+"""Degrees, and px of the face's side, of the close looks at a face."""
+CLOSE_VIEW = 96
+"""px: side of the picture in a close look."""
+CLOSE_SCORE = 0.3
+CLOSE_IOU = 0.35
+"""From this score, and this overlap with the middle of the view, on, a close look sees the face."""
+TURNED_CLOSE = 0.55
+"""A face in a turned look counts from this mean score of the close looks on (0 where one does not see it) ..."""
+CUT_CLOSE = 0.4
+"""... and one that the border cuts from this on: its mirror image changes much when it is turned."""
+UPRIGHT_CLOSE = 0.5
+"""A face cut by the border that is seen upright in the close looks with this mean score is upright."""
 UPRIGHT_SCORE = 0.99
 """A face that is seen upright with this score is upright: what turned looks see of it, less exactly, is left out."""
 SAME_FACE = 0.4
@@ -62,7 +89,7 @@ class Around:
     """The smallest face that matters: px from 1 on, below 1 a share of the picture's shorter side."""
 
     def scale(self, height: int, width: int, diagonal: bool = False) -> float:
-        """By how much a picture (height, width) is made smaller, at most 1, for upright or for diagonal looks."""
+        """By how much a picture (height, width) is made smaller, at most 1; for diagonal and wide looks by more."""
         smallest = self.min_face if self.min_face >= 1 else self.min_face * min(height, width)
         return min(1.0, NEEDED_PX / (smallest * (DIAGONAL_SIZE if diagonal else 1.0)))
 
@@ -85,13 +112,18 @@ class Around:
           sees of each image as it reads: that look repeats it at a smaller size;
         * of a face in the upright look that the border cuts, from `CUT_SCORE` on. Half of its box is a mirror image, of
           which a detector is less sure, so its score is raised to `CONFIRM_SCORE`;
+        * of a face in a wide look that the border cuts, from `WIDE_SCORE` on, raised likewise;
         * in turned looks, of what is not known to be upright: surely, or in two looks.
+
+        Faces in turned looks, and cut ones in the upright look, must be seen in close looks as well.
         """
         limit = min(CUT_SCORE, detector.cover_threshold)
         looked = self._looks(lambda own: detector.detect(own, limit), images)
+        for looks, wide in zip(looked, self._wide(detector, images), strict=True):
+            looks.extend(wide)
         readings: Sequence[Detections | None] = [None] * len(images) if reading is None else reading
         return [
-            merge_detections([_believed(looks, image.shape[:2], detector.cover_threshold, known)])
+            merge_detections([_believed(detector, looks, image, known)])
             for looks, image, known in zip(looked, images, readings, strict=True)
         ]
 
@@ -111,33 +143,84 @@ class Around:
                 looks[k].append((eighth, canvases[k].located(one, eighth)))
         return looks
 
+    def _wide(self, detector: Detector, images: Sequence[Image]) -> list[list[tuple[int, Detections]]]:
+        """Of each image: what is seen in its two wide looks, as `_looks` says it."""
+        if not images:
+            return []
+        scale = self.scale(*images[0].shape[:2], diagonal=True)
+        canvases = [_Canvas.at_border(image, scale, right) for image in images for right in (False, True)]
+        found = detector.detect([canvas.pixels for canvas in canvases], WIDE_ASKED)
+        seen = [(WIDE, canvas.located(one, WIDE)) for canvas, one in zip(canvases, found, strict=True)]
+        return [seen[k : k + 2] for k in range(0, len(seen), 2)]
+
 
 def _believed(
-    looks: Sequence[tuple[int, Detections]], size: tuple[int, int], threshold: float, reading: Detections | None
+    detector: Detector, looks: Sequence[tuple[int, Detections]], image: Image, reading: Detections | None
 ) -> Detections:
-    """Of what the looks at one image (height, width) see: what `Around.detect` says. Not merged."""
+    """Of what the looks at one image see: what `Around.detect` says. Not merged."""
     which = np.concatenate([np.full(len(seen), eighth) for eighth, seen in looks])
     boxes = np.concatenate([seen.boxes for _, seen in looks])
     scores = np.concatenate([seen.scores for _, seen in looks])
     turns = np.concatenate([seen.head_turns for _, seen in looks])
     upright = turns[:, 0] & (turns.sum(axis=1) == 1)
-    cut = upright & (_overhang(boxes, *size) >= CUT_SHARE)
+    cut = upright & (_overhang(boxes, *image.shape[:2]) >= CUT_SHARE)
     same = iou(boxes[:, None], boxes[None]) > SAME_FACE
     again = (same & (which[:, None] != which) & (scores >= AGREEING_SCORE)).any(axis=1)
-    whole = scores >= threshold if reading is None else np.zeros(len(scores), dtype=bool)
-    kept = np.where(
-        upright,
-        np.where(cut, scores >= CUT_SCORE, whole),
-        (scores >= TURNED_ALONE) | (again & (scores >= TURNED_SCORE)),
-    )
-    if reading is None:
-        known = boxes[upright & (scores >= UPRIGHT_SCORE)]
-    else:
-        known = reading.boxes[reading.scores >= UPRIGHT_SCORE]
-    kept &= upright | ~(iou(boxes[:, None], known[None]) > SAME_FACE).any(axis=1)
-    kept &= ~(same & kept & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores))).any(axis=1)
+    whole = upright & ~cut & (which != WIDE) & (scores >= detector.cover_threshold) & (reading is None)
+    known = Detections(boxes, np.where(upright & (which != WIDE), scores, 0.0)) if reading is None else reading
+    limit = np.where(which == WIDE, WIDE_SCORE, CUT_SCORE)
+    kept = np.where(cut, scores >= limit, ~upright & ((scores >= TURNED_ALONE) | (again & (scores >= TURNED_SCORE))))
+    kept &= cut | ~_among(boxes, known.boxes[known.scores >= UPRIGHT_SCORE])
+    close = np.where(cut & (which == WIDE), CUT_CLOSE, 0.0)
+    asked = kept & (which != WIDE)
+    close[asked] = _closely(detector, image, boxes[asked], turns[asked])
+    kept &= close >= np.where(cut, CUT_CLOSE, TURNED_CLOSE)
+    kept &= cut | ~_among(boxes, boxes[cut & (close >= UPRIGHT_CLOSE)])
+    kept |= whole
+    kept &= ~(same & kept & (which != WIDE) & (1.0 - scores[:, None] > DOUBTS * (1.0 - scores))).any(axis=1)
     scores = np.where(cut, np.maximum(scores, CONFIRM_SCORE), scores)
     return Detections(boxes[kept], scores[kept], turns[kept])
+
+
+def _among(boxes: Array, others: Array) -> NDArray[np.bool_]:
+    """(k,) whether each of boxes (k, 4) is of the same face as one of `others` (n, 4)."""
+    return np.asarray((iou(boxes[:, None], others[None]) > SAME_FACE).any(axis=1))
+
+
+def _closely(detector: Detector, image: Image, boxes: Array, turns: NDArray[np.bool_]) -> Array:
+    """(k,) mean scores of faces in boxes (k, 4) of heads turned by `turns` (k, 4), in close looks at each."""
+    if not len(boxes):
+        return np.zeros(0)
+    views, middles = [], []
+    for box, own in zip(boxes, turns, strict=True):
+        quarters = np.flatnonzero(own)
+        degrees = 315.0 if own[0] and own[3] else float(90.0 * quarters.mean())
+        for side in CLOSE_SIZES:
+            views += _close_views(image, box, degrees, side)
+            middles += [CLOSE_VIEW / 2 + side / 2 * np.array([-1.0, -1.0, 1.0, 1.0])] * len(CLOSE_TURNS)
+    scores = [
+        float(seen.scores[iou(seen.boxes, middle[None]) > CLOSE_IOU].max(initial=0.0))
+        for seen, middle in zip(detector.detect(views, CLOSE_SCORE), middles, strict=True)
+    ]
+    return np.asarray(np.reshape(scores, (len(boxes), -1)).mean(axis=1))
+
+
+def _close_views(image: Image, box: Array, degrees: float, side: float) -> list[Image]:
+    """The face in `box` (4,), as if `side` px wide, in the middle of views turned back by `degrees` and a little."""
+    own = float(np.sqrt(np.prod(box[2:] - box[:2])))
+    height, width = image.shape[:2]
+    shrunk = min(1.0, side / own)
+    size = max(1, round(width * shrunk)), max(1, round(height * shrunk))
+    small = image if shrunk == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    middle = (box[:2] + box[2:]) / 2 * (np.array(size) / (width, height))
+    views = []
+    for more in CLOSE_TURNS:
+        angle = np.radians(more - degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * side / (own * shrunk)
+        matrix = np.column_stack([turn, (CLOSE_VIEW - 1) / 2 - turn @ (middle - 0.5)])  # OpenCV counts as in `_Canvas`
+        view = cv2.warpAffine(small, matrix, (CLOSE_VIEW, CLOSE_VIEW), borderMode=cv2.BORDER_REFLECT)
+        views.append(np.asarray(view, dtype=np.uint8))
+    return views
 
 
 def _overhang(boxes: Array, height: int, width: int) -> Array:
@@ -157,13 +240,15 @@ def _rotation(eighth: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Canvas:
-    """A picture made smaller, with its mirror image around it, as it is or diagonally. Its middle is the picture's."""
+    """A picture made smaller, with its mirror image around it, as it is or diagonally; or a strip at its border."""
 
     pixels: Image
     scale: Array
     """(2,) px of the canvas to one of the picture, along the picture's x and y."""
     size: Array
     """(2,) width and height of the picture, px."""
+    middle: Array
+    """(2,) where the canvas's middle is in the picture, px."""
 
     @classmethod
     def of(cls, image: Image, scale: float, diagonal: bool) -> _Canvas:
@@ -186,6 +271,24 @@ class _Canvas:
             np.asarray(pixels, dtype=np.uint8),
             np.array([columns / width, rows / height]),
             np.array([width, height], dtype=np.float64),
+            np.array([width, height]) / 2,
+        )
+
+    @classmethod
+    def at_border(cls, image: Image, scale: float, right: bool) -> _Canvas:
+        """The strip at the left or the right border, which is in its middle, and its mirror image."""
+        height, width = image.shape[:2]
+        strip = min(width, round(STRIP * min(height, width)))
+        own = image[:, width - strip :] if right else image[:, strip - 1 :: -1]
+        both = np.hstack([own, own[:, ::-1]])
+        size = max(1, round(2 * strip * scale * STRETCH)), max(1, round(height * scale))
+        small = cv2.resize(both, size, interpolation=cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR)
+        border = round(MIRROR * size[1])
+        return cls(
+            np.asarray(cv2.copyMakeBorder(small, border, border, 0, 0, cv2.BORDER_REFLECT), dtype=np.uint8),
+            np.array([size[0] / (2 * strip), size[1] / height]),
+            np.array([width, height], dtype=np.float64),
+            np.array([width if right else 0.0, height / 2]),
         )
 
     def turned(self, eighth: int) -> Image:
@@ -205,7 +308,7 @@ class _Canvas:
         middle = np.array(self.turned(eighth).shape[1::-1]) / 2
         boxes, turns = [], []
         for box in np.asarray(found.boxes, dtype=np.float64):
-            centre = self.size / 2 + rotation @ ((box[:2] + box[2:]) / 2 - middle) / self.scale
+            centre = self.middle + rotation @ ((box[:2] + box[2:]) / 2 - middle) / self.scale
             reach = np.sqrt(rotation**2 @ ((box[2:] - box[:2]) / 2) ** 2) / self.scale
             own = eighth
             for axis in (0, 1):

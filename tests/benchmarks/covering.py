@@ -1,11 +1,12 @@
 """How well heads stay covered when the detector misses faces, on real clips.
 
-    python -m tests.benchmarks.covering [--retinaface FILE] [CLIP...]
+    python -m tests.benchmarks.covering [--retinaface FILE] [--every K] [CLIP...]
 
 Takes the faces that MTCNN reports on every frame as the truth, removes some of what covering gets to see (30 % at
 random; gaps of up to one second in which nothing at all is detected; both), and measures for every true face how much
 of its head region the planned regions cover, and how much of the frame they cover. `--retinaface` adds RetinaFace to
-the detectors that cover, from the weight file given; its sightings are removed like MTCNN's.
+the detectors that cover, from the weight file given; its sightings are removed like MTCNN's. `--every` takes every K-th
+frame of a clip, as if it had been filmed so slowly.
 
 Two kinds of faces are counted apart, with their worst coverage left out, as nothing could know of them: those of which
 fewer than three sightings within a second are in the untouched clip (a passer-by's single frame, a false alarm), and
@@ -19,6 +20,7 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +43,14 @@ AROUND = Around(DeidSettings.min_face)
 
 
 def detections_of(
-    clip: Path, retinaface: Path | None = None
+    clip: Path, retinaface: Path | None = None, every: int = 1
 ) -> tuple[list[Detections], list[Detections], Array, tuple[int, int]]:
     """What MTCNN reports on every frame, what covering sees there; times, s; height and width."""
     digest = hashlib.sha256(clip.read_bytes()).hexdigest()[:16]
     names = "mtcnn" if retinaface is None else "mtcnn+retinaface"
-    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}-watch.npz"
+    cache = Path(tempfile.gettempdir()) / "drsf-benchmarks" / f"{clip.stem}-{digest}-{names}-close-{every}.npz"
     if not cache.is_file():
-        _detect(clip, cache, retinaface)
+        _detect(clip, cache, retinaface, every)
     stored = np.load(cache)
     both = []
     for kind in ("read", "cover"):
@@ -63,14 +65,14 @@ def detections_of(
     return both[0], both[1], stored["times"], (int(stored["size"][0]), int(stored["size"][1]))
 
 
-def _detect(clip: Path, cache: Path, retinaface: Path | None) -> None:
+def _detect(clip: Path, cache: Path, retinaface: Path | None, every: int) -> None:
     own = load_mtcnn("mtcnn")
     companions = [] if retinaface is None else [load_retinaface("retinaface", retinaface)]
     found: dict[str, list[Detections]] = {"read": [], "cover": []}
     times, reader = [], VideoReader(clip)
     size = reader.info.height, reader.info.width
     watch = Watch(own, companions, AROUND, always=False)
-    for frames, last in with_last(runs(reader, 8)):
+    for frames, last in with_last(runs(islice(reader, 0, None, every), 8)):
         for frame, seen in zip(frames, watch.see(frames, last), strict=True):
             times.append(frame.pts)
             found["read"].append(seen.reported)
@@ -117,13 +119,14 @@ def faults(seen: list[Detections], times: Array, seed: int) -> dict[str, list[De
     }
 
 
-def measure(clip: Path, retinaface: Path | None) -> bool:
-    read, seen, times, (height, width) = detections_of(clip, retinaface)
+def measure(clip: Path, retinaface: Path | None, every: int) -> bool:
+    read, seen, times, (height, width) = detections_of(clip, retinaface, every)
     truth = [(k, box) for k, one in enumerate(read) for box in one.boxes]
     steady = [track for track in link(seen, times, confirm_score=0.0) if is_sustained(track, times, CERTAIN_SCORE)]
     print(f"\n{clip.name}: {len(times)} frames, {len(truth)} faces read, {width}x{height}")
-    print(f"{'removed':18}{'faces':>8}{'worst share':>13}{'< 99 %':>8}{'unknowable':>12}{'frame covered':>15}")
-    results: dict[str, list[tuple[list[float], int, float]]] = {}
+    print(f"{'removed':18}{'faces':>8}{'worst share':>13}{'< 99 %':>8}{'unknowable':>12}", end="")
+    print(f"{'regions':>10}{'frame covered':>15}")
+    results: dict[str, list[tuple[list[float], int, float, float]]] = {}
     for seed in range(SEEDS):
         for name, given in faults(seen, times, seed).items():
             if name == "nothing removed" and seed:
@@ -150,7 +153,9 @@ def measure(clip: Path, retinaface: Path | None) -> bool:
                         print(f"  seed {seed}, {name}: frame {frame}, box {box.round().astype(int)}: {share:.3f}")
                 else:
                     unknowable += 1
-            results.setdefault(name, []).append((shares, unknowable, float(np.mean([mask.mean() for mask in masks]))))
+            count = float(np.mean([len(regions) for regions in planned]))
+            area = float(np.mean([mask.mean() for mask in masks]))
+            results.setdefault(name, []).append((shares, unknowable, count, area))
     good = True
     for name, rows in results.items():
         shares = [share for row in rows for share in row[0]]
@@ -158,7 +163,7 @@ def measure(clip: Path, retinaface: Path | None) -> bool:
         good &= short == 0
         print(
             f"{name:18}{len(shares):8}{min(shares):13.3f}{short:8}{sum(row[1] for row in rows):12}"
-            f"{np.mean([row[2] for row in rows]):15.3f}"
+            f"{np.mean([row[2] for row in rows]):10.1f}{np.mean([row[3] for row in rows]):15.3f}"
         )
     return good
 
@@ -175,10 +180,11 @@ def overlaps(seen: Array | None, box: Array) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="coverage with detections removed", allow_abbrev=False)
     parser.add_argument("--retinaface", type=Path, help="weights of a second detector that covers")
+    parser.add_argument("--every", type=int, default=1, metavar="K")
     parser.add_argument("clips", nargs="*", type=Path)
     arguments = parser.parse_args()
     clips = arguments.clips or [SHARED / "data" / name for name in CLIPS]
-    results = [measure(clip, arguments.retinaface) for clip in clips]
+    results = [measure(clip, arguments.retinaface, arguments.every) for clip in clips]
     return 0 if all(results) else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import cv2
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 from skimage.data import astronaut
 
 from attacks.obscure import Pixelate, Region, head_region, plan_regions, region_mask
-from drsf_cli.commands import choices
 from drsf_cli.deid.checks import audit_file
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.media.reader import VideoReader
@@ -23,7 +22,7 @@ from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import best_rotation
-from drsf_cli.settings import DeidSettings, Rotation, VictimNames
+from drsf_cli.settings import DeidSettings, VictimNames
 from tests import clips
 from victims.base import Detector, Image
 from victims.face import Detections
@@ -31,6 +30,7 @@ from victims.mtcnn import Mtcnn, load_mtcnn
 from victims.track import CONFIRM_SCORE, CoverBox, Track, cover_boxes, link, merge_detections
 from weights.errors import UsageError
 
+NOTHING = Detections(np.zeros((0, 4)), np.zeros(0))
 HEAD_TILE = (70, 0, 390, 320)
 FULL = Around(1.0)
 """Looks at pictures of the tests' sizes as they are."""
@@ -229,22 +229,41 @@ def test_all_looks_agree_where_a_disc_is() -> None:
     assert seen.head_turns.all()
 
 
+def close_faces(scores: Sequence[float]) -> list[Detections]:
+    """What is seen in the close looks at some faces, six of each: one in the middle, 32 px wide in three, then 48."""
+    sides = [32.0, 32.0, 32.0, 48.0, 48.0, 48.0] * (len(scores) // 6)
+    boxes = [np.array([[48 - side / 2, 48 - side / 2, 48 + side / 2, 48 + side / 2]]) for side in sides]
+    return [Detections(box, np.array([score])) for box, score in zip(boxes, scores, strict=True)]
+
+
 class Scripted:
-    """Sees one face of 40 px in the middle of the picture, in each look with the score given for its turn."""
+    """Sees one face of 40 px in the middle of the picture, or `at` px to the right of it, in each look with the score
+    given for its turn."""
 
     cover_threshold = 0.5
 
-    def __init__(self, scores: dict[int, float], at: float = 0.0) -> None:
-        self.scores, self.at = scores, at
+    def __init__(
+        self,
+        scores: dict[int, float],
+        at: float = 0.0,
+        close: Sequence[float] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        wide: Detections | None = None,
+    ) -> None:
+        self.scores, self.at, self.close, self.wide = scores, at, close, wide
 
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+        if images[0].shape == (96, 96, 3):
+            return close_faces([*self.close] * (len(images) // len(self.close)))
+        if images[0].shape == (168, 130, 3):  # strips of 36 px and their mirror images, 1.8 times as wide
+            return [NOTHING, NOTHING if self.wide is None else self.wide]
         if len(images) == 4:
             turns: Sequence[int] = (1, 3, 5, 7)
         else:
             turns = (0, 4) if images[0].shape[0] < images[0].shape[1] else (2, 6)
         found = []
         for eighth, image in zip(turns, images, strict=True):
-            middle = np.array(image.shape[1::-1]) / 2 + (self.at, 0.0)
+            shift = {0: self.at, 4: -self.at}.get(eighth, 0.0)
+            middle = np.array(image.shape[1::-1]) / 2 + (shift, 0.0)
             box = np.concatenate([middle - 20, middle + 20])[None]
             seen = eighth in self.scores and self.scores[eighth] >= (threshold or 0.0)
             found.append(Detections(box[: int(seen)], np.array([self.scores.get(eighth, 0.0)])[: int(seen)]))
@@ -291,6 +310,71 @@ def test_what_reading_knows_is_not_seen_again() -> None:
     assert cut.scores.tolist() == [CONFIRM_SCORE]
 
 
+@pytest.mark.parametrize(
+    ("scores", "at", "close", "counts"),
+    [
+        ({2: 0.99}, 0.0, (0.9, 0.9, 0.0, 0.9, 0.65, 0.0), True),  # on average 0.558
+        ({2: 0.99}, 0.0, (0.9, 0.9, 0.0, 0.9, 0.55, 0.0), False),  # a hand: at some sizes, in some turns
+        ({2: 0.9, 3: 0.7}, 0.0, (0.4, 0.4, 0.4, 0.4, 0.4, 0.4), False),
+        ({0: 0.35}, 70.0, (0.9, 0.9, 0.0, 0.7, 0.0, 0.0), True),  # cut by the border
+        ({0: 0.95}, 70.0, (0.9, 0.9, 0.0, 0.5, 0.0, 0.0), False),
+    ],
+)
+def test_turned_and_cut_faces_are_looked_at_closely(
+    scores: dict[int, float], at: float, close: Sequence[float], counts: bool
+) -> None:
+    (seen,) = FULL.detect(cast(Detector, Scripted(scores, at, close)), [WIDE])
+    assert len(seen) == counts
+
+
+@pytest.mark.parametrize(("score", "left", "counts"), [(0.5, 50.0, True), (0.45, 50.0, False), (0.9, 5.0, False)])
+def test_a_third_of_a_face_is_seen_in_a_wide_look(score: float, left: float, counts: bool) -> None:
+    """The right border of a picture of 160 x 120 px is at 65 of 130 px; 24 px of the picture are above it. A face of
+    36 x 30 px from 50 px on is 20 px wide, and reaches from 160 - 15 / 1.8056 to 160 + 21 / 1.8056 px. One from 5 px on
+    is whole, and no face as it is stretched."""
+    wide = Detections(np.array([[left, 60.0, left + 36.0, 90.0]]), np.array([score]))
+    (seen,) = FULL.detect(cast(Detector, Scripted({}, wide=wide)), [WIDE])
+    assert len(seen) == counts
+    if counts:  # its middle, 3 px beyond the border, is put where it comes from
+        middle, reach = 160 - 3 / 1.8056, 18 / 1.8056
+        np.testing.assert_allclose(seen.boxes, [[middle - reach, 36.0, middle + reach, 66.0]], atol=0.01)
+        assert seen.scores.tolist() == [CONFIRM_SCORE]
+
+
+def test_a_cut_face_that_is_upright_closely_is_not_seen_turned() -> None:
+    def turns(close: float) -> list[int]:
+        scripted = Scripted({0: 0.9, 4: 0.99}, 70.0, [close] * 6 + [0.9] * 6)
+        (seen,) = FULL.detect(cast(Detector, scripted), [WIDE])
+        return [int(turn) for turn in np.flatnonzero(seen.head_turns.any(axis=0))]
+
+    assert turns(0.55) == [0]
+    assert turns(0.45) == [2]  # of two sightings of one face the surer one
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_close_views_show_a_head_upright_at_two_sizes(turn: int) -> None:
+    """A mark of 12 x 20 px whose side is sqrt(240) = 15.49 px: at 32 and 48 px, its ends are 20.7 and 31 px away."""
+    views: list[Image] = []
+
+    class Watching(Scripted):
+        def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+            if images[0].shape == (96, 96, 3):
+                views.extend(images)
+                return super().detect(images, threshold)
+            return flags(images)
+
+    box = (50, 35, 62, 55) if turn % 2 == 0 else (46, 39, 66, 51)
+    FULL.detect(cast(Detector, Watching({})), [marked(box, turn)])
+    upright = [views[1], views[4]] if turn else []
+    assert len(views) == (6 if turn else 0)  # what is upright and whole needs no close look
+    for view, reach in zip(upright, (20.7, 31.0), strict=False):
+        rows = [round(48 + sign * (reach - 4)) for sign in (-1, 1)]
+        assert view[rows[0], 48].tolist() == [255, 0, 0]
+        assert view[rows[1], 48].tolist() == [0, 255, 0]
+        beyond = [round(48 + sign * (reach + 4)) for sign in (-1, 1)]
+        assert not view[beyond, 48].any()
+
+
 def test_the_picture_is_made_smaller_as_far_as_the_smallest_face_allows() -> None:
     assert Around(0.05).scale(2160, 3840) == pytest.approx(NEEDED_PX / 108)
     assert Around(0.05).scale(240, 320) == 1.0
@@ -323,13 +407,13 @@ def test_a_turned_head_beside_an_upright_one_is_covered(mtcnn: Mtcnn, tile: Imag
 
 @pytest.mark.parametrize("degrees", [45, 135])
 def test_a_diagonal_head_is_covered(mtcnn: Mtcnn, tile: Image, degrees: int) -> None:
-    """By what is seen in the diagonal looks alone: pictures of 340 x 340 px, for 240 x 240 px."""
+    """By what is seen in the diagonal looks alone, pictures of 340 x 340 px for 240 x 240 px, and closely."""
 
     class Diagonally:
         cover_threshold = mtcnn.cover_threshold
 
         def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
-            if images[0].shape[:2] != (340, 340):
+            if images[0].shape[:2] not in {(340, 340), (96, 96)}:
                 return [Detections(np.zeros((0, 4)), np.zeros(0)) for _ in images]
             return mtcnn.detect(images, threshold)
 
@@ -433,7 +517,6 @@ def test_frames_are_turned_clockwise(tmp_path: Path, degrees: int) -> None:
 
 def test_what_is_no_rotation_is_refused() -> None:
     assert DeidSettings(rotate="auto").rotate == "auto"
-    assert tuple(choices.ROTATIONS) == get_args(Rotation)
     with pytest.raises(UsageError, match=r"\(--rotate\): '45' is not allowed; it takes 0, 90, 180, 270 or auto"):
         DeidSettings(rotate="45")  # type: ignore[arg-type]
 

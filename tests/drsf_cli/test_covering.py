@@ -36,7 +36,8 @@ class Sees(Detector):
         found = []
         for image in images:
             ys, xs = np.nonzero(image[..., 0])
-            corner = np.array([xs.max(), ys.max()])  # of the picture in what is looked at: at its top left if upright
+            # of the picture in what is looked at: at its top left if upright; not in a strip at its right border
+            corner = np.array([xs.max(), ys.max()]) if len(xs) else np.array(image.shape[1::-1])
             upright = (corner < np.array([image.shape[1], image.shape[0]]) / 2).all()
             own = kept if upright and image.shape[0] != image.shape[1] else []  # diagonal looks are squares
             boxes = np.array([box for box, _ in own]).reshape(-1, 4) + np.tile(corner, 2)

@@ -136,6 +136,14 @@ class TestMissed:
 
 
 class TestMotion:
+    def test_a_box_that_grows_or_shrinks_at_one_edge_does_not_move(self) -> None:
+        """As where a border or a hand cuts a face: its other edge stays."""
+        boxes = [[100.0, 100.0, 180.0, 200.0], [60.0, 100.0, 180.0, 220.0]]
+        seen = [Detections(np.array([box]), np.array([0.99])) for box in boxes]
+        nothing = Detections(np.zeros((0, 4)), np.zeros(0))
+        (held,) = cover_boxes(link([*seen, nothing], clock(3)), clock(3))[2]  # 0.3 of 120 px on every side
+        np.testing.assert_allclose(held.box, [24.0, 64.0, 216.0, 256.0])
+
     @pytest.mark.parametrize("speed", [200, 800, 1500])  # px/s; 800 is ten head widths a second
     def test_fast(self, speed: float) -> None:
         truth = faces([lambda t: (100 + speed * t, 200, 80)], 25)
@@ -244,6 +252,44 @@ class TestSpurious:
         assert all(there[175:226])
         assert not any(there[:175])
         assert not any(there[226:])
+
+    def test_two_flashes_do_not_cover_what_is_between_them(self) -> None:
+        times = clock(500)
+        entries = {k: [(100.0, 0.99)] for k in range(500)}
+        entries[100] = entries[300] = [(100.0, 0.99), (700.0, 0.8)]  # eight seconds apart, in one place: one track
+        tracks = link(scored(entries, 500), times)
+        assert len(tracks) == 2
+        there = [any(cover.box[0] > 500 for cover in frame) for frame in cover_boxes(tracks, times)]
+        assert all(there[75:126])
+        assert all(there[275:326])
+        assert not any(there[:75] + there[126:275] + there[326:])
+
+    def test_a_head_that_goes_on_as_another_track_is_not_held_beside_it(self) -> None:
+        """A second detector's smaller box of it, seen 4 times in 200 frames, is a track of its own."""
+        times = clock(200)
+        whole, part = [100.0, 100.0, 200.0, 220.0], [110.0, 160.0, 160.0, 220.0]
+        seen = [Detections(np.array([whole]), np.array([0.99])) for _ in times]
+        for k in range(80, 84):
+            seen[k] = Detections(np.array([whole, part]), np.array([0.99, 0.9]))
+        tracks = link(seen, times)
+        assert [len(track.boxes) for track in tracks] == [200, 4]
+        counts = [len(frame) for frame in cover_boxes(tracks, times)]
+        assert counts[:55] == [1] * 55
+        assert counts[109:] == [1] * 91
+        alone = cover_boxes(link([Detections(one.boxes[1:], one.scores[1:]) for one in seen], times), times)
+        assert all(alone)  # of a head that is seen no more, its last place is
+
+    def test_a_head_that_comes_back_is_not_held_where_it_was_lost(self) -> None:
+        """Lost in frame 50 at 100 px, found in frame 150 at 500 px, back at 100 px in frame 210, and away again."""
+        times = clock(400)
+        places = dict.fromkeys(range(50), 100.0) | {k: 500.0 - 400.0 * (k - 150) / 60 for k in range(150, 211)}
+        places |= {k: 100.0 + 400.0 * (k - 210) / 60 for k in range(211, 271)} | dict.fromkeys(range(271, 400), 500.0)
+        tracks = link(scored({k: [(x, 0.99)] for k, x in places.items()}, 400), times)
+        assert [len(track.boxes) for track in tracks] == [50, 250]
+        there = [any(cover.track_id == 0 for cover in frame) for frame in cover_boxes(tracks, times)]
+        # an 80 px wide box at less than 140 px has over half of its area in the one at 100 px: from frame 205 on
+        assert all(there[:206])
+        assert not any(there[206:])
 
 
 class TestMonotone:
