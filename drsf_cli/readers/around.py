@@ -147,7 +147,8 @@ class Around:
         """Of each image: what is seen in its two wide looks, as `_looks` says it."""
         if not images:
             return []
-        scale = self.scale(*images[0].shape[:2], diagonal=True)
+        height, width = images[0].shape[:2]
+        scale = self.scale(height, width, diagonal=True)
         canvases = [_Canvas.at_border(image, scale, right) for image in images for right in (False, True)]
         found = detector.detect([canvas.pixels for canvas in canvases], WIDE_ASKED)
         seen = [(WIDE, canvas.located(one, WIDE)) for canvas, one in zip(canvases, found, strict=True)]
