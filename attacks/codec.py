@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from attacks.names import CRF, FOCUS_QP
 from weights.errors import DrsfError, InputError, UsageError
 
 # x264 decides differently with another number of threads. One thread gives the same file on every machine, and
@@ -42,11 +43,6 @@ _IN_ORDER = ("bframes=0", "force-cfr=1")
 _CAUSAL = ("rc-lookahead=0", "sync-lookahead=0", "mbtree=0")
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-
-CRF = (0, 51)
-"""Limits of x264's constant rate factor, best and worst."""
-FOCUS_QP = (-20, 0)
-"""Limits of what is added to the quantiser in focus, finest and none."""
 
 MPEG_RANGE, JPEG_RANGE = 1, 2  # AVCOL_RANGE_*: luma 16..235 and 0..255
 RGB_MATRIX, BT709, UNSPECIFIED, BT470BG, BT601 = 0, 1, 2, 5, 6

@@ -139,6 +139,8 @@ class Embedder:
         start, correction = drawn, self._corrections.get(track)
         if correction is not None:
             start = drawn + placed(correction.expand(len(targets), -1, -1, -1), squares, windows)
+        if self.settings.leash is not None and self.extra_stages is None:  # repelling takes a long way
+            budget = replace(budget, drawn=drawn, leash=self.settings.leash)
         outcome = perturb(budget, start, self.stages(targets, window), self.settings, self._channel(targets, window))
         added = lifted(outcome.delta - drawn, squares, windows)
         self._corrections[track] = KEPT * added.mean(dim=0, keepdim=True)

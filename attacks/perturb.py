@@ -64,6 +64,9 @@ class AttackSettings:
     cap: float = 0.45
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
+    leash: float | None = None
+    """How far steps may take a pixel from how it was drawn; None: as far as `eps`. Strangers do not read what was drawn
+    against them, and every step lets them read a little more."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better

@@ -8,11 +8,11 @@ The Python interface: load models once, use them for many videos.
     report = deidentify("drive.mp4", "drive_deid.mp4", settings, models=models)
 
 `infer` reads a video, `signals` makes a table of a reading, `evaluate` compares two readings, `compare` draws the three
-panels, `write_html` makes the page of reports; `read_observations` and `write_observations` are the JSON list between
-them, and `make_demo_clip` a clip to try it on. All raise DrsfError, one sentence (weights/errors.py has
-the tree). docs/demo.ipynb shows them at work.
+panels, `write_html` makes the page of reports. `write_observations` and `read_observations` keep a reading as JSON, and
+`make_demo_clip` makes a clip to try all this on. Their errors are subclasses of DrsfError (weights/errors.py), each
+with a message of one sentence. docs/demo.ipynb shows the functions at work.
 
-Each name is imported when it is asked for: the command line lives in this package too, and its help needs none.
+Names are imported on first use: the command line is in this package too, and its help should not wait for torch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,24 @@ from typing import TYPE_CHECKING, Any
 import export  # noqa: F401  before anything that may import ONNX Runtime, see there
 
 if TYPE_CHECKING:
-    from drsf_cli.deid.panels import compare
-    from drsf_cli.deid.pipeline import deidentify
-    from drsf_cli.measure.evaluation import Evaluation, evaluate
-    from drsf_cli.measure.records import read_observations, write_observations
-    from drsf_cli.measure.signals import signals
-    from drsf_cli.media.demo_clip import make_demo_clip
-    from drsf_cli.readers.infer import infer
-    from drsf_cli.readers.models import Models
-    from drsf_cli.report.page import write_html
-    from drsf_cli.settings import DeidSettings, VictimNames
-    from weights.errors import DrsfError
+    from drsf_cli.deid.panels import compare as compare
+    from drsf_cli.deid.pipeline import deidentify as deidentify
+    from drsf_cli.measure.evaluation import Evaluation as Evaluation
+    from drsf_cli.measure.evaluation import evaluate as evaluate
+    from drsf_cli.measure.records import (
+        read_observations as read_observations,
+    )
+    from drsf_cli.measure.records import (
+        write_observations as write_observations,
+    )
+    from drsf_cli.measure.signals import signals as signals
+    from drsf_cli.media.demo_clip import make_demo_clip as make_demo_clip
+    from drsf_cli.readers.infer import infer as infer
+    from drsf_cli.readers.models import Models as Models
+    from drsf_cli.report.page import write_html as write_html
+    from drsf_cli.settings import DeidSettings as DeidSettings
+    from drsf_cli.settings import VictimNames as VictimNames
+    from weights.errors import DrsfError as DrsfError
 
 _HOMES = {
     "DeidSettings": "drsf_cli.settings",
@@ -53,22 +60,7 @@ _HOMES = {
 }
 """No module of this package may have one of these names: it would stand in its place once it is imported."""
 
-__all__ = [
-    "DeidSettings",
-    "DrsfError",
-    "Evaluation",
-    "Models",
-    "VictimNames",
-    "compare",
-    "deidentify",
-    "evaluate",
-    "infer",
-    "make_demo_clip",
-    "read_observations",
-    "signals",
-    "write_html",
-    "write_observations",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -49,17 +49,22 @@ STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(versions()["drsf"])
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=False)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="DRSF_DEBUG", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    if version:
-        out.print(versions()["drsf"])
-        raise typer.Exit
     context.ensure_object(ErrorStyle).debug = debug
 
 
@@ -71,9 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _end_as_ctrl_c_does()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
-    if arguments == ["--version"]:
-        out.print(versions()["drsf"])
-        return 0
     try:
         code = app(args=arguments, prog_name="drsf", standalone_mode=False, obj=style)
     except typer.TyperException as error:  # a flag, a value or a command that it does not know

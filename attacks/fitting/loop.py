@@ -8,15 +8,12 @@ back through the network. What is used in the end is the moving average of the w
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
@@ -66,8 +63,6 @@ class Settings:
     """Of the gradient that keeps a repelled model from reading, at unit length."""
     gazeless: float = 0.05
     """Share of batches without gaze, and of those without landmarks."""
-    validate: float = 4.0
-    """Minutes between validations."""
 
 
 class Fast(nn.Module):
@@ -266,36 +261,6 @@ class Training:
         joined = {name: np.concatenate(values) for name, values in rows.items()}
         return summary(joined)
 
-    def save(self, output: Path) -> None:
-        """Weights and state, each whole or not at all."""
-        state = {name: value.contiguous() for name, value in self.average.state.items()}
-        temporary = output.with_suffix(".part")
-        save_file(state, temporary)
-        os.replace(temporary, output)
-        everything = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.state,
-            "average_steps": self.average.steps,
-            "counts": (self.minutes, self.samples, self.steps),
-        }
-        torch.save(everything, temporary)
-        os.replace(temporary, output.with_suffix(".state"))
-
-    def resume(self, path: Path) -> None:
-        """Go on from a state that `save` wrote."""
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.state, self.average.steps = state["average"], state["average_steps"]
-        self.minutes, self.samples, self.steps = state["counts"]
-        self.random = np.random.default_rng(self.steps)
-        self.channel = Channel(self.random)
-
-    def start_from(self, path: Path) -> None:
-        """Begin with the weights in a file."""
-        self.take_weights(load_file(path))
-
     def take_weights(self, state: Mapping[str, Tensor]) -> None:
         """Begin with these weights."""
         self.network.load_state_dict(state)
@@ -351,25 +316,3 @@ def _unit(gradient: Tensor) -> Tensor:
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     size = gradient.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
     return torch.where(size > 1e-12, gradient / size.clamp_min(1e-12), torch.zeros_like(gradient))
-
-
-def run(
-    training: Training,
-    output: Path,
-    told: Callable[[dict[str, float]], None],
-    advance: Callable[[float], None] = lambda seconds: None,
-) -> None:
-    """Train to the end of the schedule.
-
-    On the way, weights and state are saved, what is read of the faces kept out is `told`, and `advance` is called with
-    the seconds that each batch took.
-    """
-    due = training.minutes + min(0.5, training.settings.validate)
-    while training.minutes < training.settings.minutes:
-        before = training.minutes
-        training.step()
-        advance(60.0 * (training.minutes - before))
-        if training.minutes >= due or training.minutes >= training.settings.minutes:
-            due = training.minutes + training.settings.validate
-            training.save(output)
-            told(training.validate())

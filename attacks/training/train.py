@@ -12,12 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
-from attacks.fitting.loop import Chain, Settings, Training, hasten, run
+from attacks.fitting.channel import Channel
+from attacks.fitting.loop import Chain, Settings, Training, hasten
 from attacks.training.faces68 import read_faces68
 from attacks.training.strangers.ensemble import strangers
 from victims import registry
@@ -49,6 +54,44 @@ def load_chain(options: argparse.Namespace) -> Chain:
     return Chain(observer, repelled, watched)
 
 
+def save(training: Training, output: Path) -> None:
+    """Write the weights to `output` and the state beside it, each whole or not at all."""
+    temporary = output.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in training.average.state.items()}, temporary)
+    os.replace(temporary, output)
+    everything = {
+        "network": training.network.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
+        "average": training.average.state,
+        "average_steps": training.average.steps,
+        "counts": (training.minutes, training.samples, training.steps),
+    }
+    torch.save(everything, temporary)
+    os.replace(temporary, output.with_suffix(".state"))
+
+
+def resume(training: Training, path: Path) -> None:
+    """Go on from a state that `save` wrote."""
+    state = torch.load(path, weights_only=True)
+    training.network.load_state_dict(state["network"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    training.average.state, training.average.steps = state["average"], state["average_steps"]
+    training.minutes, training.samples, training.steps = state["counts"]
+    training.random = np.random.default_rng(training.steps)
+    training.channel = Channel(training.random)
+
+
+def run(training: Training, output: Path, every: float, told: Callable[[dict[str, float]], None]) -> None:
+    """Train to the end of the schedule; after so many minutes save, and tell what is read of the people kept out."""
+    due = training.minutes + min(0.5, every)
+    while training.minutes < training.settings.minutes:
+        training.step()
+        if training.minutes >= due or training.minutes >= training.settings.minutes:
+            due = training.minutes + every
+            save(training, output)
+            told(training.validate())
+
+
 def main() -> None:
     """Run the command that the module describes."""
     parser = argparse.ArgumentParser(description="Train the drawer of a chain.")
@@ -65,6 +108,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=1600, help="training pictures")
     parser.add_argument("--start", type=Path, help="safetensors file to begin with")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validate", type=float, default=4.0, help="minutes between validations")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args()
@@ -84,9 +128,9 @@ def main() -> None:
     training = Training(chain, sets[0], sets[1], settings, options.seed)
     state = options.output.with_suffix(".state")
     if state.is_file():
-        training.resume(state)
+        resume(training, state)
     elif options.start is not None:
-        training.start_from(options.start)
+        training.take_weights(load_file(options.start))
 
     def told(read: dict[str, float]) -> None:
         mean = {name: round(value, 3) for name, value in training.errors.items()}
@@ -95,7 +139,7 @@ def main() -> None:
         with options.output.with_suffix(".log").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    run(training, options.output, told)
+    run(training, options.output, options.validate, told)
 
 
 if __name__ == "__main__":

@@ -113,11 +113,6 @@ def _row(where: str, cells: Mapping[str, Any]) -> Row:
             if not isinstance(value, str):
                 raise UsageError(f"{where}: {name} is a path, not {value!r}.")
             own[name] = value.strip()
-        elif name.strip().removeprefix("--").replace("-", "_") == "keep_audio":
-            keep = _value(value, bool)  # the option's older form
-            if not isinstance(keep, bool):
-                raise UsageError(f"{where}: {name} is yes or no, not {value!r}.")
-            options["audio"] = "copy" if keep else "drop"
         else:
             field = _field(where, name)
             options[field] = _value(value, _HINTS.get(field, str))

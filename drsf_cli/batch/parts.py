@@ -72,7 +72,7 @@ def complete(
     seconds: float,
     progress: Progress,
 ) -> Report:
-    """Write, read back, improve, audit and publish a clip that was embedded in parts, which took `seconds`.
+    """Write, read back, audit and publish a clip that was embedded in parts, which took `seconds`.
 
     Returns the report. Raises SourceChangedError if the parts do not add up to the clip as it is read as a whole.
     """

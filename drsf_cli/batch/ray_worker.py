@@ -21,7 +21,7 @@ from drsf_cli.deid.segments import Part, parts_of
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import open_source
-from drsf_cli.progress import Silent
+from drsf_cli.progress import Silent, Told
 from drsf_cli.report.schema import Report
 from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
@@ -115,8 +115,13 @@ class Worker:
     def _work(self, job: Job) -> Work:
         return Work.on(job.source, job.settings, self._shelf.get(job.settings))
 
-    def _posting(self, job: Job, which: str = "") -> _Posting:
-        return _Posting(self._board, self.name, job.source.name, which)
+    def _posting(self, job: Job, which: str = "") -> Told:
+        """Reports progress to the board, but not more often than the board is read."""
+
+        def tell(title: str, done: int, total: int | None) -> None:
+            self._board.post.remote(self.name, job.source.name, title + which, done, total)
+
+        return Told(tell, TELL_S)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float | None, Any]:
@@ -126,27 +131,6 @@ def _timed(work: Callable[[], Any]) -> tuple[float | None, Any]:
     except Exception:  # noqa: BLE001  # the error shows again when the job is done as a whole
         return None, None
     return time.monotonic() - began, result
-
-
-class _Posting:
-    """Reports a job's progress to the board, but not more often than the board is read."""
-
-    def __init__(self, board: Any, worker: str, name: str, which: str = "") -> None:
-        self._board, self._worker, self._name, self._which = board, worker, name, which
-        self._title, self._total, self._done, self._told = "", None, 0, 0.0
-
-    def begin(self, title: str, total: int | None) -> None:
-        self._title, self._total, self._done = title + self._which, total, 0  # type: ignore[assignment]
-        self._tell()
-
-    def advance(self, parts: int = 1) -> None:
-        self._done += parts
-        if time.monotonic() - self._told >= TELL_S:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        self._board.post.remote(self._worker, self._name, self._title, self._done, self._total)
 
 
 class Board:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,7 +23,7 @@ from drsf_cli.batch.shards import Shard
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.measure.metrics import PLOTTED
 from drsf_cli.media.atomic import leftovers
-from drsf_cli.progress import Progress
+from drsf_cli.progress import Progress, Told
 from drsf_cli.readers.models import Models
 from drsf_cli.report.schema import Report
 from drsf_cli.report.versions import versions
@@ -155,26 +156,8 @@ class Local:
         if len({Models.key(job.settings) for job in jobs}) == 1:
             shelf.get(jobs[0].settings)  # without models every input would fail, so fail once and immediately
         for job in jobs:
-            yield process(job, shelf, resume, _Told(watch, job))
-
-
-@dataclass
-class _Told:
-    """A job's progress, passed on to a watch."""
-
-    watch: Watch
-    job: Job
-    title: str = ""
-    total: int | None = None
-    done: int = 0
-
-    def begin(self, title: str, total: int | None) -> None:
-        self.title, self.total, self.done = title, total, 0
-        self.watch.step("", self.job.source.name, title, 0, total)
-
-    def advance(self, parts: int = 1) -> None:
-        self.done += parts
-        self.watch.step("", self.job.source.name, self.title, self.done, self.total)
+            told = Told(partial(watch.step, "", job.source.name))
+            yield process(job, shelf, resume, told)
 
 
 @dataclass(frozen=True)

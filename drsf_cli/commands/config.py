@@ -1,4 +1,4 @@
-"""Options that work alike for every command that has settings: `--config FILE` and `--help-all`.
+"""What `--config FILE` and `--help-all` do, alike for every command that has settings.
 
 A configuration is TOML with a table for each command, whose keys are that command's long flags without the dashes:
 
@@ -19,17 +19,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from weights.errors import InputError, UsageError
 
-RUN_PANEL = None
-"""The panel that has --help also has the options that say how a command runs."""
 
-
-def _load(context: typer.Context, path: Path | None) -> Path | None:
+def load_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the file's values the command's defaults. Raises InputError, and UsageError naming file and key."""
     if path is None or context.resilient_parsing:
         return path
@@ -117,7 +114,8 @@ def _typed(context: typer.Context, option: Any, place: str, value: object) -> An
     return typed
 
 
-def _show_all(context: typer.Context, wanted: bool) -> None:
+def show_all(context: typer.Context, wanted: bool) -> None:
+    """Print the help with every option in it, and end."""
     if not wanted or context.resilient_parsing:
         return
     for parameter in context.command.params:
@@ -125,26 +123,3 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
             parameter.hidden = False
     typer.echo(context.get_help(), nl=False)
     raise typer.Exit
-
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="TOML file with values for these flags; typed flags win.",
-        is_eager=True,
-        callback=_load,
-        rich_help_panel=RUN_PANEL,
-    ),
-]
-HelpAllOption = Annotated[
-    bool,
-    typer.Option(
-        "--help-all",
-        help="Show every option, including rarely needed ones.",
-        is_eager=True,
-        callback=_show_all,
-        rich_help_panel=RUN_PANEL,
-    ),
-]

@@ -5,37 +5,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.markup import escape
 
+from attacks.effort import EFFORTS
+from attacks.names import CODECS, RULES
 from drsf_cli.batch.shards import Shard, parse_shard
-from drsf_cli.commands import choices
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import FileBars, bars, shown
-from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
+from drsf_cli.commands.options import attack_flag, cover_flag, examples, file_flag, run_flag
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
-from drsf_cli.commands.shared_options import (
-    ATTACK_PANEL,
-    COVER_PANEL,
-    FILE_PANEL,
-    AlignerOption,
-    AllowUnknown,
-    CameraOption,
-    ChainOption,
-    Detector,
-    DeviceOption,
-    End,
-    Fps,
-    Gaze,
-    Overwrite,
-    Quiet,
-    Rotate,
-    Start,
-    examples,
-)
-from drsf_cli.media.files import page_path
-from drsf_cli.settings import DeidSettings, VictimNames
+from drsf_cli.settings import DeidSettings, Shape, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
 
 if TYPE_CHECKING:
@@ -50,174 +32,99 @@ def deid(
     inputs: Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", hidden=True)] = None,
     output: Annotated[
         str | None,  # a path would lose the slash at its end
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="Output file, or folder (NAME/) for several inputs.",
-            rich_help_panel=FILE_PANEL,
-        ),
+        file_flag("-o", "--output", "Output file, or folder (NAME/) for several inputs.", metavar="PATH"),
     ] = None,
     manifest: Annotated[
-        Path | None,
-        typer.Option(
-            "--manifest", help="CSV or JSONL list of inputs with options.", hidden=True, rich_help_panel=FILE_PANEL
-        ),
+        Path | None, file_flag("--manifest", "CSV or JSONL list of inputs with options.", rare=True)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip finished files.", rich_help_panel=FILE_PANEL)] = False,
+    resume: Annotated[bool, file_flag("--resume", "Skip finished files.")] = False,
     shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Process only share I of N, or slurm's.",
-            hidden=True,
-            rich_help_panel=FILE_PANEL,
-        ),
+        str | None, file_flag("--shard", "Process only share I of N, or slurm's.", metavar="I/N", rare=True)
     ] = None,
     engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="local|ray[:WORKERS][@HOST:PORT]",
-            help="Where the work runs.",
-            hidden=True,
-            rich_help_panel=FILE_PANEL,
-        ),
+        str, file_flag("--engine", "Where the work runs.", metavar="local|ray[:WORKERS][@HOST:PORT]", rare=True)
     ] = "local",
-    chain: ChainOption = "default",
-    detector: Detector = None,
-    aligner: AlignerOption = None,
-    gaze: Gaze = None,
+    chain: options.Chain = "default",
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
     attack: Annotated[
         str | None,
-        typer.Option(
-            "-g",
-            "--attack",
-            help="Step rule, or none; NAME:KEY=VALUE,...",
-            autocompletion=lambda: choices.ATTACKS,
-            rich_help_panel=ATTACK_PANEL,
-        ),
+        attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES)),
     ] = DeidSettings.attack,
     mask: Annotated[
-        str,
-        typer.Option(
-            "-m", "--mask", help="What hides heads, such as pixelate_5, blur_20 or solid.", rich_help_panel=COVER_PANEL
-        ),
+        str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")
     ] = DeidSettings.mask,
     eps: Annotated[
-        str, typer.Option("--eps", help="Largest change of a pixel.", hidden=True, rich_help_panel=ATTACK_PANEL)
+        str, attack_flag("--eps", "Largest change of a pixel, such as 16/255.", rare=True)
     ] = DeidSettings.eps,
     effort: Annotated[
-        str,
-        typer.Option(
-            "--effort",
-            help="fast, normal or best.",
-            autocompletion=lambda: choices.EFFORTS,
-            rich_help_panel=ATTACK_PANEL,
-        ),
+        str, attack_flag("--effort", "Work for each frame: fast, normal or best.", words=list(EFFORTS))
     ] = DeidSettings.effort,
     drawer: Annotated[
-        Path | None,
-        typer.Option("--drawer", help="Weights of a drawer of your own.", hidden=True, rich_help_panel=ATTACK_PANEL),
+        Path | None, attack_flag("--drawer", "Weights of a drawer of your own (weights fit).", rare=True)
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("-bs", "--batch-size", help="Frames worked on together.", hidden=True, rich_help_panel=RUN_PANEL),
-    ] = None,
+    batch_size: Annotated[int | None, run_flag("-bs", "--batch-size", "Frames worked on together.", rare=True)] = None,
     codec: Annotated[
-        str,
-        typer.Option(
-            "--codec",
-            help="h264, h264-rgb or ffv1 (lossless).",
-            autocompletion=lambda: choices.CODECS,
-            hidden=True,
-            rich_help_panel=FILE_PANEL,
-        ),
+        str, file_flag("--codec", "h264, h264-rgb or ffv1 (lossless).", words=CODECS, rare=True)
     ] = DeidSettings.codec,
-    crf: Annotated[
-        int, typer.Option("--crf", help="H.264 quality; 0 is best.", hidden=True, rich_help_panel=FILE_PANEL)
-    ] = DeidSettings.crf,
+    crf: Annotated[int, file_flag("--crf", "H.264 quality; 0 is best.", rare=True)] = DeidSettings.crf,
     audio: Annotated[
-        str,
-        typer.Option(
-            "--audio", help="drop, copy or aac; a voice can identify.", hidden=True, rich_help_panel=FILE_PANEL
-        ),
+        str, file_flag("--audio", "drop, copy or aac; a voice can identify.", rare=True)
     ] = DeidSettings.audio,
-    start: Start = None,
-    end: End = None,
-    fps: Fps = None,
-    rotate: Rotate = DeidSettings.rotate,
-    camera: CameraOption = None,
+    start: options.Start = None,
+    end: options.End = None,
+    fps: options.Fps = None,
+    rotate: options.Rotate = DeidSettings.rotate,
+    camera: options.Camera = None,
     embed: Annotated[
-        str,
-        typer.Option(
-            "--embed", help="Face to embed: largest, all, or x,y px.", hidden=True, rich_help_panel=COVER_PANEL
-        ),
+        str, cover_flag("--embed", "Whose attributes to embed: largest, all, or of the face at x,y px.", rare=True)
     ] = DeidSettings.embed,
     targets: Annotated[
         Path | None,
-        typer.Option(
-            "--targets",
-            metavar="READING.json",
-            help="Embed these attributes, in the form of infer's.",
-            hidden=True,
-            rich_help_panel=ATTACK_PANEL,
+        attack_flag(
+            "--targets", "Embed the attributes in this file, not those of the input.", metavar="READING.json", rare=True
         ),
     ] = None,
     shape: Annotated[
         str,
-        typer.Option(
+        attack_flag(
             "--shape",
-            help="own; average: proportions of nobody.",
-            autocompletion=lambda: choices.SHAPES,
-            hidden=True,
-            rich_help_panel=ATTACK_PANEL,
+            "Proportions of embedded landmarks: own, or average (nobody's).",
+            words=get_args(Shape),
+            rare=True,
         ),
     ] = DeidSettings.shape,
     region: Annotated[
         list[str] | None,
-        typer.Option("--region", metavar="X1,Y1,X2,Y2[@S-E]", help="Also cover this.", rich_help_panel=COVER_PANEL),
+        cover_flag("--region", "Also cover this rectangle, px, from S to E seconds.", metavar="X1,Y1,X2,Y2[@S-E]"),
     ] = None,
     min_face: Annotated[
         float,
-        typer.Option(
+        cover_flag(
             "--min-face",
-            help="Smallest turned or cut face to find: px, or (below 1) share of the shorter side.",
-            hidden=True,
-            rich_help_panel=COVER_PANEL,
+            "Smallest turned or cut face to find: px, or a share (below 1) of the shorter side.",
+            rare=True,
         ),
     ] = DeidSettings.min_face,
     on_no_face: Annotated[
-        str,
-        typer.Option("--on-no-face", help="refuse, solid or copy.", hidden=True, rich_help_panel=COVER_PANEL),
+        str, cover_flag("--on-no-face", "If the whole input shows no face: refuse, solid or copy.", rare=True)
     ] = DeidSettings.on_no_face,
     repel: Annotated[
         list[str] | None,
-        typer.Option(
-            "--repel",
-            metavar="NAME",
-            help="Model that should read nothing, or none; default: all installed.",
-            hidden=True,
-            rich_help_panel=ATTACK_PANEL,
+        attack_flag(
+            "--repel", "Model that should read nothing; or none. Default: all installed.", metavar="NAME", rare=True
         ),
     ] = None,
-    device: DeviceOption = "auto",
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Cores of one worker.", hidden=True, rich_help_panel=RUN_PANEL)
-    ] = None,
-    html: Annotated[
-        bool, typer.Option("--html", help="Also write OUTPUT.report.html.", rich_help_panel=FILE_PANEL)
-    ] = False,
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what would be done and how long it would take.", rich_help_panel=RUN_PANEL),
-    ] = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    device: options.DeviceName = "auto",
+    threads: Annotated[int | None, run_flag("--threads", "Processor cores to use, of each worker.", rare=True)] = None,
+    html: Annotated[bool, file_flag("--html", "Also write OUTPUT.report.html.")] = False,
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[bool, run_flag("--dry-run", "Only say what would be done and how long it would take.")] = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
     from drsf_cli.batch.run import make_folder, plan_batch
@@ -329,8 +236,7 @@ def _deid_one(job: Job, resume: bool, quiet: bool) -> None:
             out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
         if document["leakage"] is not None:
             out.print(tables.leakage(document["leakage"]))
-        written = [job.output, job.report, *([page_path(job.output)] if settings.html else [])]
-        out.print(f"Wrote {', '.join(map(str, written))}.", soft_wrap=True)
+        out.print(f"Wrote {', '.join(map(str, job.files))}.", soft_wrap=True)
 
 
 def _deid_many(

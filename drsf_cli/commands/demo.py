@@ -7,17 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.options import examples, file_flag, known_device
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    DeviceOption,
-    Overwrite,
-    Quiet,
-    examples,
-    known_device,
-)
 from drsf_cli.media.files import check_place, report_path
 from drsf_cli.settings import DeidSettings
 
@@ -25,12 +18,14 @@ EPILOG = examples("demo demo")
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go.")] = Path("drsf-demo"),
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of the clip.", rich_help_panel=FILE_PANEL)] = 2.0,
-    device: DeviceOption = "auto",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files go; it is made if needed.")] = Path(
+        "drsf-demo"
+    ),
+    seconds: Annotated[float, file_flag("--seconds", "Length of the clip.")] = 2.0,
+    device: options.DeviceName = "auto",
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Make a clip from a public-domain portrait, then deid, infer and eval it."""
     from drsf_cli.commands import tables

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from drsf_cli.commands.options import examples
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    examples,
-)
 
 EPILOG = examples("doctor && drsf deid drive.mp4")
 

@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands import options
+from drsf_cli.commands.options import examples, file_flag
 from drsf_cli.commands.output import err, out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    Overwrite,
-    Quiet,
-    ZonesOption,
-    examples,
-)
 from drsf_cli.media.files import check_place, refuse_existing
 from weights.files import write_atomically
 
@@ -31,22 +25,14 @@ EPILOG = examples("eval original.json deid.json --plot errors.png", "eval origin
 def evaluate(
     gt: Annotated[Path, typer.Argument(metavar="GT", help="JSON of the original, or a folder of them.")],
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="JSON of the other, or a folder of them.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures as JSON.", rich_help_panel=FILE_PANEL)
-    ] = None,
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write per-frame errors as CSV.", rich_help_panel=FILE_PANEL)
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the error curves: PNG, or a folder.", rich_help_panel=FILE_PANEL)
-    ] = None,
-    offset: Annotated[
-        int, typer.Option("--offset", help="Added to the frame numbers of PRED.", rich_help_panel=FILE_PANEL)
-    ] = 0,
-    zones: ZonesOption = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    json_file: options.JsonFile = None,
+    csv_file: Annotated[Path | None, file_flag("--csv", "Write per-frame errors as CSV.")] = None,
+    plot: Annotated[Path | None, file_flag("--plot", "Draw the error curves: a PNG, or a folder for many.")] = None,
+    offset: Annotated[int, file_flag("--offset", "Add this to the frame numbers of PRED.")] = 0,
+    zones: options.ZonesName = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Compare two readings of one clip, or folders of them paired by name."""
     from drsf_cli.commands import tables

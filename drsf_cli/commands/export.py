@@ -5,55 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.markup import escape
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
+from drsf_cli.commands.options import examples, file_flag, victim_flag
 from drsf_cli.commands.output import err, out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    VICTIM_PANEL,
-    AllowUnknown,
-    Quiet,
-    examples,
-)
-from victims.chains import CHAINS, find_chain
+from victims.chains import find_chain
 
 EPILOG = examples("export -d retinaface -z mpiigaze -o onnx", "export --chain mediapipe -o onnx")
 
 
 def export(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the ONNX files.", rich_help_panel=FILE_PANEL)
-    ],
-    chain: Annotated[
-        str | None,
-        typer.Option(
-            "--chain",
-            help=f"The three victims of a chain: {', '.join(CHAINS)}.",
-            autocompletion=lambda: list(CHAINS),
-            rich_help_panel=VICTIM_PANEL,
-        ),
-    ] = None,
-    detector: Annotated[
-        str | None, typer.Option("-d", "--detector", help="A detector.", rich_help_panel=VICTIM_PANEL)
-    ] = None,
-    aligner: Annotated[
-        str | None, typer.Option("-a", "--aligner", help="An aligner.", rich_help_panel=VICTIM_PANEL)
-    ] = None,
-    gaze: Annotated[
-        str | None, typer.Option("-z", "--gaze", help="A gaze estimator.", rich_help_panel=VICTIM_PANEL)
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every victim whose weights are here.", rich_help_panel=VICTIM_PANEL)
-    ] = False,
-    opset: Annotated[int, typer.Option("--opset", help="ONNX opset.", rich_help_panel=FILE_PANEL)] = 17,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside.", rich_help_panel=FILE_PANEL)] = False,
-    allow_unknown: AllowUnknown = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    output: Annotated[Path, file_flag("-o", "--output", "Folder of the ONNX files.")],
+    chain: options.Chain = None,
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
+    everything: Annotated[bool, victim_flag("--all", "Every victim whose weights are here.")] = False,
+    opset: Annotated[int, file_flag("--opset", "ONNX opset.")] = 17,
+    fp16: Annotated[bool, file_flag("--fp16", "Half precision inside the networks.")] = False,
+    allow_unknown: options.AllowUnknown = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Write victims as ONNX files, run them beside torch, and fail if they differ."""
     from drsf_cli.commands import tables

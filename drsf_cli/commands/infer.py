@@ -7,29 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import RUN_PANEL, ConfigOption, HelpAllOption
+from drsf_cli.commands.options import examples, file_flag, known_device, run_flag, schema_option
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    AlignerOption,
-    AllowUnknown,
-    BatchSize,
-    CameraOption,
-    ChainOption,
-    Detector,
-    DeviceOption,
-    End,
-    Fps,
-    Gaze,
-    Overwrite,
-    Quiet,
-    Rotate,
-    Start,
-    examples,
-    known_device,
-    schema_option,
-)
 from drsf_cli.media.files import check_place
 from drsf_cli.settings import DeidSettings, VictimNames
 from weights.errors import UsageError
@@ -39,28 +20,26 @@ EPILOG = examples("infer drive.mp4 -o drive.json", "infer drive.mp4 -o drive.jso
 
 def infer(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="JSON file.", rich_help_panel=FILE_PANEL)],
-    chain: ChainOption = "default",
-    detector: Detector = None,
-    aligner: AlignerOption = None,
-    gaze: Gaze = None,
-    mesh: Annotated[
-        bool, typer.Option("--mesh", help="Also write all points of facemesh.", rich_help_panel=FILE_PANEL)
-    ] = False,
-    backend: Annotated[str, typer.Option("--backend", help="onnx or torch.", rich_help_panel=RUN_PANEL)] = "onnx",
-    camera: CameraOption = None,
-    start: Start = None,
-    end: End = None,
-    fps: Fps = None,
-    rotate: Rotate = DeidSettings.rotate,
-    batch_size: BatchSize = 8,
-    device: DeviceOption = "auto",
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    output: Annotated[Path, file_flag("-o", "--output", "JSON file.")],
+    chain: options.Chain = "default",
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
+    mesh: Annotated[bool, file_flag("--mesh", "Also write all 478 points that facemesh reads.")] = False,
+    backend: Annotated[str, run_flag("--backend", "What runs the networks: onnx or torch.")] = "onnx",
+    camera: options.Camera = None,
+    start: options.Start = None,
+    end: options.End = None,
+    fps: options.Fps = None,
+    rotate: options.Rotate = DeidSettings.rotate,
+    batch_size: Annotated[int, run_flag("-bs", "--batch-size", "Frames processed together.", rare=True)] = 8,
+    device: options.DeviceName = "auto",
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
     schema: Annotated[bool, schema_option("drsf_cli.measure.records", "READING")] = False,
-    help_all: HelpAllOption = False,
+    help_all: options.HelpAll = False,
 ) -> None:
     """Read box, landmarks, head pose and gaze from a video into JSON."""
     from drsf_cli.commands import tables

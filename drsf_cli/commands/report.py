@@ -7,34 +7,24 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands.options import examples, file_flag, schema_option
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    Overwrite,
-    Quiet,
-    ZonesOption,
-    examples,
-    schema_option,
-)
 
 EPILOG = examples("report drive_deid.mp4.report.json -o report.html")
 
 
 def report(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Reports that `drsf deid` wrote.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file.", rich_help_panel=FILE_PANEL)],
+    output: Annotated[Path, file_flag("-o", "--output", "HTML file.")],
     include_original: Annotated[
-        bool,
-        typer.Option(
-            "--include-original", help="Put frames of the original into the page.", rich_help_panel=FILE_PANEL
-        ),
+        bool, file_flag("--include-original", "Put frames of the original into the page.")
     ] = False,
-    zones: ZonesOption = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    zones: options.ZonesName = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
     schema: Annotated[bool, schema_option("drsf_cli.report.schema", "REPORT")] = False,
 ) -> None:
     """Make one self-contained HTML page of reports."""

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from drsf_cli.commands.config import ConfigOption
+from drsf_cli.commands import options
+from drsf_cli.commands.options import examples, file_flag
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import FILE_PANEL, Overwrite, Quiet, ZonesOption, examples
 from drsf_cli.media.files import check_place
 
 EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o drive.parquet --zones a-pillar-rhd")
@@ -17,11 +17,11 @@ EPILOG = examples("signals drive.json -o drive.csv", "signals drive.json -o driv
 
 def signals(
     reading: Annotated[Path, typer.Argument(metavar="READING", help="JSON that drsf infer wrote.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="CSV or Parquet file.", rich_help_panel=FILE_PANEL)],
-    zones: ZonesOption = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    output: Annotated[Path, file_flag("-o", "--output", "CSV or Parquet file.")],
+    zones: options.ZonesName = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Make a table of a reading: gaze, openness, blinks, PERCLOS, yawns and glance zones of each frame."""
     from drsf_cli.measure.records import read_observations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,7 +13,7 @@ from rich.text import Text
 from drsf_cli.measure import leakage_table
 from drsf_cli.measure.behaviour import Behaviour, figure_rows
 from drsf_cli.measure.evaluation import Evaluation, FolderEvaluation
-from drsf_cli.measure.metrics import COMPARABLE, METRICS, PLOTTED, REPORTED, STATISTICS, Metric, text_of
+from drsf_cli.measure.metrics import COMPARABLE, METRICS, PLOTTED, STATISTICS, measured, text_of
 from drsf_cli.measure.quantities import quantity
 
 if TYPE_CHECKING:
@@ -25,16 +25,22 @@ if TYPE_CHECKING:
     from export.onnx import ExportedNetwork
 
 
+def numbers(title: str | None, *columns: str, words: int = 1) -> Table:
+    """An empty table: the first columns hold `words` and are to the left, the others hold numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < words else "right", overflow="fold")
+    return table
+
+
 def fidelity(document: Report) -> RenderableType:
     """How far the reading of the written file is from that of the original, beside the codec's noise floor."""
     recovered, floor = document["fidelity"]["recovered"], document["fidelity"]["noise_floor"]
-    alone = {metric: one["mean"] for metric, one in _measured(floor)}
-    table = Table(title="Read back from the written file", title_justify="left")
-    for name in ("", "mean", "median", "95 %", "worst", "codec alone"):
-        table.add_column(name, justify="left" if not name else "right")
-    for metric, values in _measured(recovered):
+    alone = measured(floor)
+    table = numbers("Read back from the written file", "", "mean", "median", "95 %", "worst", "codec alone")
+    for metric, values in measured(recovered).items():
         cells = [text_of(values[name], metric) for name in STATISTICS]
-        table.add_row(metric.title, *cells, text_of(alone[metric], metric) if metric in alone else "")
+        table.add_row(metric.title, *cells, text_of(alone[metric]["mean"], metric) if metric in alone else "")
     total = document["input"]["frames"]
     line = f"{recovered['frames']} frames compared of {total}, {recovered['missed']} missed"
     said = Text(line, style="red" if recovered["missed"] else "")
@@ -42,15 +48,10 @@ def fidelity(document: Report) -> RenderableType:
         said.append(f"\nagainst the attributes that were given: {given['faces']} faces of {given['path']}")
     others = document["fidelity"].get("other_faces")
     if others is not None:
-        means = [text_of(one["mean"], metric) for metric, one in _measured(others)]
+        means = [text_of(one["mean"], metric) for metric, one in measured(others).items()]
         line = f"\n{others['frames']} further faces read again, {others['missed']} missed; means: {', '.join(means)}"
         said.append(line, style="red" if others["missed"] else "")
     return Group(table, said) if table.row_count else said
-
-
-def _measured(summary: Mapping[str, Any] | None) -> list[tuple[Metric, Mapping[str, float]]]:
-    """The metrics of a summary of the report, each with its statistics."""
-    return [(metric, one) for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None]
 
 
 def cost(document: Report) -> RenderableType:
@@ -78,9 +79,8 @@ def audit(document: Report) -> RenderableType:
 
 def batch(results: Sequence[Result]) -> RenderableType:
     """The result of each input, failures last."""
-    table = Table(title="Inputs", title_justify="left")
-    for name in ("input", "", "frames", "missed", *(metric.title for metric in PLOTTED), "s"):
-        table.add_column(name, justify="right" if name not in ("input", "") else "left", overflow="fold")
+    titles = (metric.title for metric in PLOTTED)
+    table = numbers("Inputs", "input", "", "frames", "missed", *titles, "s", words=2)
     colours = {"done": "green", "skipped": "cyan", "failed": "red"}
     for result in results:
         found = result.figures
@@ -106,9 +106,7 @@ def comparison(result: Evaluation | FolderEvaluation) -> RenderableType:
 
 def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
     """Every metric of a comparison."""
-    table = Table()
-    for name in ("", "mean", "median", "95 %", "worst", "in frame"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers(None, "", "mean", "median", "95 %", "worst", "in frame")
     for metric in METRICS:
         one = result.summaries.get(metric.key)
         if one is None:
@@ -134,16 +132,12 @@ def evaluation(result: Evaluation | FolderEvaluation) -> RenderableType:
 
 def behaviour(found: Behaviour) -> RenderableType:
     """Blinks, PERCLOS, glances and the like, before and after. A figure that cannot be had is a dash with a reason."""
-    table = Table(title="Behaviour", title_justify="left")
-    for name in ("", "original", "recovered", "agreement or difference", "95 % interval"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers("Behaviour", "", "original", "recovered", "agreement or difference", "95 % interval")
     for row in figure_rows(found):
         table.add_row(row.title, *row.numbers, Text(row.reason, style="dim") if row.reason else row.interval)
     if not found.zones:
         return table
-    counts = Table("original \\ recovered", title="Frames by glance zone", title_justify="left")
-    for name in found.zones:
-        counts.add_column(name, justify="right")
+    counts = numbers("Frames by glance zone", "original \\ recovered", *found.zones)
     for name, own in zip(found.zones, found.confusion.tolist(), strict=True):
         counts.add_row(name, *map(str, own))
     return Group(table, counts)
@@ -151,10 +145,8 @@ def behaviour(found: Behaviour) -> RenderableType:
 
 def files(result: FolderEvaluation) -> RenderableType:
     """One row for each pair of files: its means, and the frames that were missed."""
-    table = Table("file", title="Means of each file", title_justify="left")
-    table.columns[0].overflow = "fold"
-    for name in (*(f"{metric.title} {metric.unit}".strip() for metric in COMPARABLE), "compared", "missed"):
-        table.add_column(name, justify="right")
+    titles = (f"{metric.title} {metric.unit}".strip() for metric in COMPARABLE)
+    table = numbers("Means of each file", "file", *titles, "compared", "missed")
     for name, one in result.files.items():
         means = [one.summaries[metric.key].mean if metric.key in one.summaries else None for metric in COMPARABLE]
         cells = [
@@ -170,7 +162,7 @@ def forecast(found: Forecast) -> RenderableType:
     settings, trial = found.settings, found.trial
     victims = ", ".join(victim["name"] for victim in trial["victims"].values() if victim is not None)
     recovered = trial["fidelity"]["recovered"]
-    back = [f"{metric.title} {text_of(one['mean'], metric)}" for metric, one in _measured(recovered)]
+    back = [f"{metric.title} {text_of(one['mean'], metric)}" for metric, one in measured(recovered).items()]
     table = Table(title=f"{found.source}: nothing was written", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -213,9 +205,7 @@ def _duration(seconds: float) -> str:
 
 def parity(rows: Sequence[ExportedNetwork]) -> RenderableType:
     """How far ONNX Runtime is from torch for each exported network."""
-    table = Table(title="ONNX Runtime beside torch", title_justify="left")
-    for name in ("file", "MB", "largest difference", "of the range", "limit"):
-        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
+    table = numbers("ONNX Runtime beside torch", "file", "MB", "largest difference", "of the range", "limit")
     for row in rows:
         table.add_row(
             "" if row.path is None else row.path.name,
@@ -232,9 +222,7 @@ def leakage(document: Leakage) -> RenderableType:
 
     Beside it the gap between the last two, and what a reader gets who is told the true box and looks at no pixel.
     """
-    table = Table(title="What others can read", title_justify="left")
-    for name in ("model", "", *leakage_table.MODEL_HEADINGS):
-        table.add_column(name, justify="left" if name in ("model", "") else "right", overflow="fold")
+    table = numbers("What others can read", "model", "", *leakage_table.MODEL_HEADINGS, words=2)
     for model in leakage_table.model_rows(document):
         label = f"{model.name} ({model.mark})" if model.mark else model.name
         for row in model.rows:
@@ -248,9 +236,7 @@ def leakage(document: Leakage) -> RenderableType:
 
 
 def _identity(document: IdentityLeakage) -> RenderableType:
-    table = Table(title=f"Identity, by {document['recogniser']}", title_justify="left")
-    for name in ("", *leakage_table.HEADINGS):
-        table.add_column(name, justify="left" if not name else "right")
+    table = numbers(f"Identity, by {document['recogniser']}", "", *leakage_table.HEADINGS)
     for row in leakage_table.identity_rows(document):
         table.add_row(row.title, *row.cells)
     return table

@@ -7,24 +7,10 @@ from typing import Annotated
 
 import typer
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
+from drsf_cli.commands.options import examples, file_flag, known_device
 from drsf_cli.commands.output import out
-from drsf_cli.commands.shared_options import (
-    FILE_PANEL,
-    VICTIM_PANEL,
-    AllowUnknown,
-    CameraOption,
-    DeviceOption,
-    Overwrite,
-    Quiet,
-    ShownAligner,
-    ShownChain,
-    ShownDetector,
-    ShownGaze,
-    examples,
-    known_device,
-)
 from drsf_cli.settings import VictimNames
 from weights.errors import UsageError
 
@@ -33,42 +19,31 @@ EPILOG = examples("viz drive.mp4 -o seen.mp4", "viz drive_deid.mp4 -o panels.mp4
 
 def viz(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, a picture or a folder of pictures.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Video or picture.", rich_help_panel=FILE_PANEL)],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Draw this reading of INPUT.", rich_help_panel=VICTIM_PANEL)
-    ] = None,
+    output: Annotated[Path, file_flag("-o", "--output", "Video or picture.")],
+    json_file: Annotated[Path | None, file_flag("--json", "Draw this reading of INPUT.")] = None,
     compare: Annotated[
-        Path | None,
-        typer.Option(
-            "--compare",
-            help="The original video: draw it, an obscured version and INPUT side by side.",
-            rich_help_panel=FILE_PANEL,
-        ),
+        Path | None, file_flag("--compare", "The original video: draw it, an obscured version and INPUT side by side.")
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--mask",
-            help="How the middle panel is obscured; default: as INPUT's report says.",
-            rich_help_panel=FILE_PANEL,
-        ),
-    ] = None,
-    chain: ShownChain = None,
-    detector: ShownDetector = None,
-    aligner: ShownAligner = None,
-    gaze: ShownGaze = None,
-    camera: CameraOption = None,
-    device: DeviceOption = "auto",
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    mask: options.Mask = None,
+    chain: options.Chain = None,
+    detector: options.Detector = None,
+    aligner: options.Aligner = None,
+    gaze: options.Gaze = None,
+    camera: options.Camera = None,
+    device: options.DeviceName = "auto",
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
-    """Draw box, landmarks, head pose and gaze on a video."""
+    """Draw box, landmarks, head pose and gaze on a video.
+
+    With --compare the models are those of INPUT's report, unless they are named here.
+    """
+    from drsf_cli.deid.known_run import run_of
     from drsf_cli.deid.panels import compare as compare_clips
-    from drsf_cli.deid.panels import run_of, single
+    from drsf_cli.deid.panels import single
     from drsf_cli.measure.records import read_observations
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
@@ -77,7 +52,7 @@ def viz(
         raise UsageError("--compare reads all its panels itself; leave --json out.")
     if mask is not None and compare is None:
         raise UsageError("--mask is for the panel in the middle; give --compare as well.")
-    known = VictimNames() if compare is None else run_of(compare, source, mask).settings.victims
+    known = VictimNames() if compare is None else run_of(compare, source).settings.victims
     names = known.replaced(detector, aligner, gaze, chain)
     with bars(quiet) as progress:
         if json_file is not None:

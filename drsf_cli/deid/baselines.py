@@ -1,6 +1,6 @@
-"""What the errors of the written file are set against: the codec's own noise, and the clip with nothing embedded.
+"""Two baselines for the errors of the written file: the codec alone, and obscuring alone.
 
-Both read a few frames only, however long the clip is, and keep them in memory only.
+Both read only a few frames, however long the clip is, and never write them to the disk.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ def noise_floor(
     focus: Mapping[int, Sequence[Rect]],
     progress: Progress,
 ) -> Evaluation | None:
-    """What the codec alone costs: errors read from frames of the untouched clip after the encoder.
+    """The errors that the codec alone causes: those of frames of the untouched clip after encoding.
 
-    The clip goes through it from its first frame to its last, with the output's settings, more finely coded where the
-    output is (`focus`, by frame).
+    The whole clip is encoded with the output's settings, and more finely where the output is (`focus`, by frame).
     """
     step = -(-len(clip) // FLOOR_FRAMES)
     state = CodecState(settings)

@@ -1,4 +1,4 @@
-"""What was embedded, kept while a run may still need it."""
+"""The perturbations of a clip, kept in a file until the run ends."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Places = Mapping[FaceKey, tuple[int, int]]
 
 
 class ChangeStore:
-    """Perturbations of a clip, packed, in a file: memory stays flat.
+    """Keeps the perturbations of a clip, compressed, in a file, so that memory does not grow with the clip.
 
-    The file is an unnamed temporary one, so that nothing outlives the run, or a new one at `path`, for another process
-    to `adopt`. Raises OutputError where there is no room.
+    Without a `path` the file is an unnamed temporary one, which does not outlive the run. With a `path` it is a new
+    file that another process can `adopt`. Raises OutputError if the disk is full.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -40,7 +40,7 @@ class ChangeStore:
 
     @property
     def places(self) -> Places:
-        """What of the own file is to be told to whoever adopts it."""
+        """Where faces are in this store's own file, for a process that adopts it."""
         return {key: (start, size) for key, (file, start, size) in self._places.items() if file is self._file}
 
     def put(self, key: FaceKey, embedded: Embedded) -> None:
@@ -61,18 +61,18 @@ class ChangeStore:
         return embedded.with_pixels(change.reshape(window.height, window.width, 3))
 
     def adopt(self, path: Path, places: Places, first: FaceKey) -> None:
-        """Take in what another store has in its file at `path`; its frame 0 and track 0 are `first` here."""
+        """Add what another store wrote to `path`. Its frame 0 and track 0 become `first`."""
         self._others.append(path.open("rb"))
         for (index, track), (start, size) in places.items():
             self._places[first[0] + index, first[1] + track] = (self._others[-1], start, size)
 
     def synchronise(self) -> None:
-        """Have the file on the disk, for readers on other machines."""
+        """Flush the file to the disk, for readers on other machines."""
         with self._failures():
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the files; nothing can be read any more."""
+        """Close the files. Nothing can be read afterwards."""
         for file in (self._file, *self._others):
             file.close()
 

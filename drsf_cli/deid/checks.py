@@ -19,9 +19,8 @@ import heapq
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import av
 import cv2
@@ -62,49 +61,10 @@ WORST = 12
 _TIME_SLACK = 0.0015  # s: half a tick of the coarsest time base that is in use, and rounding
 
 # What a muxer writes of itself; anything else comes from somewhere
-_OWN_TAGS = frozenset(
-    {
-        "major_brand",
-        "minor_version",
-        "compatible_brands",
-        "encoder",
-        "handler_name",
-        "vendor_id",
-        "language",
-        "duration",
-    }
-)
-
-
-@dataclass(frozen=True)
-class RegionCheck:
-    """How close one region of one frame is to the source."""
-
-    frame: int
-    rect: tuple[int, int, int, int]
-    ssim: float
-    """Highest of the tiles with detail; 0 when there is none."""
-    detail: float
-    """Highest correlation of detail of such tiles."""
-    open_share: float
-    """Of the tiles with detail: those over both limits."""
-    returned: float
-    """Of the removed detail: how much is back over `SPOT` of the region, 0 (nothing) to 1."""
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """A face that is seen and not covered."""
-
-    frame: int
-    detector: str
-    box: tuple[float, float, float, float]
-    score: float | None
-    """None for detectors that give none."""
-    uncovered: float
-    """Share of the box outside all regions."""
-    certain: bool
-    """Whether the audit fails on it."""
+_OWN_TAGS = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "handler_name", "vendor_id", "language", "duration",
+}  # fmt: skip
+_PICTURE_TAGS = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "srgb", "gamma"}
 
 
 @dataclass
@@ -118,9 +78,9 @@ class AuditReport:
     worst_ssim: float = 0.0
     worst_detail: float = 0.0
     worst_returned: float = 0.0
-    open_regions: list[RegionCheck] = field(default_factory=list)
+    open_regions: list[RegionCheckSection] = field(default_factory=list)
     """At most `WORST` of them."""
-    exposures: list[Exposure] = field(default_factory=list)
+    exposures: list[ExposureSection] = field(default_factory=list)
     detectors: list[str] = field(default_factory=list)
     frames_looked_at: int = 0
     every: int = 0
@@ -152,8 +112,8 @@ class AuditReport:
                 "open_share": OPEN_SHARE,
                 "uncovered": UNCOVERED,
             },
-            "open_regions": [cast(RegionCheckSection, asdict(check)) for check in self.open_regions],
-            "exposures": [cast(ExposureSection, asdict(one)) for one in self.exposures],
+            "open_regions": self.open_regions,
+            "exposures": self.exposures,
             "detectors": self.detectors,
             "detectors_every": self.every,
             "frames_looked_at": self.frames_looked_at,
@@ -230,14 +190,14 @@ def _judge(report: AuditReport, planned: int, late: int) -> None:
     if report.open_regions:
         first = report.open_regions[0]
         report.problems.append(
-            f"Frame {first.frame} shows too much of the source in the region {first.rect} "
-            f"({first.returned:.0%} of the hidden detail is back, SSIM {first.ssim:.2f})."
+            f"Frame {first['frame']} shows too much of the source in the region {tuple(first['rect'])} "
+            f"({first['returned']:.0%} of the hidden detail is back, SSIM {first['ssim']:.2f})."
         )
-    certain = [one for one in report.exposures if one.certain]
-    if certain:
+    certain = next((one for one in report.exposures if one["certain"]), None)
+    if certain is not None:
         report.problems.append(
-            f"Frame {certain[0].frame} shows a face that is not covered, at {tuple(round(v) for v in certain[0].box)} "
-            f"({certain[0].detector}); cover it with --region."
+            f"Frame {certain['frame']} shows a face that is not covered, at {tuple(round(v) for v in certain['box'])} "
+            f"({certain['detector']}); cover it with --region."
         )
 
 
@@ -258,7 +218,16 @@ def _check_hidden(
         report.worst_returned = max(report.worst_returned, returned)
         badness = max(badness, share, returned)
         if (share > OPEN_SHARE or returned > RETURNED_LIMIT) and len(report.open_regions) < WORST:
-            report.open_regions.append(RegionCheck(before.index, region.rect, ssim, detail, share, returned))
+            report.open_regions.append(
+                {
+                    "frame": before.index,
+                    "rect": list(region.rect),
+                    "ssim": ssim,
+                    "detail": detail,
+                    "open_share": share,
+                    "returned": returned,
+                }
+            )
     return badness
 
 
@@ -281,9 +250,16 @@ def check_uncovered(
             certain = bool(score >= CONFIDENT) or any(
                 iou(box, other) >= AGREE_IOU for n, o in seen.items() if n != name for other in o.boxes
             )
-            corners = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-            known = None if np.isnan(score) else float(score)
-            report.exposures.append(Exposure(frame.index, name, corners, known, uncovered, certain))
+            report.exposures.append(
+                {
+                    "frame": frame.index,
+                    "detector": name,
+                    "box": [float(side) for side in box],
+                    "score": None if np.isnan(score) else float(score),
+                    "uncovered": uncovered,
+                    "certain": certain,
+                }
+            )
             badness = max(badness, 2.0 if certain else 0.5)
     return badness
 
@@ -329,15 +305,7 @@ def _check_pictures(written: Path, report: AuditReport) -> None:
     report.streams = {"pictures": len(files)}
     for path in files:
         with Picture.open(path) as picture:
-            kept = {str(key) for key in picture.info} - {
-                "jfif",
-                "jfif_version",
-                "jfif_unit",
-                "jfif_density",
-                "dpi",
-                "srgb",
-                "gamma",
-            }
+            kept = {str(key) for key in picture.info} - _PICTURE_TAGS
             if kept or picture.getexif():
                 report.problems.append(f"{path.name} holds tags: {', '.join(sorted(kept)) or 'EXIF'}.")
 

@@ -22,7 +22,7 @@ class SourceChangedError(AuditError):
 
 @dataclass(frozen=True)
 class SurveyedClip:
-    """The original or a part of it, what was seen in it and what must be hidden because of that."""
+    """The original or a part of it, with what was seen in it and what must therefore be hidden."""
 
     reader: VideoReader
     survey: Survey
@@ -38,11 +38,11 @@ class SurveyedClip:
 
     @property
     def targets(self) -> Survey:
-        """Whose attributes are to be read of the output, frame by frame."""
+        """The attributes that should be read from the output, frame by frame."""
         return self.survey if self.wanted is None else self.wanted
 
     def frames(self) -> Iterator[Frame]:
-        """The source once more. Raises SourceChangedError unless it is what it was in the survey."""
+        """Read the source again. Raises SourceChangedError unless it is what it was in the survey."""
         count = 0
         for frame in self.reader:
             if count >= len(self) or frame.pts != self.survey.times[count]:
@@ -53,7 +53,7 @@ class SurveyedClip:
             raise self.changed()
 
     def changed(self) -> SourceChangedError:
-        """What is to be raised where the source is not what it was."""
+        """The error for a source that is not what it was in the survey."""
         return SourceChangedError(f"{self.reader.path} changed while it was read; run again on a file at rest.")
 
     def covered(self, frame: Frame) -> CoveredImage:
@@ -65,10 +65,10 @@ class SurveyedClip:
         return self.targets.tracks[frame.index]
 
     def target(self, frame: Frame, covered: CoveredImage, track: int) -> Target | None:
-        """What to embed in this frame for one of its `tracks`, where nothing else is embedded.
+        """What to embed in this frame for one of its `tracks`, before anything is embedded for it.
 
-        It lies in what is obscured of the head; there is nothing to embed where that is not covered. Each pixel belongs
-        to one face.
+        It lies within the obscured part of the head; None if no part of the head is obscured. Each pixel belongs to one
+        face.
         """
         faces = self.targets.observations[frame.index].faces
         own = self.tracks(frame).index(track)

@@ -1,8 +1,7 @@
-"""Embedding in every face of a frame that is to be read again, one after the other.
+"""Embedding in several faces of a frame, one after the other.
 
-No pixel belongs to two
-faces, so what is embedded for one stays within `--eps` and is not drawn over by the next; but a face is embedded in
-frames that show what was embedded before it, as a reader will see them.
+No pixel belongs to two faces, so the perturbation of one stays within `--eps` and the next does not overwrite it. Each
+face is embedded in frames that already show the perturbations before it, as a reader will see them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class FacesEmbedder:
     def embed(
         self, frames: Sequence[Frame], covered: Sequence[CoveredImage]
     ) -> tuple[list[CoveredImage], dict[FaceKey, Embedded]]:
-        """The frames, `covered`, with everything embedded in them, and what that is."""
+        """The `covered` frames with all perturbations in them, and the perturbations."""
         images = list(covered)
         done: dict[FaceKey, Embedded] = {}
         rows = {frame.index: row for row, frame in enumerate(frames)}
@@ -45,7 +44,7 @@ class FacesEmbedder:
         return images, done
 
     def _order(self, frames: Sequence[Frame]) -> list[int]:
-        """Tracks, the frame's own last: it then sees all others as they will be."""
+        """The tracks in the order of embedding. The frame's own comes last, when all others are as they will be."""
         tracks = [track for frame in frames for track in self._clip.tracks(frame)]
         return list(dict.fromkeys(tracks))[::-1]
 

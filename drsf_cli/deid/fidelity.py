@@ -1,4 +1,4 @@
-"""How well the file that was written is read: what the report says of it."""
+"""How well the authorised models read the written file."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def score(row: FrameErrors) -> float:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How what was embedded is read back."""
+    """The reading of the written file against the attributes that were embedded."""
 
     frames: Evaluation
-    """Of each frame the largest face that was embedded for."""
+    """For each frame, the largest face with embedded attributes."""
     others: OtherFaces | None
     """The further ones."""
     faces: Mapping[FaceKey, FrameErrors]

@@ -1,9 +1,9 @@
-"""What the report beside a de-identified file says of the run that wrote it, for commands that look at it again."""
+"""What a report says about the run that wrote a file, for commands that look at the file again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attacks.obscure import Region
@@ -26,9 +26,9 @@ class KnownRun:
 
 
 def read_run(original: Path, written: Path, report: Path | None = None) -> KnownRun | None:
-    """From the report that `drsf deid` wrote beside `written`, or from `report`; None where there is none.
+    """Read `report`, by default the one that `drsf deid` wrote beside `written`. None if there is no report there.
 
-    Raises InputError where the report is not of that form, or of another original.
+    Raises InputError for a file that is not a report, and for the report of another original.
     """
     path = report or report_path(written)
     if report is None and not path.is_file():
@@ -45,6 +45,17 @@ def read_run(original: Path, written: Path, report: Path | None = None) -> Known
         raise InputError(f"{path} is the report of another original than {original}; name the right files.")
     repelled = tuple(frozenset(one["weights"].values()) for one in (document.get("repelled") or {}).values())
     return KnownRun(settings, repelled, _regions(document))
+
+
+def run_of(original: Path, written: Path, report: Path | None = None, mask: str | None = None) -> KnownRun:
+    """How `written` was covered and is read: as `read_run` says, with the default settings where there is no report.
+
+    With another `mask` the covering is planned anew. Raises InputError.
+    """
+    run = read_run(original, written, report) or KnownRun(DeidSettings())
+    other = mask is not None and mask != run.settings.mask
+    settings = replace(run.settings, mask=mask or run.settings.mask, targets=None)
+    return replace(run, settings=settings, regions=None if other else run.regions)
 
 
 def _regions(document: Report) -> list[tuple[Region, ...]] | None:

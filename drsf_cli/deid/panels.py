@@ -8,17 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from attacks.obscure import obscure
-from drsf_cli.deid.audit import planned_again
-from drsf_cli.deid.known_run import KnownRun, read_run
-from drsf_cli.media.reader import Frame, open_source
+from drsf_cli.deid.known_run import run_of
+from drsf_cli.deid.work import Work
+from drsf_cli.media.reader import Frame
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
-from drsf_cli.readers.rotation import turned
 from drsf_cli.report.drawing import Panel, visualize
-from drsf_cli.settings import DeidSettings
 from victims.base import Image
-from victims.camera import Camera
 from victims.face import FrameObservation
 from weights.errors import InputError
 
@@ -47,29 +44,27 @@ def compare(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Original, obscured only, and obscured + attacked (`written`), side by side, each with what is read from it.
+    """Draw the original, the obscured video and the de-identified one (`written`) side by side, each with its reading.
 
-    The one in the middle is made again from the original as the report beside `written` says, or, where there is
-    none, with `mask` (by default the tool's own); it is never written by itself. Size, rate and times are those of
-    `written`. `camera` is an OpenCV calibration file. Raises InputError for clips that do not belong together,
-    OutputError, UsageError.
+    The obscured video in the middle is made again from the original, with the regions and the mask in the report beside
+    `written`; without a report the heads are searched again, and `mask` (or the default) hides them. It is never
+    written by itself. Size, rate and times are those of `written`. `camera` is an OpenCV calibration file. Raises
+    InputError for clips that do not belong together, OutputError, UsageError.
     """
     original, written = Path(original), Path(written)
     progress = progress or Silent()
-    run = run_of(original, written, mask)
-    settings = run.settings
-    reader = turned(open_source(original, settings), settings.rotate, models.reader("onnx").detector)
-    intrinsics = None if camera is None else Camera.load(camera, reader.info.width, reader.info.height)
-    observer = models.reader("onnx", intrinsics)
-    regions = run.regions
+    run = run_of(original, written, mask=mask)
+    intrinsics = None if camera is None else Path(camera)
+    work = Work.on(original, replace(run.settings, on_no_face="solid", camera=intrinsics), models)
+    reader, observer, regions = work.reader, work.observer, run.regions
     if regions is None:
-        regions = planned_again(reader, settings, models, observer, progress)
+        regions = work.cover(work.survey(progress))
 
     def covered() -> Iterator[tuple[Frame, Image]]:
         for frame, own in itertools.zip_longest(reader, regions):
             if frame is None or own is None:
                 raise InputError(f"{original} is not what {written} was made of; name the right original.")
-            yield frame, obscure(frame.image, own, settings.obscuring)
+            yield frame, obscure(frame.image, own, work.settings.obscuring)
 
     progress.begin("Reading what is obscured", len(regions))
     hidden: list[FrameObservation] = []
@@ -78,23 +73,8 @@ def compare(
         hidden.append(FrameObservation(frame.index, frame.pts, faces))
         progress.advance()
     panels = [
-        Panel(
-            "original",
-            reader,
-            infer(reader, models, camera=camera, progress=progress),
-        ),
+        Panel("original", reader, infer(reader, models, camera=camera, progress=progress)),
         Panel("obscured", (image for _, image in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
     ]
     visualize(panels, output, camera=camera, overwrite=overwrite, progress=progress)
-
-
-def run_of(original: Path, written: Path, mask: str | None) -> KnownRun:
-    """How `written` was covered and is read, from the report beside it; the defaults where there is none.
-
-    With another `mask` the covering is planned anew. Raises InputError.
-    """
-    run = read_run(original, written) or KnownRun(DeidSettings())
-    other = mask is not None and mask != run.settings.mask
-    settings = replace(run.settings, mask=mask or run.settings.mask, on_no_face="solid")
-    return replace(run, settings=settings, regions=None if other else run.regions)

@@ -62,11 +62,11 @@ def deidentify(
 ) -> Report:
     """De-identify `source` into `output`, and write the report beside it (`report`, by default OUTPUT.report.json).
 
-    `source` is a video, a picture or a folder of pictures. `models` that are loaded already are used again; they must
-    fit `settings.victims`. `progress` is told of the steps.
+    `source` is a video, a picture or a folder of pictures. `models` are loaded victims, to be used again; they must
+    fit `settings.victims`. `progress` receives the progress of each step.
 
-    Returns the report as the file has it: a dict whose form drsf_cli/report/schema.py has. Raises a DrsfError
-    (weights/errors.py has the tree), one sentence, and then leaves nothing behind.
+    Returns the report, a dict of the form `drsf_cli.report.schema.Report`. If anything goes wrong, raises a DrsfError
+    (weights/errors.py), whose message is one sentence, and leaves no file behind.
     """
     began = time.monotonic()
     output = Path(output)
@@ -79,9 +79,9 @@ def deidentify(
 
 @contextlib.contextmanager
 def opened(work: Work, output: Path, report: Path, progress: Progress) -> Iterator[Run]:
-    """A run whose places are held: those that cannot be written are said before any work.
+    """A run that holds the places of its outputs, so that one that cannot be written raises before any work.
 
-    What it has not published is removed at the end.
+    Whatever is not published in the end is removed.
     """
     s, source = work.settings, work.reader.path
     run = Run(work, progress, output, report)
@@ -106,7 +106,7 @@ class Written:
 
 
 class Run:
-    """One video on its way."""
+    """The passes over one video, from the survey to the published files."""
 
     def __init__(self, work: Work, progress: Progress, output: Path, report: Path) -> None:
         self.work, self.progress, self.output, self.report = work, progress, output, report
@@ -132,13 +132,7 @@ class Run:
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
         return open_writer(
-            self.output,
-            info,
-            self.work.encoder,
-            audio=s.audio,
-            start=s.start,
-            end=s.end,
-            overwrite=s.overwrite,
+            self.output, info, self.work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
         )
 
     # -- the passes -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a run says of itself: the sections of its report, whose form drsf_cli/report/schema.py has."""
+"""Fills the sections of a run's report, whose form is in drsf_cli/report/schema.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from victims.face import FrameObservation
 
 @dataclass(frozen=True)
 class Findings:
-    """What a run has found out when its file is written, read back and audited."""
+    """What is known about a run once its file is written, read back and audited."""
 
     work: Work
     clip: SurveyedClip
@@ -63,7 +63,7 @@ class Findings:
 
 
 def report_section(found: Findings, output: Path, written: Path) -> Report:
-    """The report of the file that is to be called `output` and still is `written`."""
+    """The report. `written` is the temporary file that will be called `output`."""
     settings, models = found.work.settings, found.work.models
     observations = found.clip.targets.observations
     return {
@@ -119,7 +119,7 @@ def frames_section(
 
 
 def fidelity_section(found: Findings) -> FidelitySection:
-    """How what was embedded is read back, and what that is set against."""
+    """How well the attributes are read back, and the baselines beside it."""
     weak = found.obscured_only
     return {
         "recovered": summary(found.result.frames),
@@ -146,7 +146,7 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
 
 
 def output_section(output: Path, written: Path) -> OutputSection:
-    """Of the file that is to be called `output` and still is `written`."""
+    """About the temporary file `written`, which will be called `output`."""
     return {"path": str(output), "sha256": digest(written), "bytes": size_of(written)}
 
 
@@ -193,7 +193,7 @@ def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> Cover
 
 
 def targets_section(given: Given | None) -> TargetsSection | None:
-    """Of attributes that are given; None where those of the original are embedded."""
+    """About the given attributes; None if those of the original are embedded."""
     if given is None:
         return None
     return {

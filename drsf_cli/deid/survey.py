@@ -1,6 +1,6 @@
-"""The first pass: every face of every frame of the original.
+"""The first pass: finds every face in every frame of the original.
 
-It says what each frame must hide because of them, and whose attributes are embedded.
+From it follows what each frame must hide, and whose attributes are embedded.
 """
 
 from __future__ import annotations

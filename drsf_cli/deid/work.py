@@ -161,4 +161,4 @@ class Work:
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
         """What embeds with `attack` through `codec`."""
-        return Embedder(self.models.attacker(self.camera), attack, self.drawer, codec, self.extra_stages)
+        return Embedder(self.models.reader("torch", self.camera), attack, self.drawer, codec, self.extra_stages)

@@ -73,8 +73,8 @@ def compare_signals(original: Signals, recovered: Signals) -> Behaviour:
     """Compare two tables with the same zones."""
     pair = _Pair(original, recovered)
     figures = [
-        *(figure for name in _CONTINUOUS for figure in _continuous(pair, name)),
-        *(_jitter(pair, name) for name in _CONTINUOUS),
+        *(figure for name in CONTINUOUS for figure in _continuous(pair, name)),
+        *(_jitter(pair, name) for name in CONTINUOUS),
         _blinks(pair),
         _perclos(pair),
         _yawns(pair),
@@ -193,7 +193,7 @@ _NEEDS = {
     "eye_openness": "landmarks of the eyes",
     "mouth_openness": "landmarks of the mouth",
 }
-_CONTINUOUS: Mapping[str, tuple[str, str, int]] = {
+CONTINUOUS: Mapping[str, tuple[str, str, int]] = {
     "yaw_deg": ("Gaze yaw", "°", 2),
     "pitch_deg": ("Gaze pitch", "°", 2),
     "eye_openness": ("Eye openness", "", 3),
@@ -211,7 +211,7 @@ def _value(statistic: Statistic, contributions: Array) -> float | None:
 
 
 def _continuous(pair: _Pair, name: str) -> list[Figure]:
-    title, unit, digits = _CONTINUOUS[name]
+    title, unit, digits = CONTINUOUS[name]
     related = Figure(f"{name}_correlation", f"{title}: correlation", "", 3)
     difference = Figure(f"{name}_difference", f"{title}: mean absolute difference", unit, digits)
     lack = pair.lacking(name)
@@ -254,7 +254,7 @@ def _between(figure: Figure, pair: _Pair, rows: Array, parts: Sequence[Statistic
 
 def _jitter(pair: _Pair, name: str) -> Figure:
     """Mean absolute second difference from frame to frame: a steady turn has none."""
-    title, unit, digits = _CONTINUOUS[name]
+    title, unit, digits = CONTINUOUS[name]
     figure = Figure(f"{name}_jitter", f"{title}: jitter", unit, digits + 1)
     lack = pair.lacking(name, timed=True)
     if lack is not None or pair.timeline is None:

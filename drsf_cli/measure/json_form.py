@@ -10,16 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -87,6 +81,20 @@ class Form:
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
         return TypeAdapter(self.type)
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """What a file of JSON holds; NaN and infinities are no numbers. Raises InputError, which ends with `advice`."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a number")
+
+    try:
+        return json.loads(path.read_text("utf-8-sig"), parse_constant=refuse)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, and a number of thousands of digits
+        raise InputError(f"{path}: is not JSON ({error}); {advice}") from error
 
 
 def place_of(steps: Sequence[str | int]) -> str:

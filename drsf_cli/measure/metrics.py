@@ -156,16 +156,7 @@ def _diff_score(truth: Face, read: Face) -> float | None:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        "iou",
-        "Box IoU",
-        "",
-        3,
-        _iou,
-        higher_is_better=True,
-        role="detector",
-        decided_by=("detector",),
-    ),
+    Metric("iou", "Box IoU", "", 3, _iou, higher_is_better=True, role="detector", decided_by=("detector",)),
     Metric(
         "nme",
         "Landmark error (NME)",
@@ -178,14 +169,7 @@ METRICS: tuple[Metric, ...] = (
         blind=True,
     ),
     Metric(
-        "gaze_deg",
-        "Gaze angle",
-        "°",
-        2,
-        _gaze_deg,
-        role="gaze",
-        decided_by=("detector", "aligner", "gaze"),
-        blind=True,
+        "gaze_deg", "Gaze angle", "°", 2, _gaze_deg, role="gaze", decided_by=("detector", "aligner", "gaze"), blind=True
     ),
     Metric("landmarks_px", "Landmark distance", "px", 2, _landmarks_px, any_size=False),
     Metric("head_pose_deg", "Head pose", "°", 2, _head_pose_deg),
@@ -196,14 +180,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("head_pose_z_deg", "Head pose, z", "°", 2, _euler_deg(2), detail=True),
 )
 DETECTED = Metric(
-    "detected",
-    "Seen",
-    "%",
-    1,
-    lambda truth, read: 1.0,
-    higher_is_better=True,
-    scale=100.0,
-    decided_by=("detector",),
+    "detected", "Seen", "%", 1, lambda truth, read: 1.0, higher_is_better=True, scale=100.0, decided_by=("detector",)
 )
 """The share of frames in which the audit's model sees the driver. It is of frames, not of two faces."""
 REPORTED = tuple(metric for metric in METRICS if not metric.detail)
@@ -223,6 +200,11 @@ def errors_of(truth: Face, read: Face) -> Errors:
 def decided_by(role: Role) -> tuple[Metric, ...]:
     """The metrics that a model in this place of the chain decides."""
     return tuple(metric for metric in (DETECTED, *METRICS) if role in metric.decided_by)
+
+
+def measured(summary: Mapping[str, Any] | None) -> dict[Metric, Mapping[str, Any]]:
+    """The metrics that a summary of the report has, each with its statistics."""
+    return {metric: one for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None}
 
 
 def text_of(value: float | None, metric: Metric) -> str:

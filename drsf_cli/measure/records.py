@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
-from drsf_cli.measure.json_form import CONFIG, Form, Lengths, Number
+from drsf_cli.measure.json_form import CONFIG, Form, Lengths, Number, read_json
 from victims.face import Array, Face, FrameObservation
 from victims.openness import eye_openness, mouth_openness
 from weights.errors import InputError
@@ -169,25 +169,7 @@ def read_observations(path: str | Path, *, unit_gaze: bool = False) -> list[Fram
 
     Raises InputError naming the place that does not have the format above.
     """
-    path = Path(path)
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that `drsf infer` wrote.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text; give a file that `drsf infer` wrote.") from error
-    try:
-        records = json.loads(text, parse_constant=lambda name: _refuse(str(path), f"{name} is not a number"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: line {error.lineno} column {error.colno}: not JSON ({error.msg}); "
-            "give a file that `drsf infer` wrote."
-        ) from error
-    except (RecursionError, ValueError) as error:  # nested too deep, or an integer of thousands of digits
-        raise InputError(
-            f"{path}: not JSON that can be read ({error}); give a file that `drsf infer` wrote."
-        ) from error
-    return from_records(records, str(path), unit_gaze=unit_gaze)
+    return from_records(read_json(Path(path), _ADVICE), str(path), unit_gaze=unit_gaze)
 
 
 def from_records(records: object, source: str = "records", *, unit_gaze: bool = False) -> list[FrameObservation]:
@@ -239,12 +221,7 @@ def _refuse(place: str, what: str) -> NoReturn:
 def _face_from_record(record: FaceRecord, place: str, unit_gaze: bool) -> Face | None:
     box, landmarks, euler_angles, gaze_angle = (
         _array(values)
-        for values in (
-            record["bboxes"],
-            record.get("landmarks"),
-            record.get("euler_angles"),
-            record.get("gaze_angle"),
-        )
+        for values in (record["bboxes"], record.get("landmarks"), record.get("euler_angles"), record.get("gaze_angle"))
     )
     mesh = _array(record.get("mesh"))
     score = record.get("score")

@@ -112,12 +112,7 @@ class AtomicOutput:
     """
 
     def __init__(
-        self,
-        final: Path,
-        *,
-        overwrite: bool = False,
-        inputs: Iterable[Path] = (),
-        folder_of: tuple[str, ...] = (),
+        self, final: Path, *, overwrite: bool = False, inputs: Iterable[Path] = (), folder_of: tuple[str, ...] = ()
     ) -> None:
         self.final = Path(final)
         self._overwrite = overwrite

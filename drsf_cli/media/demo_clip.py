@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data
 
-from attacks.codec import Colour
 from drsf_cli.media.probe import VideoInfo
 from drsf_cli.media.writer import VideoWriter, encoder_settings
 from weights.errors import UsageError
@@ -141,17 +140,6 @@ def write_frames(
         average_rate=rate,
         frame_count=round(seconds * fps),
         duration=seconds,
-        rotation=0,
-        sample_aspect_ratio=None,
-        color_range=0,
-        colorspace=2,
-        color_primaries=2,
-        color_trc=2,
-        colour=Colour(),
-        has_audio=False,
-        codec="rawvideo",
-        pixel_format="rgb24",
-        container="",
     )
     with VideoWriter(path, info, encoder_settings(info, codec, crf), overwrite=overwrite) as writer:
         for index, frame in enumerate(frames):

@@ -52,26 +52,11 @@ class VideoInfo:
     "of the whole file; as the container says, else estimated, else None"
     duration: float | None
     "seconds, of the whole file, as the container says"
-    rotation: int
-    "degrees clockwise that the stored (if need be mirrored) picture is turned by for display: 0, 90, 180 or 270"
-    sample_aspect_ratio: Fraction | None
+    sample_aspect_ratio: Fraction | None = None
     "width to height of a displayed pixel; None if not said"
-    color_range: int
-    "H.273/FFmpeg code points as stored: 0 unspecified, 1 limited, 2 full"
-    colorspace: int
-    "matrix as stored, 2 unspecified"
-    color_primaries: int
-    "as stored, 2 unspecified"
-    color_trc: int
-    "transfer as stored, 2 unspecified"
-    colour: Colour
+    colour: Colour = field(default_factory=Colour)
     "what the YUV is taken to be, and what output is written as"
-    has_audio: bool
-    codec: str
-    "FFmpeg's name of the decoder"
-    pixel_format: str
-    container: str
-    "FFmpeg's names of the container format, comma-separated; 'image2' for pictures"
+    has_audio: bool = False
     frame_names: tuple[str, ...] = ()
     "of a folder of pictures: the file names, by pts_ticks"
 
@@ -152,17 +137,6 @@ def _pictures(
         average_rate=rate,
         frame_count=len(pictures),
         duration=float(len(pictures) / rate),
-        rotation=0,
-        sample_aspect_ratio=None,
-        color_range=JPEG_RANGE,
-        colorspace=0,
-        color_primaries=UNSPECIFIED,
-        color_trc=UNSPECIFIED,
-        colour=Colour(),
-        has_audio=False,
-        codec="image",
-        pixel_format="rgb24",
-        container="image2",
         frame_names=tuple(one.name for one in pictures),
     )
     return Probed(info, bits, notes)
@@ -194,17 +168,9 @@ def _probe_video(path: Path, fps: Fraction | None) -> Probed:
             average_rate=rate,
             frame_count=count,
             duration=duration,
-            rotation=_rotation(matrix),
             sample_aspect_ratio=1 / aspect if aspect and not matrix[0] else aspect,
-            color_range=first.color_range,
-            colorspace=first.colorspace,
-            color_primaries=first.color_primaries,
-            color_trc=first.color_trc,
             colour=_output_colour(first),
             has_audio=bool(container.streams.audio),
-            codec=context.name,
-            pixel_format=first.format.name,
-            container=container.format.name,
         )
     return Probed(info, notes=notes)
 
@@ -262,14 +228,6 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
     return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
-
-
-def _rotation(matrix: tuple[int, int, int, int]) -> int:
-    """Degrees clockwise of a display matrix, after mirroring left to right where it mirrors."""
-    a, b, c, d = matrix
-    if a * d - b * c < 0:
-        a, b = -a, -b
-    return (0 if a > 0 else 180) if a else (90 if b > 0 else 270)
 
 
 def turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:

@@ -8,10 +8,11 @@ blocks overlap (AAC) need it to start.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from drsf_cli.media.container import clock_origin, discard_others, is_one_of, open_container, pick_video, reason
 from drsf_cli.media.timing import Restarts, may_restart, sound_restarts
@@ -34,19 +36,6 @@ _BLOCK = 1024
 """Samples of an AAC frame."""
 _JITTER = 0.02
 """Seconds by which sound may be off its time before it is moved back: containers round times to a millisecond."""
-
-
-class Sound(Protocol):
-    """The interface through which a video writer writes the sound."""
-
-    def begin(self, shift: Fraction, end: Fraction | None) -> None:
-        """Sound from `shift` on and before `end` (s on the source's clock) is written, moved by -shift."""
-
-    def write_until(self, seconds: Fraction | None) -> None:
-        """Write the sound that is due before `seconds` of the output, or all remaining sound if None."""
-
-    def close(self) -> None:
-        """Close the source."""
 
 
 def open_sound(audio: Audio, source: Path, container: OutputContainer, final: Path) -> Sound | None:
@@ -114,12 +103,30 @@ class _Source:
             yield packet
 
 
-class _Copy:
+class Sound(ABC):
+    """The sound of a file on its way into an output: the interface through which a video writer writes it."""
+
+    def __init__(self, source: Path, container: OutputContainer) -> None:
+        self._source, self._output = _Source(source), container
+
+    @abstractmethod
+    def begin(self, shift: Fraction, end: Fraction | None) -> None:
+        """Sound from `shift` on and before `end` (s on the source's clock) is written, moved by -shift."""
+
+    @abstractmethod
+    def write_until(self, seconds: Fraction | None) -> None:
+        """Write the sound that is due before `seconds` of the output, or all remaining sound if None."""
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.container.close()
+
+
+class _Copy(Sound):
     """Copies packets unchanged."""
 
     def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
-        self._source = _Source(source)
-        self._output = container
+        super().__init__(source, container)
         # Matroska has no edit lists, only a delay that is copied with the codec: without that, what lies before zero
         # would be heard, and the picture be late by as much
         self._hides = container.format.name in ("mp4", "mov") or is_one_of(self._source.container, ("matroska",))
@@ -137,6 +144,7 @@ class _Copy:
             copy.metadata.clear()
             self._streams[stream.index] = copy
 
+    @override
     def begin(self, shift: Fraction, end: Fraction | None) -> None:
         self._packets = self._moved(shift, end)
 
@@ -156,6 +164,7 @@ class _Copy:
             packet.stream = self._streams[packet.stream_index]
             yield packet
 
+    @override
     def write_until(self, seconds: Fraction | None) -> None:
         for packet in self._packets:
             if seconds is not None and cast(int, packet.pts) * packet.time_base > seconds:
@@ -163,16 +172,12 @@ class _Copy:
                 return
             self._output.mux_one(packet)
 
-    def close(self) -> None:
-        self._source.container.close()
 
-
-class _Aac:
+class _Aac(Sound):
     """Decodes every sound stream and codes it as AAC, to the sample between start and end."""
 
     def __init__(self, source: Path, container: OutputContainer, final: Path) -> None:
-        self._source = _Source(source)
-        self._output = container
+        super().__init__(source, container)
         self._lines: dict[int, _Line] = {}
         self._frames: Iterator[tuple[Fraction, _Line, NDArray[np.float32]]] = iter(())
         try:
@@ -190,6 +195,7 @@ class _Aac:
             self.close()
             raise
 
+    @override
     def begin(self, shift: Fraction, end: Fraction | None) -> None:
         self._frames = self._decoded(shift, end)
 
@@ -213,6 +219,7 @@ class _Aac:
                         yield at, line, samples
                     at += Fraction(samples.shape[1], line.rate)
 
+    @override
     def write_until(self, seconds: Fraction | None) -> None:
         for at, line, samples in self._frames:
             if seconds is not None and at > seconds:
@@ -222,9 +229,6 @@ class _Aac:
         if seconds is None:
             for line in self._lines.values():
                 self._output.mux(line.finish())
-
-    def close(self) -> None:
-        self._source.container.close()
 
 
 def _layout(layout: AudioLayout) -> str:

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import av
 import numpy as np
@@ -59,23 +60,34 @@ def encoder_settings(
     )
 
 
-class Writer(Protocol):
-    """The interface of all writers. If the context is left without `publish`, no file is left."""
+class Writer(ABC):
+    """Temporary output, and the rule that only `publish` keeps it: left without that, no file is left."""
 
-    frames_written: int
-    shift_ticks: int
-    "taken off every pts: that of the first frame when a part of the source is written, else 0"
+    def __init__(self, info: VideoInfo, output: AtomicOutput) -> None:
+        self.info = info
+        self.frames_written = 0
+        self.shift_ticks = 0
+        """Taken off every pts: that of the first frame when a part of the source is written, else 0."""
+        self._output = output
+        self._finished = False
 
     @property
     def temporary(self) -> Path:
         """Where the output is until it is published; whole and readable after `finish`."""
+        return self._output.temporary
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        try:
+            self._close()
+        finally:
+            self._output.discard()
 
+    @abstractmethod
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
@@ -84,17 +96,37 @@ class Writer(Protocol):
         `focus`: what a lossy encoder is to code more finely.
         """
 
-    def begin_afresh(self) -> None:
-        """Encode the following frames without reference to those before."""
+    def begin_afresh(self) -> None:  # noqa: B027
+        """Encode the following frames without reference to those before. A picture is coded by itself anyway."""
 
     def finish(self) -> Path:
         """Complete the temporary file and flush it; returns its path, to be read back and judged."""
+        if not self._finished:
+            if not self.frames_written:
+                raise OutputError(f"{self._output.final} would hold no frame; check the input.")
+            self._complete()
+            self._finished = True
+        return self.temporary
 
     def publish(self) -> Path:
         """Put the output under its final name; finishes it first if needed."""
+        self.finish()
+        return self._output.publish()
 
     def withdraw(self) -> None:
         """Remove the published output again."""
+        self._output.withdraw()
+
+    def _check(self, image: NDArray[np.uint8]) -> None:
+        expected = (self.info.height, self.info.width, 3)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"a frame of {image.shape} {image.dtype} where {expected} uint8 is needed")
+
+    def _complete(self) -> None:  # noqa: B027
+        """Write what is still held back and close."""
+
+    def _close(self) -> None:  # noqa: B027
+        """Close everything that is open, whatever state it is in."""
 
 
 def open_writer(
@@ -118,62 +150,7 @@ def open_writer(
     return VideoWriter(path, info, settings, audio=audio, start=start, end=end, overwrite=overwrite)
 
 
-class _WriterBase:
-    """Temporary output, and the rule that only `publish` keeps it."""
-
-    def __init__(self, info: VideoInfo, output: AtomicOutput) -> None:
-        self.info = info
-        self.frames_written = 0
-        self.shift_ticks = 0
-        self._output = output
-        self._finished = False
-
-    @property
-    def temporary(self) -> Path:
-        return self._output.temporary
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._close()
-        finally:
-            self._output.discard()
-
-    def begin_afresh(self) -> None:
-        """Do nothing: each frame is encoded by itself."""
-
-    def finish(self) -> Path:
-        if not self._finished:
-            if not self.frames_written:
-                raise OutputError(f"{self._output.final} would hold no frame; check the input.")
-            self._complete()
-            self._finished = True
-        return self.temporary
-
-    def publish(self) -> Path:
-        self.finish()
-        return self._output.publish()
-
-    def withdraw(self) -> None:
-        self._output.withdraw()
-
-    def _check(self, image: NDArray[np.uint8]) -> None:
-        expected = (self.info.height, self.info.width, 3)
-        if image.shape != expected or image.dtype != np.uint8:
-            raise ValueError(f"a frame of {image.shape} {image.dtype} where {expected} uint8 is needed")
-
-    def _complete(self) -> None:
-        """Write what is still held back and close."""
-
-    def _close(self) -> None:
-        """Close everything that is open, whatever state it is in."""
-
-
-class VideoWriter(_WriterBase):
+class VideoWriter(Writer):
     """Encodes frames into a video file that holds this one stream and, if asked, the source's sound.
 
     `settings`: see `encoder_settings`; by default 'h264' (4:2:0, which browsers play, and 4:4:4 for odd sizes). The
@@ -248,10 +225,10 @@ class VideoWriter(_WriterBase):
             ticks *= 2
         return ticks
 
+    @override
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
-        """See Writer."""
         self._check(image)
         if self._last_ticks is None:
             self._first_ticks = pts_ticks
@@ -339,7 +316,7 @@ class VideoWriter(_WriterBase):
             raise OutputError(f"{self._output.final} could not be written ({reason(error)}){advice}.") from error
 
 
-class ImageWriter(_WriterBase):
+class ImageWriter(Writer):
     """Writes a picture (PNG lossless, JPEG by suffix), or for a folder of pictures a folder of PNG with their names.
 
     A frame's `pts_ticks` says which picture of the source it is. Raises OutputError and UsageError as VideoWriter.
@@ -357,10 +334,10 @@ class ImageWriter(_WriterBase):
         super().__init__(info, AtomicOutput(path, overwrite=overwrite, inputs=[info.path], folder_of=folder_of))
         self._stems = stems
 
+    @override
     def write(
         self, image: NDArray[np.uint8], pts_ticks: int, duration_ticks: int = 0, focus: Sequence[Rect] = ()
     ) -> None:
-        """See Writer."""
         self._check(image)
         if self._is_folder:
             write_image(self.temporary / f"{self._stems[pts_ticks]}.png", image)

@@ -32,7 +32,9 @@ def export_victims(
     Parity is measured on crops of real frames, made by the demo clip. Returns the rows of the parity table and, with
     `everything`, why victims were left out. Raises UsageError, WeightsError, DrsfError where a network differs.
     """
-    named: list[tuple[Role, str]] = [(role, name) for role, name in chosen.items() if name is not None]
+    named: list[tuple[Role, str]] = [
+        (role, name) for role, name in chosen.items() if name is not None and name != "none"
+    ]
     if everything == bool(named):
         raise UsageError("drsf export: name victims with --chain, -d, -a or -z, or give --all; not both.")
     if everything:

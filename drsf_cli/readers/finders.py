@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,20 +18,14 @@ from victims.track import CONFIRM_SCORE
 FaceFinder = Callable[[Image], Detections]
 
 
-def finders_at_hand(detectors: Iterable[Detector] = ()) -> dict[str, FaceFinder]:
-    """Face finders that need no download, and the `detectors` given.
+def finders_at_hand() -> dict[str, FaceFinder]:
+    """Face finders that need no download.
 
     `lbp-cascade` is scikit-image's and belongs to a different family (local binary patterns, no network).
     `haar-cascade` is OpenCV 4's; OpenCV 5 has dropped it. Both see only frontal faces and give no score (NaN).
     """
-    finders: dict[str, FaceFinder] = {}
-    for detector in detectors:
-        finders[detector.name] = _finder_of(detector)
-    finders["lbp-cascade"] = lbp_cascade()
     haar = haar_cascade()
-    if haar is not None:
-        finders["haar-cascade"] = haar
-    return finders
+    return {"lbp-cascade": lbp_cascade()} | ({} if haar is None else {"haar-cascade": haar})
 
 
 def finders_around(detectors: Sequence[Detector], around: Around) -> dict[str, FaceFinder]:
@@ -57,13 +51,6 @@ def _confirmed(covering: Finder, image: Image) -> Detections:
     (found,) = covering([image])
     sure = found.scores >= CONFIRM_SCORE
     return Detections(found.boxes[sure], found.scores[sure], found.head_turns[sure])
-
-
-def _finder_of(detector: Detector) -> FaceFinder:
-    def find(image: Image) -> Detections:
-        return detector.detect([image])[0]
-
-    return find
 
 
 def lbp_cascade() -> FaceFinder:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import save as to_bytes
 
 from attacks.drawer import load_drawer
 from attacks.fitting.faces import ReadFaces, read_faces
-from attacks.fitting.loop import Chain, Settings, Training, hasten, run
+from attacks.fitting.loop import Chain, Settings, Training, hasten
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.readers.faces_folder import MOST, check_paths, files_in, frames_of, kept_apart
-from victims import registry
-from victims.base import Image, Victim
+from drsf_cli.readers.models import Models
+from drsf_cli.readers.outsiders import repelled_victims
+from drsf_cli.settings import VictimNames
+from victims.base import Image
 from victims.chains import CHAINS
 from victims.observe import Observer
 from weights.errors import UsageError
@@ -26,7 +28,6 @@ REPEL_WEIGHT = 2.0
 YuNet saw 6 % of the faces kept out after 25 minutes, where it saw all before (docs/measurements/attack.md)."""
 HELD_OUT_MOST = 48
 """Faces to measure on."""
-MINUTES = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class Fitted:
     """Trained on."""
 
 
-def chain_of(text: str) -> tuple[str, str, str]:
-    """Detector, aligner and gaze of a chain's name, or of three names joined by `+`. Raises UsageError."""
-    known = CHAINS.get(text.strip().lower())
-    parts = tuple(known) if known is not None else tuple(part.strip() for part in text.split("+"))
+def chain_of(text: str) -> VictimNames:
+    """The victims of a chain's name, or of three names joined by `+`. Raises UsageError."""
+    if text.strip().lower() in CHAINS:
+        return VictimNames.of_chain(text)
+    parts = [part.strip() for part in text.split("+")]
     if len(parts) != 3 or not all(parts):
         raise UsageError(
             f"{text} is no chain; it takes {', '.join(CHAINS)}, or DETECTOR+ALIGNER+GAZE, such as "
             "retinaface+fan+eth-xgaze (none for no gaze)."
         )
-    return parts
+    return VictimNames().replaced(*parts)
 
 
 def fit_drawer(
@@ -57,7 +59,7 @@ def fit_drawer(
     data: Path,
     output: Path,
     *,
-    minutes: float = MINUTES,
+    minutes: float = Settings.minutes,
     repel: Sequence[str] = (),
     allow_unknown: bool = False,
     overwrite: bool = False,
@@ -75,39 +77,28 @@ def fit_drawer(
     check_paths(data, output, overwrite)
     victims = _load(names, repel, allow_unknown)
     own, held = _read(data, victims.observer, progress)
-    settings = Settings(minutes=minutes, repel_weight=REPEL_WEIGHT if repel else 0.0, validate=max(minutes, 1e-9))
+    settings = Settings(minutes=minutes, repel_weight=REPEL_WEIGHT if repel else 0.0)
     training = Training(victims, own, held, settings, seed=0)
     training.take_weights(load_drawer(victims.observer.detector.name).network.state_dict())
     before = training.validate()
-    told: list[dict[str, float]] = []
     progress.begin("Fitting", round(60 * minutes))
-
-    def advance(seconds: float) -> None:
-        progress.advance(int(60 * training.minutes) - int(60 * training.minutes - seconds))
-
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
-        temporary = Path(folder) / "drawer.safetensors"
-        run(training, temporary, told.append, advance)
-        write_atomically(output, temporary.read_bytes())
-    return Fitted(before, told[-1], len(own))
+    while training.minutes < minutes:
+        done = int(60 * training.minutes)
+        training.step()
+        progress.advance(int(60 * training.minutes) - done)
+    write_atomically(output, to_bytes({name: value.contiguous() for name, value in training.average.state.items()}))
+    return Fitted(before, training.validate(), len(own))
 
 
-def _load(names: tuple[str, str, str], repel: Sequence[str], allow_unknown: bool) -> Chain:
-    detector, aligner, gaze = names
-    observer = Observer(
-        registry.load_detector(detector, allow_unknown),
-        registry.load_aligner_named(aligner, allow_unknown),
-        None if gaze.lower() == "none" else registry.load_gaze_named(gaze, allow_unknown),
-    )
-    others: list[Victim] = []
-    for name in repel:
-        role = registry.role_of(name)
-        if role is None or role == "gaze":
-            raise UsageError(f"--repel {name} is no detector or aligner; name one that drsf has.")
-        others.append(registry.load(name, role, allow_unknown))
-    for victim in (*observer.victims.values(), *others):
+def _load(names: VictimNames, repel: Sequence[str], allow_unknown: bool) -> Chain:
+    models = Models.load(names, "cpu", allow_unknown)
+    others = list(repelled_victims(repel, models, allow_unknown).values())
+    for victim in others:
+        if victim.role == "gaze":
+            raise UsageError(f"--repel {victim.name} is no detector or aligner; name one that drsf has.")
+    for victim in (*models.torch_chain.victims.values(), *others):
         hasten(victim)
-    return Chain(observer, others)
+    return Chain(models.torch_chain, others)
 
 
 def _read(folder: Path, chain: Observer, progress: Progress) -> tuple[ReadFaces, ReadFaces]:

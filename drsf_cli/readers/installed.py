@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import override
 
 from drsf_cli.readers.finders import FaceFinder
-from victims.base import Aligner, ExportSpec, Image, Objective, Window
-from victims.face import Array, Detections, Face, Start
+from victims.base import Aligner, Image
+from victims.face import Array, Detections, Face
 from weights.errors import UsageError, WeightsError
 from weights.store import sha256_of
 
@@ -108,22 +107,6 @@ class DlibTrees(Aligner):
                 faces.append([(points.part(k).x, points.part(k).y) for k in range(68)])
             found.append(np.array(faces, dtype=np.float64).reshape(-1, 68, 2))
         return found
-
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array | None = None,
-        starts: Sequence[Start | None] | None = None,
-    ) -> Objective:
-        """Raises UsageError: there is no gradient."""
-        raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another aligner.")
-
-    @override
-    def export_specs(self) -> dict[str, ExportSpec]:
-        return {}
 
 
 def dlib_embedding(path: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[Image, Face], Image]]:

@@ -70,13 +70,9 @@ class Models:
         return self.companions[names]
 
     def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
-        """An observer of whole frames: through ONNX Runtime, or through torch."""
+        """An observer of whole frames: through ONNX Runtime, or through torch, which is differentiable."""
         chain = self.torch_chain if backend == "torch" else self._onnx_chain()
         return Observer(chain.detector, chain.aligner, chain.gaze, camera)
-
-    def attacker(self, camera: Camera | None = None) -> Observer:
-        """The differentiable chain."""
-        return self.reader("torch", camera)
 
     def _onnx_chain(self) -> Observer:
         if self._onnx is None:

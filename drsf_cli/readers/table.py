@@ -15,8 +15,8 @@ from drsf_cli.readers.file_finders import ultraface, yunet
 from drsf_cli.readers.finders import FaceFinder
 from export.session import OnnxNetwork
 from victims import registry
-from victims.base import Detector, ExportSpec, Image, Objective, Role, Victim, Window
-from victims.face import Array, Detections
+from victims.base import Detector, Image, Role, Victim
+from victims.face import Detections
 from weights.errors import InputError, UsageError, WeightsError
 from weights.store import sha256_of
 
@@ -44,14 +44,6 @@ class FinderDetector(Detector):
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
         """Faces of each image; a finder's threshold is its own."""
         return [self._find(image) for image in images]
-
-    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """Raises UsageError: there is no gradient."""
-        raise UsageError(f"{self.name} has no gradient and cannot be attacked; choose another detector.")
-
-    def export_specs(self) -> dict[str, ExportSpec]:
-        """None: it is no network of ours."""
-        return {}
 
 
 def _built_in(name: str, make: Callable[[], FaceFinder | None]) -> ReaderSpec:

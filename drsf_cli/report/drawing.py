@@ -299,8 +299,6 @@ def visualize(
     output: str | Path,
     *,
     camera: Camera | str | Path | None = None,
-    codec: str = "h264",
-    crf: int = 18,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -335,7 +333,7 @@ def visualize(
         info = replace(last.info, width=first.image.shape[1], height=first.image.shape[0])
         progress = progress or Silent()
         progress.begin("Drawing", last.info.frame_count)
-        settings = encoder_settings(info, codec, crf, looks_ahead=True)
+        settings = encoder_settings(info, crf=18, looks_ahead=True)
         writer = stack.enter_context(open_writer(output, info, settings, overwrite=overwrite))
         for frame in chain((first,), drawn):
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)

@@ -17,22 +17,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from drsf_cli.measure.glances import DEFAULT, load_zones
 from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS
-from drsf_cli.measure.metrics import PLOTTED, REPORTED, STATISTICS, WORST, text_of, worst_by
+from drsf_cli.measure.metrics import PLOTTED, REPORTED, STATISTICS, WORST, measured, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
 from drsf_cli.progress import Progress, Silent
 from drsf_cli.report.charts import Chart, make_chart
 from drsf_cli.report.filters import FILTERS, TESTS, plain
-from drsf_cli.report.schema import (
-    SAMPLES,
-    FidelitySection,
-    FrameSection,
-    OtherFacesSection,
-    Report,
-    read_report,
-)
+from drsf_cli.report.schema import SAMPLES, FidelitySection, FrameSection, OtherFacesSection, Report, read_report
 from drsf_cli.report.stills import stills_of
 from drsf_cli.report.traces import make_traces
-from weights.errors import OutputError
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE_SAMPLES = 48
@@ -54,33 +46,24 @@ def _worst_frames(frames: Sequence[FrameSection]) -> list[dict[str, Any]]:
 
 def _fidelity_rows(fidelity: FidelitySection) -> list[dict[str, Any]]:
     """One row a metric: mean, median, 95th percentile and worst of the output, and the means beside it."""
-    recovered, floor, weak = (
-        _statistics(fidelity["recovered"]),
-        _statistics(fidelity.get("noise_floor")),
-        _statistics(fidelity.get("obscured_only")),
-    )
+    recovered = measured(fidelity["recovered"])
+    beside = [measured(fidelity.get("noise_floor")), measured(fidelity.get("obscured_only"))]
     return [
         {
             "title": metric.title,
-            "own": [text_of(recovered.get(metric.key, {}).get(name), metric) for name in STATISTICS],
-            "beside": [text_of(one.get(metric.key, {}).get("mean"), metric) for one in (floor, weak)],
+            "own": [text_of(recovered.get(metric, {}).get(name), metric) for name in STATISTICS],
+            "beside": [text_of(one.get(metric, {}).get("mean"), metric) for one in beside],
         }
         for metric in REPORTED
-        if any(metric.key in one for one in (recovered, floor, weak))
+        if any(metric in one for one in (recovered, *beside))
     ]
-
-
-def _statistics(summary: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
-    """Metric -> its statistics, of those that were measured."""
-    return {metric.key: one for metric in REPORTED if (one := (summary or {}).get(metric.key)) is not None}
 
 
 def _other_faces(others: OtherFacesSection | None) -> str | None:
     """How the further faces came back, in one line."""
     if others is None:
         return None
-    known = _statistics(others)
-    means = [f"{m.title} {text_of(known[m.key].get('mean'), m)}" for m in REPORTED if m.key in known]
+    means = [f"{metric.title} {text_of(one.get('mean'), metric)}" for metric, one in measured(others).items()]
     line = f"{plain(others.get('frames'))} further faces read again, {plain(others.get('missed'))} missed"
     return f"{line}; means: {', '.join(means)}." if means else f"{line}."
 
@@ -89,17 +72,15 @@ def render_html(
     reports: Sequence[tuple[Path, Report]],
     *,
     include_original: bool = False,
-    samples: int = SAMPLES,
     zones: str | Path | None = None,
     progress: Progress | None = None,
 ) -> str:
     """The page of checked reports, each with the path that it was read from (clips are looked for beside it, too).
 
     `include_original` puts stills of the original into the page; without it no pixel of an input is there but
-    obscured ones. `samples`: stills of a clip at most; with many reports fewer. `zones`: of gaze
-    (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
+    obscured ones. `zones`: of gaze (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
     """
-    count = min(samples, _PAGE_SAMPLES // max(1, len(reports)))
+    count = min(SAMPLES, _PAGE_SAMPLES // max(1, len(reports)))
     progress = progress or Silent()
     progress.begin("Reading frames to be shown", 2 * count * len(reports))
     sections = []
@@ -126,13 +107,13 @@ def render_html(
 
 def _section(report: Report) -> dict[str, Any]:
     """What the page shows of a report's figures."""
-    recovered = _statistics(report["fidelity"]["recovered"])
+    recovered = measured(report["fidelity"]["recovered"])
     return {
         "report": report,
         "input_name": Path(report["input"]["path"]).name,
         "output_name": Path(report["output"]["path"]).name,
         "charts": [chart for measure in PLOTTED if (chart := make_chart(report["frames"], measure)) is not None],
-        "tiles": [(m.title, text_of(recovered.get(m.key, {}).get("mean"), m)) for m in PLOTTED],
+        "tiles": [(m.title, text_of(recovered.get(m, {}).get("mean"), m)) for m in PLOTTED],
         "missed": report["fidelity"]["recovered"].get("missed"),
         "fidelity": _fidelity_rows(report["fidelity"]),
         "other_faces": _other_faces(report["fidelity"].get("other_faces")),
@@ -158,7 +139,6 @@ def write_html(
     output: str | Path,
     *,
     include_original: bool = False,
-    samples: int = SAMPLES,
     overwrite: bool = False,
     zones: str | Path | None = None,
     progress: Progress | None = None,
@@ -173,16 +153,10 @@ def write_html(
         page = render_html(
             [(path, read_report(path)) for path in paths],
             include_original=include_original,
-            samples=samples,
             zones=zones,
             progress=progress,
         )
-        try:
-            place.temporary.write_text(page, "utf-8", "backslashreplace")  # names of files need not be UTF-8
-        except OSError as error:
-            raise OutputError(
-                f"{output} could not be written ({error.strerror}); check the space on the disk."
-            ) from error
+        place.fill(page.encode(errors="backslashreplace"))  # names of files need not be UTF-8
         return place.publish()
     finally:
         place.discard()

@@ -13,7 +13,6 @@ To add a section, write its form here and its content into drsf_cli/deid/section
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -23,13 +22,12 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from attacks.obscure import Region
-from drsf_cli.measure.json_form import CONFIG, Count, Form, Lengths, Number
+from drsf_cli.measure.json_form import CONFIG, Count, Form, Lengths, Number, read_json
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.measure.metrics import PLOTTED, Errors, ErrorStatistics, worst_by
 from drsf_cli.measure.records import FrameRecord, from_records, to_records
 from drsf_cli.measure.signals import FaceSignals
 from victims.face import FrameObservation
-from weights.errors import InputError
 
 SAMPLES = 12
 """Frames shown of one clip; of many clips fewer, so that the page stays small."""
@@ -216,9 +214,13 @@ class RegionCheckSection(TypedDict):
     frame: Count
     rect: Annotated[list[int], Lengths((4,))]
     ssim: Number
+    """Highest of the tiles with detail; 0 where there is none."""
     detail: Number
+    """Highest correlation of detail of such tiles."""
     open_share: Number
+    """Of the tiles with detail: those over both limits."""
     returned: Number
+    """Of the removed detail: how much is back, 0 (nothing) to 1."""
 
 
 class ExposureSection(TypedDict):
@@ -229,6 +231,7 @@ class ExposureSection(TypedDict):
     box: Annotated[list[Number], Lengths((4,))]
     """x1, y1, x2, y2 px."""
     score: Number | None
+    """Null for detectors that give none."""
     uncovered: Number
     """Share of the box outside all regions."""
     certain: bool
@@ -304,14 +307,7 @@ REPORT = Form(Report, "Report of drsf deid", "give a report that `drsf deid` wro
 
 def read_report(path: str | Path) -> Report:
     """A report. Raises InputError naming the place that is not of the form."""
-    path = Path(path)
-    try:
-        report = json.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {REPORT.advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); {REPORT.advice}") from error
-    return check_report(report, str(path))
+    return check_report(read_json(Path(path), REPORT.advice), str(path))
 
 
 def check_report(report: object, source: str) -> Report:

@@ -21,15 +21,7 @@ from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Progress
 from drsf_cli.report.charts import nothing
 from drsf_cli.report.drawing import draw
-from drsf_cli.report.schema import (
-    FileSection,
-    FrameSection,
-    Report,
-    SampleSection,
-    reading,
-    regions_of,
-    sample_ids,
-)
+from drsf_cli.report.schema import FileSection, FrameSection, Report, SampleSection, reading, regions_of, sample_ids
 from victims.base import Image
 from victims.camera import Camera
 from victims.face import FrameObservation
@@ -97,11 +89,7 @@ def stills_of(
 
 
 def _panels(
-    entry: SampleSection,
-    written: Image,
-    original: Image | None,
-    settings: Mapping[str, Any],
-    include_original: bool,
+    entry: SampleSection, written: Image, original: Image | None, settings: Mapping[str, Any], include_original: bool
 ) -> list[tuple[str, Image, FrameObservation | None]]:
     """(title, picture, what is drawn in it): the original only where it was asked for."""
     target, recovered, weak = (reading(entry, kind, kind) for kind in ("original", "recovered", "obscured_only"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from drsf_cli.measure.behaviour import Behaviour, compare_signals
+from drsf_cli.measure.behaviour import CONTINUOUS, Behaviour, compare_signals
 from drsf_cli.measure.glances import EYES_CLOSED, OTHER, Zones
 from drsf_cli.measure.signals import Measured, Signals, derive
 from drsf_cli.report.charts import axis, ticks
@@ -20,12 +20,6 @@ from victims.face import Array
 
 _MAX_POINTS = 1200
 """Points of one curve; of longer clips the least and the greatest of several frames."""
-_PANELS = (
-    ("yaw_deg", "Gaze yaw", "°"),
-    ("pitch_deg", "Gaze pitch", "°"),
-    ("eye_openness", "Eye openness", ""),
-    ("mouth_openness", "Mouth openness", ""),
-)
 _COLOURS = 6
 """Of zones that a file may name, in the style sheet; more zones share them."""
 READINGS = ("original", "recovered")
@@ -97,7 +91,7 @@ def make_traces(frames: Sequence[Mapping[str, Any]], zones: Zones) -> Traces | N
     timed = tables[0].timeline is not None
     places = tables[0].time_s if timed else tables[0].frame_id
     x_of = axis(float(places[0]), float(places[-1]), 0.0, 100.0)
-    panels = [panel for spec in _PANELS if (panel := _panel(spec, tables, places, x_of)) is not None]
+    panels = [panel for key in CONTINUOUS if (panel := _panel(key, tables, places, x_of)) is not None]
     own = [name for name in zones.names if name not in (OTHER, EYES_CLOSED)]
     colours = {name: f"zone-{number % _COLOURS}" for number, name in enumerate(own)}
     colours |= {OTHER: "zone-other", EYES_CLOSED: "zone-shut"}
@@ -137,10 +131,8 @@ def _measured(rows: Sequence[Mapping[str, Any]], which: str) -> Measured:
     )
 
 
-def _panel(
-    spec: tuple[str, str, str], tables: Sequence[Signals], places: Array, x_of: Callable[[float], float]
-) -> Panel | None:
-    key, title, unit = spec
+def _panel(key: str, tables: Sequence[Signals], places: Array, x_of: Callable[[float], float]) -> Panel | None:
+    title, unit, _ = CONTINUOUS[key]
     columns = [getattr(table, key) for table in tables]
     known = np.concatenate([column[np.isfinite(column)] for column in columns])
     if not len(known):

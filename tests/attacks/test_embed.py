@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import cast
@@ -104,6 +104,18 @@ def test_what_steps_add_is_where_the_next_frame_starts() -> None:
     bare = embedder(0, Embedder).embed([target(0)])[0].change.astype(float)
     once, twice = (np.abs(one.change - bare).mean() for one in (first, second))
     assert 0.1 < once < twice < 2.2 * once
+
+
+@pytest.mark.parametrize("repelling", [False, True])
+def test_steps_stay_near_the_drawing_where_nothing_is_repelled(repelling: bool) -> None:
+    """Three frames of steps that only make it brighter, on a leash of two grey levels; each rounds by half a level."""
+    one = embedder(2)
+    one.objective, one.settings = Bright(), replace(one.settings, leash=2 / 255)  # type: ignore[attr-defined]
+    if repelling:
+        one.extra_stages = lambda frames, window: []
+    bare = embedder(0, Embedder).embed([target(0)])[0].change.astype(int)
+    away = [np.abs(one.embed([target(k)])[0].change - bare).max() for k in range(3)]
+    assert away[-1] > 3 if repelling else away[-1] >= 2 and max(away) <= 3
 
 
 def test_every_step_costs_a_pass_of_each_victim() -> None:

@@ -1,13 +1,13 @@
 """Blinks and glances of a clip whose truth is known, before and after `drsf deid`.
 
-    python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE] [--keep FOLDER]
-                                         [--reading-only | deid's own flags]
+    python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE] [--seconds S]
+                                         [--keep FOLDER] [--reading-only | deid's own flags]
 
 Reads the clip of tests/behaviour_clip.py (20 s with 12 blinks and 8 glances) with the chain, prints how its signals
 agree with what the person does, de-identifies it, reads that, and prints the same and the table *Behaviour* of
-`drsf eval`. `--chain` goes to `infer` and to `deid`, all other flags to `deid` alone. With `--clip` another film is
-taken, whose truth is not known: only the table is printed. `--keep` writes into a folder; what is there is not made
-again.
+`drsf eval`. `--seconds` takes only its first seconds. `--chain` goes to `infer` and to `deid`, all other flags to
+`deid` alone. With `--clip` another film is taken, whose truth is not known: only the table is printed, for the part of
+the film that `--end` leaves. `--keep` writes into a folder; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drsf_cli.app import main as drsf
 from drsf_cli.commands.output import out
 from drsf_cli.commands.tables import behaviour as table_of
 from drsf_cli.measure.evaluation import evaluate_files
-from tests.behaviour_clip import TWENTY_SECONDS, against_truth, make_behaviour_clip
+from tests.behaviour_clip import TWENTY_SECONDS, Behaviour, against_truth, make_behaviour_clip
 
 
 def run(output: Path, *arguments: str) -> Path:
@@ -37,10 +37,10 @@ def run(output: Path, *arguments: str) -> Path:
     return output
 
 
-def show(name: str, reading: Path, zones: str | None) -> None:
+def show(name: str, reading: Path, truth: Behaviour, zones: str | None) -> None:
     table = signals(read_observations(reading), zones)
     print(f"{name}: {len(table.blinks)} blinks, {len(table.glances)} glances;", end=" ")
-    figures = against_truth(table, TWENTY_SECONDS)
+    figures = against_truth(table, truth)
     print(", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
 
 
@@ -49,26 +49,28 @@ def main() -> None:
     parser.add_argument("--chain", default="", help="-d, -a, -z and --camera, in one text")
     parser.add_argument("--zones")
     parser.add_argument("--clip", type=Path)
+    parser.add_argument("--seconds", type=float, default=TWENTY_SECONDS.seconds)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--reading-only", action="store_true")
     options, flags = parser.parse_known_args()
     chain = shlex.split(options.chain)
+    truth = TWENTY_SECONDS.until(options.seconds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         clip = options.clip or folder / "clip.mp4"
         if not clip.exists():
-            make_behaviour_clip(clip)
+            make_behaviour_clip(clip, truth)
         original = run(folder / "original.json", "infer", str(clip), *chain)
         if options.clip is None:
-            show("original", original, options.zones)
+            show("original", original, truth, options.zones)
         if options.reading_only:
             return
         output = run(folder / "deid.mp4", "deid", str(clip), *chain, *flags)
         recovered = run(folder / "deid.json", "infer", str(output), *chain)
         if options.clip is None:
-            show("de-identified", recovered, options.zones)
-        found = evaluate_files(original, recovered, options.zones).behaviour
+            show("de-identified", recovered, truth, options.zones)
+        found = evaluate_files(original, recovered, zones=options.zones).behaviour
         if found is not None:
             out.print(table_of(found))
 

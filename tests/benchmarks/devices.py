@@ -91,7 +91,7 @@ def row(way: Way, clip: Path, settings: dict[str, Any]) -> str:
 def single_passes(clip: Path) -> Iterator[str]:
     """One pass of every victim in every precision."""
     frame = next(iter(VideoReader(clip, 1.0, 1.2)))
-    face = Models.load(VictimNames()).attacker().observe([frame])[0].own
+    face = Models.load(VictimNames()).reader("torch").observe([frame])[0].own
     assert face is not None
     assert face.landmarks is not None
     assert face.gaze is not None

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from drsf_cli.readers.fork import FILES, gaze_crop, landmark_crop
 from tests.benchmarks.main_job import SHARED
 from victims.compact.fork import FAMILIES, Family, ForkSettings, clone, embedded, fork, obscured
-from victims.compact.landmark_net import LandmarkNet, boxes_of_landmarks, windows_of_boxes
+from victims.compact.landmark_net import LandmarkNet, windows_of_boxes
 from victims.compact.training.evaluate_landmarks import Crops, crops_of, normalised_errors
-from victims.compact.training.faces68 import Faces68, load_faces68
+from victims.compact.training.faces68 import Faces68, boxes_of_landmarks, load_faces68
 from weights.loading import load_state_dict
 from weights.store import resolve
 

@@ -1,27 +1,30 @@
-"""What pictures of known people tell of who they are: in the original, obscured only, obscured and attacked.
+"""What pictures of known people tell of who they are: in the original, obscured only, and embedded.
 
-    python -m tests.benchmarks.identity [--people N] [--gallery N] [--probes N] [--folder DIR] [--table]
+    python -m tests.benchmarks.identity [--people N] [--runs RUN ...] [--folder DIR] [--zoo DIR]
 
-Takes the 36 people of faces68 that no network of ours was trained on. Of each a few pictures are known to the attacker
+Takes the 36 people of faces68 that no network of ours was trained on. Of each, four pictures are known to the attacker
 (the gallery) and two others are to be recognised (the probes); all are frames of one or two videos of that person, so
-light, hair and background help the attacker. Every picture goes through `deidentify` twice, without an attack and with
-the defaults; what is in DIR already is not made again. The attackers know where the face is.
+light, hair and background help the attacker. Every picture is read once, as `drsf deid` reads it, and then embedded in
+each of the RUNS; pictures are lossless, so what is embedded is what a file would hold. What is in DIR already is not
+made again. The attackers know where the face is.
 
-* recogniser: dlib's (drsf_cli/readers/installed.py), enrolled from the original gallery;
-* recogniser, adapted: the same, enrolled from a gallery that went through the same as the probes; and a linear
-  discriminant trained on what it says of that gallery;
+* dlib, mobilefacenet: these recognisers, enrolled from the original gallery;
+* adapted: the same, enrolled from a gallery that was treated like the probes; and a linear discriminant trained on what
+  dlib's says of that gallery;
 * pixels, adapted: 12 x 12 colours of the head region, and a linear discriminant trained on such a gallery;
 * landmarks, adapted: the 68 landmarks that the authorised aligner reads in the true box, without place, size and turn,
   and a linear discriminant, likewise.
 
-Prints rank-1 among all people, and how many probes are accepted at the score that 1 % of the impostors reach.
+Prints rank-1 among all people with Wilson's interval of 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,9 +33,10 @@ import torch
 from PIL import Image as Picture
 
 from attacks.obscure import head_region
-from drsf_cli.deid.pipeline import deidentify
-from drsf_cli.measure.identity import dlib_recogniser, threshold_at
-from drsf_cli.media.images import read_image
+from attacks.training.strangers.zoo import load_recogniser
+from drsf_cli.deid.work import Work
+from drsf_cli.measure.identity import dlib_recogniser
+from drsf_cli.progress import Silent
 from drsf_cli.readers.installed import RECOGNISER_FILE, model_file
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
@@ -44,11 +48,21 @@ from victims.observe import Observer
 from victims.warp import similarity
 from weights.errors import DrsfError
 
-COLUMNS = ("original", "obscured", "written")
+KNOWN, ASKED = 4, 2
+PLAIN = DeidSettings(repel=("none",), cover_detectors=("mtcnn",), threads=1)
+"""As where no other model is installed."""
+RUNS = {
+    "obscured": replace(PLAIN, attack="none"),
+    "fast": replace(PLAIN, effort="fast"),
+    "fast, average shape": replace(PLAIN, effort="fast", shape="average"),
+    "normal": PLAIN,
+}
 SHRINKAGE = 0.3
 """Of the covariance within people towards a multiple of the identity: there are more numbers than pictures."""
 
 Feature = Callable[[Image, Face], Array]
+Pictures = tuple[Face, dict[str, Image]]
+"""The face as read in the original, and one picture a column."""
 
 
 def pixels(image: Image, face: Face) -> Array:
@@ -63,11 +77,14 @@ def shape_by(chain: Observer, mean: Array) -> Feature:
 
     def read(image: Image, face: Face) -> Array:
         assert chain.aligner is not None
-        points = chain.aligner.align([image], [face.box[None]])[0][0]
-        matrix = similarity(points, mean)
-        return np.asarray((points @ matrix[:, :2].T + matrix[:, 2] - mean).ravel())
+        return (onto(chain.aligner.align([image], [face.box[None]])[0][0], mean) - mean).ravel()
 
     return read
+
+
+def onto(points: Array, place: Array) -> Array:
+    matrix = similarity(points, place)
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
 
 
 def discriminant(known: Array, owners: Array, probes: Array) -> Array:
@@ -89,104 +106,131 @@ def cosine(known: Array, owners: Array, probes: Array) -> Array:
     return probes @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
 
 
-def figures(scores: Array, owners: Array) -> tuple[float, float]:
-    """Rank-1, and the true accept rate at a false one of 1 %."""
-    own = scores[np.arange(len(owners)), owners]
-    others = np.array([row[np.arange(len(row)) != owner] for row, owner in zip(scores, owners, strict=True)])
-    limit = threshold_at(others.ravel(), 0.01)
-    return float((own > others.max(axis=1)).mean()), float("nan") if limit is None else float((own > limit).mean())
+def rank1(known: Array, probes: Array, method: Callable[[Array, Array, Array], Array]) -> tuple[int, int]:
+    """(right, asked) of `known` (people, k, d) and `probes` (people, p, d)."""
+    people, size = len(known), known.shape[-1]
+    owners, asked = (np.repeat(np.arange(people), values.shape[1]) for values in (known, probes))
+    scores = method(known.reshape(-1, size), owners, probes.reshape(-1, size))
+    return int((scores.argmax(axis=1) == asked).sum()), len(asked)
 
 
-def make(source: Path, output: Path, models: Models, **given: str) -> bool:
-    """Whether the picture went through."""
-    if output.is_file():
-        return True
-    try:
-        deidentify(source, output, DeidSettings(overwrite=True, threads=1, **given), models=models)  # type: ignore[arg-type]
-    except DrsfError:
-        return False
-    return True
+def with_interval(right: int, asked: int) -> str:
+    """The share, and Wilson's interval of 95 %."""
+    share, z = right / asked, 1.96
+    middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
+    half = z / (1 + z * z / asked) * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
+    return f"{share:.0%} ({max(0.0, middle - half):.0%} to {middle + half:.0%})"
+
+
+def pictures_of(image: Image, kept: Path, models: Models, runs: Sequence[str]) -> Pictures | None:
+    """The picture in every run, from the file `kept` where it has them; None where no face is seen in it."""
+    found: dict[str, Array] = {}
+    if kept.is_file():
+        with np.load(kept) as file:
+            found = dict(file)
+    missing = [run for run in runs if run not in found]
+    if missing:
+        try:
+            found |= _made(image, kept.with_suffix(".png"), models, missing)
+        except DrsfError:
+            return None
+        np.savez(kept, **found)  # type: ignore[arg-type]
+    face = Face(found["box"], 1.0, found["landmarks"])
+    return face, {"original": image} | {run: found[run] for run in runs}
+
+
+def _made(image: Image, path: Path, models: Models, runs: Sequence[str]) -> dict[str, Array]:
+    Picture.fromarray(image).save(path)
+    first = Work.on(path, RUNS[runs[0]], models)
+    survey = first.survey(Silent())
+    regions = first.cover(survey)
+    face = survey.observations[0].faces[0]
+    assert face.landmarks is not None
+    made = {"box": face.box, "landmarks": face.landmarks}
+    for run in runs:
+        work = Work.on(path, RUNS[run], models)
+        ((_, written, _),) = work.embed(work.clip(survey, regions), Silent())
+        made[run] = written
+    path.unlink()
+    return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--people", type=int, default=36)
-    parser.add_argument("--gallery", type=int, default=4)
-    parser.add_argument("--probes", type=int, default=2)
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--folder", type=Path, help="keep the pictures here, and take those that are there")
-    parser.add_argument("--table", action="store_true", help="make nothing; use the people whose pictures are there")
+    parser.add_argument("--zoo", type=Path, default=SHARED / "weights" / "zoo")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     faces = load_faces68(SHARED / "data")
-    people = np.unique(faces.identity[faces.is_validation])[: arguments.people]
     models = Models.load(DeidSettings().victims, threads=1)
-    reader = models.reader()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        known: list[tuple[int, list[tuple[dict[str, Image], Face]]]] = []
-        for person in people:
+        known: list[list[Pictures]] = []
+        for person in np.unique(faces.identity[faces.is_validation])[: arguments.people]:
             rows = np.flatnonzero(faces.identity == person)
-            wanted = arguments.gallery + arguments.probes
-            rows = rows[np.linspace(0, len(rows) - 1, min(wanted, len(rows))).round().astype(int)]
-            sets = []
-            for row in rows:
-                paths = {column: folder / f"{row}.{column}.png" for column in COLUMNS}
-                if not arguments.table:
-                    Picture.fromarray(faces.images[row]).save(paths["original"])
-                    done = make(paths["original"], paths["obscured"], models, attack="none")
-                    if not done or not make(paths["original"], paths["written"], models):
-                        continue
-                if all(path.is_file() for path in paths.values()):
-                    images = {column: read_image(path) for column, path in paths.items()}
-                    seen = reader.read_faces([images["original"]], reader.detector.detect([images["original"]]))[0]
-                    if seen:
-                        sets.append((images, max(seen, key=lambda face: face.area)))
-            if len(sets) == wanted:
-                known.append((int(person), sets))
+            rows = rows[np.linspace(0, len(rows) - 1, KNOWN + ASKED).round().astype(int)]
+            sets = [pictures_of(faces.images[row], folder / f"{row}.npz", models, arguments.runs) for row in rows]
+            seen = [one for one in sets if one is not None]
+            if len(seen) == KNOWN + ASKED:
+                known.append(seen)
             print(f"{len(known)} people", flush=True)
-    report(known, arguments.gallery, reader)
+    print(table(known, ["original", *arguments.runs], models.reader(), arguments.zoo))
 
 
-def report(known: list[tuple[int, list[tuple[dict[str, Image], Face]]]], gallery: int, reader: Observer) -> None:
-    path = model_file(RECOGNISER_FILE)
-    features: dict[str, Feature] = {"pixels": pixels}
-    if path is not None:
-        features["recogniser"] = dlib_recogniser(path).embed
-    shapes = [face.landmarks for _, sets in known for _, face in sets if face.landmarks is not None]
-    mean = np.mean(
-        [points @ similarity(points, shapes[0])[:, :2].T + similarity(points, shapes[0])[:, 2] for points in shapes],
-        axis=0,
-    )
-    features["landmarks"] = shape_by(reader, mean)
-    values = {
-        (name, column): np.stack(
-            [np.stack([feature(images[column], face) for images, face in sets]) for _, sets in known]
-        )
-        for name, feature in features.items()
-        for column in COLUMNS
+def table(known: Sequence[Sequence[Pictures]], columns: Sequence[str], reader: Observer, zoo: Path) -> str:
+    """Markdown."""
+    shapes = [face.landmarks for sets in known for face, _ in sets if face.landmarks is not None]
+    mean = np.mean([onto(points, shapes[0]) for points in shapes], axis=0)
+    recogniser = load_recogniser(zoo)
+
+    def mobilefacenet(image: Image, face: Face) -> Array:
+        points = np.asarray(face.landmarks)
+        eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
+        return recogniser.embed(image, np.stack([*eyes, points[30], points[48], points[54]]))
+
+    features: dict[str, Feature] = {
+        "mobilefacenet": mobilefacenet,
+        "pixels": pixels,
+        "landmarks": shape_by(reader, mean),
     }
-    count, probes = len(known), len(known[0][1]) - gallery
-    owners, asked = np.repeat(np.arange(count), gallery), np.repeat(np.arange(count), probes)
-    print(f"\n{count} people, {gallery} known pictures and {probes} probes each; chance of rank-1: {1 / count:.1%}\n")
-    print("| attacker | " + " | ".join(f"{column}: rank-1, TAR at FAR 1 %" for column in COLUMNS) + " |")
-    print("|---|---|---|---|")
+    path = model_file(RECOGNISER_FILE)
+    if path is not None:
+        features["dlib"] = dlib_recogniser(path).embed
+    values = {
+        (name, column): np.array([[feature(images[column], face) for face, images in sets] for sets in known])
+        for name, feature in features.items()
+        for column in columns
+    }
+    chance = (
+        f"{len(known)} people, {KNOWN} known pictures and {ASKED} probes each; chance of rank-1: {1 / len(known):.1%}"
+    )
+    lines = [
+        "",
+        chance,
+        "",
+        " | ".join(("| attacker", *columns)) + " |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
     for title, name, method, adapted in (
-        ("recogniser", "recogniser", cosine, False),
-        ("recogniser, adapted", "recogniser", cosine, True),
-        ("recogniser's numbers, trained on", "recogniser", discriminant, True),
+        ("dlib", "dlib", cosine, False),
+        ("mobilefacenet", "mobilefacenet", cosine, False),
+        ("dlib, adapted", "dlib", cosine, True),
+        ("mobilefacenet, adapted", "mobilefacenet", cosine, True),
+        ("dlib's numbers, trained on", "dlib", discriminant, True),
         ("pixels, trained on", "pixels", discriminant, True),
         ("landmarks, trained on", "landmarks", discriminant, True),
     ):
         if name not in features:
             continue
         cells = []
-        for column in COLUMNS:
-            enrolled, probing = values[name, column if adapted else "original"], values[name, column]
-            size = enrolled.shape[-1]
-            scores = method(enrolled[:, :gallery].reshape(-1, size), owners, probing[:, gallery:].reshape(-1, size))
-            cells.append("{:.0%}, {:.0%}".format(*figures(scores, asked)))
-        print(f"| {title} | " + " | ".join(cells) + " |")
+        for column in columns:
+            gallery, probes = values[name, column if adapted else "original"], values[name, column]
+            cells.append(with_interval(*rank1(gallery[:, :KNOWN], probes[:, KNOWN:], method)))
+        lines.append(" | ".join((f"| {title}", *cells)) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

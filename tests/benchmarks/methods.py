@@ -53,7 +53,7 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
     reader = VideoReader(clip, start, end)
     survey = survey_video(reader, models.reader(), "largest", 2)
     regions = plan_cover(survey, reader, settings)
-    chain, (height, width) = models.attacker(), (reader.info.height, reader.info.width)
+    chain, (height, width) = models.reader("torch"), (reader.info.height, reader.info.width)
     assert chain.aligner is not None
     assert chain.gaze is not None
     codec = DeliveryCodec(encoder_settings(reader.info, "h264", 23))

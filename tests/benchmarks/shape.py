@@ -3,12 +3,14 @@
     python -m tests.benchmarks.shape
 
 Takes the labelled landmarks of the 36 people of faces68 that no network of ours was trained on: of each, four pictures
-that the attacker knows and two to be recognised, evenly over the one or two videos of that person. No engine runs: the
-landmarks are what would be embedded. The known pictures and the others are tracks of their own.
+that the attacker knows and two to be recognised, evenly over the one or two videos of that person, and five more times
+six at random. No engine runs: the landmarks are what would be embedded. The known pictures and the others are tracks of
+their own.
 
 The attacker is tests/benchmarks/identity.py's linear discriminant: on landmarks without place, size and turn in the
 image; on what is left of them beside the template in the head's pose, which is shape alone; and, to know what pose and
-openness tell by themselves, on these. Intervals are Wilson's, of 95 %.
+openness tell by themselves, on these. "Template" is the 3D template itself, projected in the pose of each picture: it
+has nothing of the person but the pose, and no landmarks in that pose can tell less. Intervals are Wilson's, of 95 %.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import math
 import numpy as np
 
 from drsf_cli.deid.shape import average_face, projections
-from tests.benchmarks.identity import discriminant
+from tests.benchmarks.identity import ASKED, KNOWN, discriminant, onto, rank1, with_interval
 from tests.benchmarks.main_job import SHARED
 from victims.camera import Camera, euler_angles, solve_head_pose
 from victims.face import Array
@@ -26,17 +28,17 @@ from victims.face_model import FACE_MODEL_68
 from victims.openness import eye_openness, mouth_openness
 from victims.warp import similarity
 
-KNOWN, ASKED = 4, 2
+DRAWS = 6
 CAMERA = Camera.default(256, 256)
 
 
-def onto(points: Array, place: Array) -> Array:
-    matrix = similarity(points, place)
-    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+def template(points: Array) -> Array:
+    """(68, 2) px: the template in the pose of `points`."""
+    return projections([solve_head_pose(points, CAMERA)], CAMERA.matrix)[0][0]
 
 
 def beside_the_template(points: Array) -> Array:
-    projected = projections([solve_head_pose(points, CAMERA)], CAMERA.matrix)[0][0]
+    projected = template(points)
     matrix = similarity(projected, FACE_MODEL_68[:, :2])
     return np.asarray(((points - projected) @ matrix[:, :2].T).ravel())
 
@@ -45,42 +47,58 @@ def openness(points: Array) -> list[float]:
     return [float(value or 0.0) for value in (*eye_openness(points), mouth_openness(points))]
 
 
-def rank1(values: Array) -> str:
-    """Of (people, KNOWN + ASKED, d), with its interval."""
-    people, _, size = values.shape
-    owners, asked = np.repeat(np.arange(people), KNOWN), np.repeat(np.arange(people), ASKED)
-    scores = discriminant(values[:, :KNOWN].reshape(-1, size), owners, values[:, KNOWN:].reshape(-1, size))
-    n, share, z = len(asked), float((scores.argmax(axis=1) == asked).mean()), 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return f"{share:.1%} ({middle - half:.0%} to {middle + half:.0%})"
+def draws(landmarks: Array, identity: Array) -> list[Array]:
+    """DRAWS times (people, KNOWN + ASKED, 68, 2): evenly over a person's pictures, then at random."""
+    random = np.random.default_rng(5)
+    rows = [np.flatnonzero(identity == person) for person in np.unique(identity)]
+    rows = [own for own in rows if len(own) >= KNOWN + ASKED]
+    even = [own[np.linspace(0, len(own) - 1, KNOWN + ASKED).round().astype(int)] for own in rows]
+    drawn = [[np.sort(random.choice(own, KNOWN + ASKED, replace=False)) for own in rows] for _ in range(DRAWS - 1)]
+    return [landmarks[np.stack(chosen)] for chosen in (even, *drawn)]
+
+
+def averaged(own: Array) -> Array:
+    return np.stack(
+        [np.concatenate([average_face(one[:KNOWN], CAMERA), average_face(one[KNOWN:], CAMERA)]) for one in own]
+    )
+
+
+def of(function, shapes: Array) -> Array:  # type: ignore[no-untyped-def]
+    return np.stack([np.stack([np.asarray(function(points)) for points in one]) for one in shapes])
+
+
+def named(values: list[Array]) -> str:
+    """Rank-1 in the first draw, and in all."""
+    counts = [rank1(one[:, :KNOWN], one[:, KNOWN:], discriminant) for one in values]
+    right, asked = (sum(column) for column in zip(*counts, strict=True))
+    return f"{with_interval(*counts[0])} | {with_interval(right, asked)}"
 
 
 def main() -> None:
     with np.load(SHARED / "data" / "faces68_landmarks.npz", allow_pickle=False) as table:
         chosen = table["is_validation"].astype(bool)
         landmarks, identity = table["landmarks"].astype(np.float64)[chosen], table["identity"][chosen]
-    sets = []
-    for person in np.unique(identity):
-        rows = np.flatnonzero(identity == person)
-        if len(rows) >= KNOWN + ASKED:
-            sets.append(landmarks[rows[np.linspace(0, len(rows) - 1, KNOWN + ASKED).round().astype(int)]])
-    own = np.stack(sets)
-    average = np.stack(
-        [np.concatenate([average_face(one[:KNOWN], CAMERA), average_face(one[KNOWN:], CAMERA)]) for one in own]
-    )
-    mean = np.mean([onto(points, own[0, 0]) for points in own.reshape(-1, 68, 2)], axis=0)
+    own = draws(landmarks, identity)
+    average = [averaged(one) for one in own]
+    mean = np.mean([onto(points, own[0][0, 0]) for points in own[0].reshape(-1, 68, 2)], axis=0)
 
-    def of(function, shapes: Array) -> Array:  # type: ignore[no-untyped-def]
-        return np.stack([np.stack([np.asarray(function(points)) for points in one]) for one in shapes])
+    def placed(points: Array) -> Array:
+        return (onto(points, mean) - mean).ravel()
 
-    print(f"{len(own)} people, {KNOWN} known pictures and {ASKED} probes each; chance of rank-1: {1 / len(own):.1%}\n")
-    print("| landmarks | rank-1 | shape alone |\n|---|---|---|")
-    for title, shapes in (("own", own), ("average", average)):
-        plain = of(lambda points: (onto(points, mean) - mean).ravel(), shapes)
-        print(f"| {title} | {rank1(plain)} | {rank1(of(beside_the_template, shapes))} |")
-    poses = of(lambda points: euler_angles(solve_head_pose(points, CAMERA).rotation) / 20, own)
-    print(f"\nhead pose alone: {rank1(poses)}; openness alone: {rank1(of(openness, own) * 3)}")
+    people = len(own[0])
+    print(f"{people} people, {KNOWN} known pictures and {ASKED} probes each; chance of rank-1: {1 / people:.1%}\n")
+    print(f"| what is told | rank-1 | in {DRAWS} draws |\n|---|---|---|")
+    for title, shapes in (("own", own), ("average", average), ("template", [of(template, one) for one in own])):
+        print(f"| {title}: landmarks | {named([of(placed, one) for one in shapes])} |")
+        if title != "template":
+            print(f"| {title}: shape alone | {named([of(beside_the_template, one) for one in shapes])} |")
+    poses = [of(lambda points: euler_angles(solve_head_pose(points, CAMERA).rotation) / 20, one) for one in own]
+    opened = [of(openness, one) * 3 for one in own]
+    print(f"| three angles of head pose | {named(poses)} |\n| openness of eyes and mouth | {named(opened)} |\n")
+    cost(own[0], average[0])
+
+
+def cost(own: Array, average: Array) -> None:
     pairs = list(zip(own.reshape(-1, 68, 2), average.reshape(-1, 68, 2), strict=True))
     turned, opened, moved = [], [], []
     for before, after in pairs:

@@ -164,8 +164,8 @@ def found_open(still: Still, finders: dict[str, FaceFinder]) -> bool:
     report = AuditReport()
     check_uncovered(Frame(0, 0.0, 0, still.image), [region], finders, report)
     for one in report.exposures:
-        x1, y1, x2, y2 = (max(0, round(value)) for value in one.box)
-        if one.certain and still.face[y1:y2, x1:x2].any():
+        x1, y1, x2, y2 = (max(0, round(value)) for value in one["box"])
+        if one["certain"] and still.face[y1:y2, x1:x2].any():
             return True
     return False
 

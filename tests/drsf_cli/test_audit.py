@@ -158,7 +158,7 @@ class TestFile:
         images[6] = portrait
         report = audit(source, encode(tmp_path / "open.mp4", images, lossless=True))
         assert not report.passed
-        assert [check.frame for check in report.open_regions] == [6]
+        assert [check["frame"] for check in report.open_regions] == [6]
         assert "Frame 6" in report.problems[0]
 
     def test_a_slip_in_one_frame_is_found(self, source: Path, portrait: Image, tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ class TestFile:
         images = [obscure(portrait, [HEAD], Pixelate(5)) for _ in range(COUNT)]
         images[4][120:155, 170:230] = portrait[120:155, 170:230]
         report = audit(source, encode(tmp_path / "slip.mp4", images))
-        assert [check.frame for check in report.open_regions] == [4]
-        assert report.open_regions[0].returned > RETURNED_LIMIT
+        assert [check["frame"] for check in report.open_regions] == [4]
+        assert report.open_regions[0]["returned"] > RETURNED_LIMIT
 
     def test_obscuring_that_does_nothing_is_found(
         self, source: Path, portrait: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,14 +176,14 @@ class TestFile:
         monkeypatch.setattr("drsf_cli.deid.checks.obscure", lambda image, *_: image.copy())
         report = audit(source, encode(tmp_path / "open.mp4", [portrait] * COUNT))
         assert report.worst_returned == 0.0
-        assert [check.frame for check in report.open_regions] == list(range(COUNT))
+        assert [check["frame"] for check in report.open_regions] == list(range(COUNT))
 
     def test_a_face_outside_the_regions_is_found(self, source: Path, portrait: Image, tmp_path: Path) -> None:
         elsewhere = Region((300, 300, 400, 400), 20)
         written = encode(tmp_path / "wrong.mp4", [obscure(portrait, [elsewhere], Pixelate(5))] * COUNT)
         report = audit(source, written, [[elsewhere]] * COUNT, finders={"sure": seeing(FACE, 0.99)})
         assert any("not covered" in problem for problem in report.problems)
-        assert report.exposures[0].uncovered == 1.0
+        assert report.exposures[0]["uncovered"] == 1.0
 
     def test_an_uncertain_detector_needs_a_second_one(self, source: Path, portrait: Image, tmp_path: Path) -> None:
         elsewhere = Region((300, 300, 400, 400), 20)
@@ -191,7 +191,7 @@ class TestFile:
         regions = [[elsewhere]] * COUNT
         alone = audit(source, written, regions, finders={"a": seeing(FACE, float("nan")), "b": nothing})
         assert alone.passed
-        assert [one.certain for one in alone.exposures] == [False, False]  # the first and the last frame
+        assert [one["certain"] for one in alone.exposures] == [False, False]  # the first and the last frame
         json.dumps(alone.to_dict(), allow_nan=False)
         agreed = audit(source, written, regions, finders={"a": seeing(FACE, float("nan")), "b": seeing(FACE, 0.5)})
         assert not agreed.passed

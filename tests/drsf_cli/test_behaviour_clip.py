@@ -38,3 +38,6 @@ def test_the_long_clip_does_what_it_says() -> None:
     assert TWENTY_SECONDS.gaze(3.0) == pytest.approx(ZONES["left"])
     assert TWENTY_SECONDS.gaze(2.52) == pytest.approx(((ROAD[0] - 34) / 2, (ROAD[1] + 8) / 2))
     assert [TWENTY_SECONDS.zone(time) for time in (2.5, 2.52, 3.1, 3.12)] == ["road", "left", "left", "road"]
+    first = TWENTY_SECONDS.until(4.6)
+    assert (first.seconds, first.blinks) == (4.6, (0.6, 2.1, 3.4))
+    assert [glance.zone for glance in first.glances] == ["mirror", "left"], "the saccade back from the third is cut off"

@@ -13,7 +13,7 @@ from attacks.fitting.faces import read_faces
 from drsf_cli.app import main
 from drsf_cli.media.demo_clip import demo_frames
 from drsf_cli.readers.fit import chain_of, fit_drawer
-from drsf_cli.settings import DeidSettings
+from drsf_cli.settings import DeidSettings, VictimNames
 from victims import registry
 from victims.observe import Observer
 from weights.errors import InputError, OutputError, UsageError
@@ -29,8 +29,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_chains_by_name_and_by_their_parts() -> None:
-    assert chain_of("hcmus") == ("retinaface", "fan", "eth-xgaze")
-    assert chain_of("mtcnn+fan-compact+none") == ("mtcnn", "fan-compact", "none")
+    assert chain_of("hcmus") == VictimNames("retinaface", "fan", "eth-xgaze")
+    assert chain_of("mtcnn + fan-compact + none") == VictimNames("mtcnn", "fan-compact", None)
     for wrong in ("ours", "mtcnn+fan", "mtcnn++gaze-compact", ""):
         with pytest.raises(UsageError, match="DETECTOR"):
             chain_of(wrong)
@@ -89,8 +89,13 @@ def test_what_is_fitted_can_be_used(faces: Path, tmp_path: Path, capsys: pytest.
         ({"chain": "ours"}, UsageError, "DETECTOR"),
         ({"minutes": 0.0}, UsageError, "--minutes 0 is out of range"),
         ({"minutes": float("nan")}, UsageError, "--minutes nan is out of range"),
-        ({"repel": ("nothing",)}, UsageError, "--repel nothing is no detector or aligner"),
-        ({"repel": ("gaze-compact",)}, UsageError, "--repel gaze-compact is no detector or aligner"),
+        ({"repel": ("nothing",)}, UsageError, "--repel nothing is unknown: use one of mtcnn"),
+        ({"repel": ("mtcnn",)}, UsageError, "--repel mtcnn is authorised"),
+        (
+            {"chain": "mtcnn+fan-compact+none", "repel": ("gaze-compact",)},
+            UsageError,
+            "--repel gaze-compact is no detector or aligner",
+        ),
         ({"data": Path("nowhere")}, InputError, "--data nowhere is not a folder"),
         ({"output": Path("nowhere/out.safetensors")}, OutputError, "nowhere is not a folder"),
         ({}, InputError, "shows 0 faces where 40 or more are needed"),

@@ -232,8 +232,8 @@ def jobs(folder, name, text, **given):
 def test_a_csv_manifest(tmp_path):
     tree(tmp_path, "p1/a.mp4", "p1/b.mp4", "more/c.mp4", "more/d.mp4")
     text = (
-        "input,output,mask,batch-size,region,gaze,keep_audio,start\n"
-        'p1/a.mp4,,solid,7,"1,2,3,4; 5,6,7,8@0-2",none,yes,1.5\n'
+        "input,output,mask,batch-size,region,gaze,audio,start\n"
+        'p1/a.mp4,,solid,7,"1,2,3,4; 5,6,7,8@0-2",none,copy,1.5\n'
         "p1/b.mp4,other/name.mkv,,,,,,\n"
         "more,,blur_9,,,,,\n"
     )

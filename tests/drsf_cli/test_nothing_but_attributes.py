@@ -8,19 +8,18 @@ for a target, as an earlier engine had, and the same comparison finds it.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
 from skimage import data
 from torch import Tensor
 
-from attacks.drawer import Drawer, DrawerNet
+from attacks.effort import EFFORTS, EffortName
 from attacks.embed import Target
 from attacks.live import Sent
 from attacks.obscure import Blur, Pixelate, Region, head_region, obscure, parse_obscuring, region_mask
@@ -29,32 +28,63 @@ from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import VideoReader
 from drsf_cli.progress import Silent
 from drsf_cli.readers.models import Models
-from drsf_cli.settings import DeidSettings
+from drsf_cli.settings import DeidSettings, VictimNames
+from tests.clips import make_clip
 from tests.conftest import ROOT
 from victims.base import Image, Objective, Reading, to_pixels
 from victims.face import Face, FrameObservation
 from victims.fan import HeatmapAligner
 
-SIDE = 192
+SIDE, FRAMES = 192, 2
+
+
+def run(
+    effort: EffortName,
+    mask: str = "pixelate_5",
+    codec: str = "ffv1",
+    chain: VictimNames | None = None,
+    repel: str = "none",
+) -> Any:
+    """Settings, under a name that says what they are; all but drawings for the default chain are slow."""
+    victims = chain or VictimNames()
+    settings = DeidSettings(victims, effort=effort, mask=mask, codec=codec, repel=(repel,), threads=1)
+    title = "-".join((effort, mask, codec, *(name or "none" for name in astuple(victims)), repel))
+    return pytest.param(settings, id=title, marks=[pytest.mark.slow] if effort != "fast" or chain else [])
+
+
+MASKS = ("pixelate_5", "blur_20", "solid")
 RUNS = [
-    DeidSettings(effort=effort, mask=mask, repel=("none",), codec="ffv1", threads=1)
-    for effort, mask in (("fast", "pixelate_5"), ("fast", "blur_20"), ("fast", "solid"), ("normal", "pixelate_64"))
+    *(run(effort, mask) for effort in EFFORTS for mask in MASKS),
+    # steps that see the coded frame: as a crop, and on the encoder in the middle of the file
+    run("normal", codec="h264"),
+    run("best", codec="h264"),
+    run("normal", repel="retinaface"),
+    run("normal", chain=VictimNames("mtcnn", None, None)),
+    run("best", chain=VictimNames("mtcnn", "fan-compact", None)),
+    *(run(effort, chain=VictimNames.of_chain("mediapipe")) for effort in EFFORTS),
+    *(run(effort, chain=VictimNames("retinaface", "fan-compact", "gaze-compact")) for effort in EFFORTS),
 ]
-"""Ways to embed: efforts, masks, chains. Steps need a face that the chain still sees, which the weak mask leaves."""
-
-
-def name(settings: DeidSettings) -> str:
-    return f"{settings.effort}-{settings.mask}-{settings.victims.detector}"
+"""Ways to embed: every effort with every kind of mask, lossy codecs, a model to repel, other chains."""
+NORMAL = DeidSettings(effort="normal", codec="ffv1", repel=("none",), threads=1)
+FILES = {
+    "blazeface": ("face_detection_short_range.tflite", "face_landmark_with_attention.tflite"),
+    "retinaface": ("retinaface_mobilenet0.25.pth",),
+}
+"""Detector -> the weight files that its chains need, or who repels it."""
 
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return Models.load(RUNS[0].victims, threads=1)
+    return Models.load(NORMAL.victims, threads=1)
 
 
 @pytest.fixture(scope="module")
 def face(models: Models) -> Face:
     """What is to be embedded, whichever original it is."""
+    return face_by(models)
+
+
+def face_by(models: Models) -> Face:
     image = portrait()
     chain = models.torch_chain
     ((found,),) = chain.read_faces([image], chain.detector.detect([image]))
@@ -91,27 +121,28 @@ def two_originals(region: Region, settings: DeidSettings) -> tuple[Image, Image]
     return first, other
 
 
-def embedded(folder: Path, original: Image, face: Face, settings: DeidSettings, models: Models) -> Image:
-    """What is written for `original`, whose attributes and regions are given."""
+def embedded(folder: Path, original: Image, face: Face, settings: DeidSettings, models: Models) -> list[Image]:
+    """What is written for a film of `original`, whose attributes and regions are given."""
     folder.mkdir()
-    Picture.fromarray(original).save(folder / "0.png")
-    own = models if settings.victims == RUNS[0].victims else Models.load(settings.victims, threads=1)
-    work = Work.on(folder, settings, own)
-    torch.manual_seed(0)
-    network = DrawerNet()
-    torch.nn.init.normal_(network.last.weight, std=0.05)
-    work.__dict__["drawer"] = Drawer(network, {})  # an untrained one draws what it is given as well
-    times = [frame.pts for frame in VideoReader(folder)]
-    survey = Survey([FrameObservation(0, times[0], (face,))], [(0,)], [], times)
-    ((_, image, done),) = work.embed(work.clip(survey, [(region_of(face, settings),)]), Silent())
-    assert np.count_nonzero(done[0, 0].change) > 1000, "something is embedded"
-    if settings.effort != "fast":
-        assert done[0, 0].steps > 0
-        assert all(np.isfinite(error) for error in done[0, 0].errors.values()), "the chain reads what it corrects"
-    return image
+    clip = make_clip(folder / "clip.mkv", [original] * FRAMES, codec="ffv1", pixel_format="bgr0")
+    work = Work.on(clip, settings, models)
+    frames = list(VideoReader(clip))
+    assert all((frame.image == original).all() for frame in frames)
+    seen = [FrameObservation(frame.index, frame.pts, (face,)) for frame in frames]
+    survey = Survey(seen, [(0,)] * FRAMES, [], [frame.pts for frame in frames])
+    written = []
+    for _, image, done in work.embed(work.clip(survey, [(region_of(face, settings),)] * FRAMES), Silent()):
+        ((_, one),) = done.items()
+        assert np.count_nonzero(one.change) > 1000, "something is embedded"
+        if settings.takes_steps:
+            assert one.steps > 0
+            assert all(np.isfinite(error) for error in one.errors.values()), "the chain reads what it corrects"
+        written.append(image)
+    assert len(written) == FRAMES
+    return written
 
 
-def both(folder: Path, face: Face, settings: DeidSettings, models: Models) -> list[Image]:
+def both(folder: Path, face: Face, settings: DeidSettings, models: Models) -> list[list[Image]]:
     region, obscuring = region_of(face, settings), parse_obscuring(settings.mask)
     originals = two_originals(region, settings)
     inside = region_mask([region], SIDE, SIDE)
@@ -120,12 +151,15 @@ def both(folder: Path, face: Face, settings: DeidSettings, models: Models) -> li
     return [embedded(folder / str(k), one, face, settings, models) for k, one in enumerate(originals)]
 
 
-@pytest.mark.parametrize("settings", RUNS, ids=name)
+@pytest.mark.parametrize("settings", RUNS)
 def test_two_originals_that_are_obscured_alike_and_read_alike_give_the_same_bits(
-    settings: DeidSettings, tmp_path: Path, face: Face, models: Models
+    settings: DeidSettings, tmp_path: Path, face: Face, models: Models, stored: Callable[..., None]
 ) -> None:
-    first, second = both(tmp_path, face, settings, models)
-    np.testing.assert_array_equal(first, second)
+    stored(*FILES.get(settings.victims.detector, ()), *FILES.get(settings.repel[0], ()))
+    if settings.victims != NORMAL.victims:
+        models = Models.load(settings.victims, threads=1)
+        face = face_by(models)
+    np.testing.assert_array_equal(*both(tmp_path, face, settings, models))
 
 
 class FromOriginal(Objective):
@@ -149,8 +183,7 @@ class FromOriginal(Objective):
 def test_a_heatmap_of_the_original_as_a_target_is_found(
     tmp_path: Path, face: Face, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = next(one for one in RUNS if one.effort == "normal")
-    originals = iter(two_originals(region_of(face, settings), settings))
+    originals = (one for one in two_originals(region_of(face, NORMAL), NORMAL) for _ in range(FRAMES))
     honest = HeatmapAligner.objective
 
     def leaking(
@@ -166,8 +199,8 @@ def test_a_heatmap_of_the_original_as_a_target_is_found(
         return FromOriginal(self, next(originals), right, boxes, windows)
 
     monkeypatch.setattr(HeatmapAligner, "objective", leaking)
-    first, second = both(tmp_path, face, settings, models)
-    assert (first != second).any()
+    first, second = both(tmp_path, face, NORMAL, models)
+    assert (np.array(first) != np.array(second)).any()
 
 
 def test_what_embeds_holds_no_other_pixels_than_covered_ones() -> None:

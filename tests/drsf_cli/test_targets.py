@@ -84,7 +84,7 @@ SHARES = [0.2, 0.3, 0.5, 0.8]
 BOX = face().box.tolist()
 
 WRONG: dict[str, tuple[object, str]] = {
-    "not JSON": ("[{", r"line 1 column \d+: not JSON"),
+    "not JSON": ("[{", r"is not JSON \(.*line 1 column \d+"),
     "no list": ({"frame_id": 0}, "is not a list with one object for each frame"),
     "no face at all": ([{"frame_id": 0, "bboxes": []}], "has no face in any frame"),
     "a frame twice": ([*records(), records()[0]], 'frame 0: "frame_id" is there twice'),

@@ -96,7 +96,6 @@ def test_rotation_is_applied(tmp_path: Path, degrees: int, mirror: bool) -> None
     expected = np.rot90(image[:, ::-1] if mirror else image, k=-degrees // 90)
     assert np.array_equal(next(iter(reader)).image, expected)
     assert (reader.info.height, reader.info.width) == expected.shape[:2]
-    assert reader.info.rotation == degrees
     assert reader.info.sample_aspect_ratio == (Fraction(3, 4) if degrees in (90, 270) else Fraction(4, 3))
 
 
@@ -127,14 +126,21 @@ def test_colour_is_converted_by_the_stream_s_own_tags(
     target = tmp_path / "out.mp4"
     _copy(path, target, crf=1)
     out = VideoReader(target)
-    assert (out.info.colorspace, out.info.color_range) == (matrix, 2 if full_range else 1)
+    assert _stored_colour(target) == (matrix, 2 if full_range else 1)
     assert np.abs(next(iter(out)).image[centre].astype(int) - image[centre]).max() <= 6
+
+
+def _stored_colour(path: Path) -> tuple[int, int]:
+    """Matrix and range of the first frame, as FFmpeg itself decodes them."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        return int(frame.colorspace), int(frame.color_range)
 
 
 def test_unsaid_matrix_goes_by_height(tmp_path: Path) -> None:
     for height, matrix in ((720, 1), (718, 6)):
         path = clips.make_clip(tmp_path / f"{height}.mp4", [np.full((height, 16, 3), (200, 40, 30), np.uint8)])
-        assert VideoReader(path).info.colorspace == 2
+        assert _stored_colour(path)[0] == 2
         assert VideoReader(path).info.colour.matrix == matrix
 
 

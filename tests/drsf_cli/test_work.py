@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attacks import names
 from attacks.codec import CODECS
-from attacks.effort import EFFORTS, EffortName
+from attacks.effort import EffortName
 from attacks.steps import METHODS
-from drsf_cli.commands import choices
 from drsf_cli.deid.work import Work
 from drsf_cli.settings import DeidSettings, VictimNames
 from tests.clips import make_clip
@@ -39,9 +39,8 @@ def test_a_mesh_takes_more_steps() -> None:
 
 
 def test_what_can_be_completed_is_what_there_is() -> None:
-    assert list(EFFORTS) == choices.EFFORTS
-    assert ["none", *METHODS] == choices.ATTACKS
-    assert list(CODECS) == choices.CODECS
+    assert tuple(METHODS) == names.RULES
+    assert tuple(CODECS) == names.CODECS
 
 
 def test_a_rule_of_steps_goes_with_steps() -> None:

@@ -11,6 +11,7 @@ import torch
 from victims.base import Window, load_strict
 from victims.compact.landmark_net import LandmarkNet
 from victims.fan import NETWORK, CompactFan, Fan, HeatmapAligner
+from victims.heatmap_objective import EYES, MOUTH, openness_loss
 from weights.errors import WeightsError
 
 # MTCNN's box of the face in scikit-image's portrait (facenet_pytorch.MTCNN.detect, rounded).
@@ -270,11 +271,28 @@ def test_following_the_gradient_brings_the_landmarks_back(compact: CompactFan, p
     assert readings[-1][1] < 0.5 * readings[0][1]
 
 
+def test_openness_counts_by_itself() -> None:
+    """Eyes 0.4 open that are to be 0.1, and lips 0.2 open that are to be shut; Huber's loss of d is d - BETA / 2."""
+    eye = np.array([[0, 0], [10, -6], [20, -6], [30, 0], [20, 6], [10, 6]], dtype=np.float64)
+    lips = np.array([[0, 0], [10, -4], [20, -4], [30, -4], [40, 0], [30, 4], [20, 4], [10, 4]], dtype=np.float64)
+    faces = np.random.default_rng(0).uniform(0, 300, (2, 68, 2))
+    for points, eyes, mouth in zip(faces, (1.0, 0.25), (1.0, 0.0), strict=True):
+        points[36:42] = eye * [1, eyes] + [80, 100]
+        points[42:48] = eye * [1, eyes] + [150, 100]
+        points[60:68] = lips * [1, mouth] + [90, 200]
+    read, wanted = torch.from_numpy(faces[:1]).requires_grad_(), torch.from_numpy(faces[1:])
+    loss = openness_loss(read, wanted)
+    assert loss.item() == pytest.approx(EYES * 2 * (0.3 - 0.005) + MOUTH * (0.2 - 0.005))
+    (pull,) = torch.autograd.grad(loss.sum(), read)
+    assert pull[0, 37, 1] < 0 < pull[0, 41, 1], "down the gradient the upper lid comes down, and the lower one up"
+    assert not pull[0, :36].any(), "jaw, brows and nose have no part in it"
+
+
 def test_fan_map_loss_has_the_slope_its_gradient_says(
     small_fan: Fan, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fan, "coordinate_weight", 0.0)  # it follows a maximum, which may jump
-    monkeypatch.setattr("victims.fan._HeatmapObjective.NEAR", 1e-9)  # nor do maps fade near their target
+    monkeypatch.setattr("victims.heatmap_objective.HeatmapObjective.NEAR", 1e-9)  # nor do maps fade near their target
     window = WINDOWS["holds the crop"]
     frame = covered(portrait, window)
     (target,) = small_fan.align([portrait], [PORTRAIT_BOX])

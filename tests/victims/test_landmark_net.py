@@ -11,13 +11,11 @@ from victims.compact.landmark_net import (
     HEATMAP_SIZE,
     SOFTMAX_GAIN,
     LandmarkNet,
-    boxes_of_landmarks,
     decode_heatmaps,
-    points_in_image,
     windows_of_boxes,
 )
 from victims.compact.training.evaluate_landmarks import Crops, normalised_errors
-from victims.compact.training.faces68 import Faces68, load_faces68
+from victims.compact.training.faces68 import Faces68, boxes_of_landmarks, load_faces68, points_in_image
 from victims.compact.training.train_landmarks import (
     Settings,
     augmented_batch,

@@ -197,6 +197,31 @@ def test_a_face_is_followed_while_it_is_there(chain: Chain, demo: Image) -> None
     assert len(found) == len(aligned.landmarks) == 0
 
 
+@pytest.mark.slow
+def test_a_detection_that_is_off_does_not_put_the_mesh_off(chain: Chain, shared: Path) -> None:
+    """talking_720p.mp4, where what is read in the detection's region is 20 to 40 px off, against mediapipe 0.10.21 in
+    video mode, which is in the frame before: mean of the points, and points 33, 263 and 152."""
+    golden = {
+        48: (408.03, 201.04, 367.91, 165.34, 456.52, 169.67, 403.03, 284.40),
+        66: (423.70, 191.99, 384.70, 156.20, 472.19, 163.19, 416.68, 271.04),
+    }
+    with VideoReader(shared / "data" / "talking_720p.mp4", 1.9, 2.66) as reader:
+        frames = {round(frame.pts * 25): frame.image for frame in reader}
+    for number, wanted in golden.items():
+        image = frames[number]
+        (own,) = chain.mesh.align_faces([image], [chain.short.detect([image])[0].boxes[:1]])
+        assert own.mesh is not None
+        assert own.starts is not None
+        (start,) = own.starts
+        assert start is not None
+        read, first = (
+            np.array([*mesh[:468, :2].mean(axis=0), *mesh[[33, 263, 152], :2].ravel()])
+            for mesh in (own.mesh[0], start.mesh)
+        )
+        assert np.abs(read - wanted).max() < 2.5
+        assert np.abs(first - wanted).max() > 10.0
+
+
 class Once(BlazeFace):
     """Sees faces in the first frame that it is shown, and never again."""
 

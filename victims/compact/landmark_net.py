@@ -33,12 +33,6 @@ SOFTMAX_GAIN = 10.0
 WINDOW_SHIFT = 0.12
 WINDOW_SIDE = 0.64
 
-# A landmarks' box (w, h) mapped to the box MTCNN draws around the same face: medians over the training people.
-BOX_SHIFT_X = 0.0
-BOX_SHIFT_Y = -0.173
-BOX_SCALE_W = 0.919
-BOX_SCALE_H = 1.268
-
 _MEAN = (0.45, 0.36, 0.32)
 _STD = (0.27, 0.24, 0.24)
 
@@ -136,19 +130,3 @@ def windows_of_boxes(boxes: Tensor) -> Tensor:
     centres = torch.stack((centres[:, 0], centres[:, 1] + WINDOW_SHIFT * sizes[:, 1]), dim=1)
     halves = WINDOW_SIDE / 2 * sizes.sum(dim=1, keepdim=True)
     return torch.cat((centres - halves, centres + halves), dim=1)
-
-
-def boxes_of_landmarks(landmarks: Tensor) -> Tensor:
-    """The box MTCNN would draw, (N, 4) xyxy px, for landmarks (N, 68, 2): an affine fit, see the constants."""
-    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
-    sizes = high - low
-    shift = sizes.new_tensor((BOX_SHIFT_X, BOX_SHIFT_Y))
-    scale = sizes.new_tensor((BOX_SCALE_W, BOX_SCALE_H))
-    centres = (low + high) / 2 + shift * sizes
-    return torch.cat((centres - scale * sizes / 2, centres + scale * sizes / 2), dim=1)
-
-
-def points_in_image(points: Tensor, windows: Tensor) -> Tensor:
-    """Decoded points (N, 68, 2) in 0..1 of their windows (N, 4), as px in *index* coordinates of the image."""
-    origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None, :]
-    return origin + points * side - 0.5

@@ -42,8 +42,11 @@ from weights.errors import UsageError
 FILE = "face_landmark_with_attention.tflite"
 MESH = "mesh"
 SIZE = 192
-PASSES = 2
-"""The first in the detection's region, the others in that of the points before."""
+PASSES = 5
+"""At most: the first in the detection's region, the others in that of the points before ..."""
+SETTLED = 0.04
+"""... until it hardly moves any more (`_moved`), which takes two passes in most frames, and more where the detection is
+off: what is read then is far from what the client reads in video mode (docs/victims.md)."""
 SAME_FACE = 0.3
 """IoU of a box with a detection that is taken for it; those of MTCNN and BlazeFace overlap by 0.58 in the mean."""
 PRESENT = 0.5
@@ -111,6 +114,13 @@ def box_of_mesh(mesh: Array) -> Array:
     return np.concatenate([centre - size * DETECTION_SIDE / 2, centre + size * DETECTION_SIDE / 2])
 
 
+def _moved(before: Array, after: Array) -> Array:
+    """(k,) how far squares (k, 5) moved and grew, in sides, and turned, rad: the sum of the three."""
+    moved = np.linalg.norm(after[:, :2] - before[:, :2], axis=1) + np.abs(after[:, 2] - before[:, 2])
+    turned = np.abs((after[:, 4] - before[:, 4] + np.pi) % (2 * np.pi) - np.pi)
+    return np.asarray(moved / before[:, 2] + turned)
+
+
 def read_regions(network: Network, image: Image, regions: Array, device: torch.device) -> tuple[Array, Array]:
     """Points (k, 478, 3) px of the frame and presence (k,) 0..1 in `regions` (k, 5) of an image, as the client."""
     points, presence = [], []
@@ -167,15 +177,25 @@ class FaceMesh(Aligner):
         for image, own in zip(images, self._begin(images, boxes), strict=True):
             regions = np.array([region for region, _ in own]).reshape(-1, 5)
             first, _ = read_regions(self.networks[MESH], image, regions, self.device)
-            points = first
-            for _ in range(PASSES - 1):
-                regions = np.array([region_of_points(mesh) for mesh in points]).reshape(-1, 5)
-                points, _ = read_regions(self.networks[MESH], image, regions, self.device)
+            points = self._settled(image, regions, first)
             starts = tuple(
                 None if seen is None else Start(*seen, mesh) for (_, seen), mesh in zip(own, first, strict=True)
             )
             found.append(Alignment(landmarks_68(points), points, starts))
         return found
+
+    def _settled(self, image: Image, regions: Array, points: Array) -> Array:
+        """Points (k, 478, 3) that come back in their own region, from points that were read in `regions` (k, 5)."""
+        points = points.copy()
+        moving = np.arange(len(points))
+        for _ in range(PASSES - 1):
+            before = regions[moving]
+            regions = np.array([region_of_points(own) for own in points]).reshape(-1, 5)
+            moving = moving[_moved(before, regions[moving]) > SETTLED]
+            if not len(moving):
+                break
+            points[moving], _ = read_regions(self.networks[MESH], image, regions[moving], self.device)
+        return points
 
     @override
     def follow(self, image: Image, before: Array) -> tuple[Detections, Alignment]:

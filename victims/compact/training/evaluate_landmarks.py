@@ -22,12 +22,10 @@ from victims.base import Image
 from victims.compact.landmark_net import (
     CROP_SIZE,
     LandmarkNet,
-    boxes_of_landmarks,
     decode_heatmaps,
-    points_in_image,
     windows_of_boxes,
 )
-from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
+from victims.compact.training.faces68 import Faces68, boxes_of_landmarks, detector_boxes, load_faces68, points_in_image
 from victims.face import Array
 from victims.warp import crop_squares
 

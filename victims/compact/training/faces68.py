@@ -16,11 +16,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from victims.base import Image
 from victims.boxes import iou
 from victims.face import Array
 from weights.errors import InputError
+
+# A landmarks' box (w, h) mapped to the box MTCNN draws around the same face: medians over the training people.
+BOX_SHIFT_X = 0.0
+BOX_SHIFT_Y = -0.173
+BOX_SCALE_W = 0.919
+BOX_SCALE_H = 1.268
 
 
 @dataclass(frozen=True)
@@ -100,3 +107,19 @@ def detector_boxes(faces: Faces68, cache: Path | None = None) -> Array:
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.save(cache, boxes)
     return boxes
+
+
+def boxes_of_landmarks(landmarks: Tensor) -> Tensor:
+    """The box MTCNN would draw, (N, 4) xyxy px, for landmarks (N, 68, 2): an affine fit, see the constants."""
+    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
+    sizes = high - low
+    shift = sizes.new_tensor((BOX_SHIFT_X, BOX_SHIFT_Y))
+    scale = sizes.new_tensor((BOX_SCALE_W, BOX_SCALE_H))
+    centres = (low + high) / 2 + shift * sizes
+    return torch.cat((centres - scale * sizes / 2, centres + scale * sizes / 2), dim=1)
+
+
+def points_in_image(points: Tensor, windows: Tensor) -> Tensor:
+    """Decoded points (N, 68, 2) in 0..1 of their windows (N, 4), as px in *index* coordinates of the image."""
+    origin, side = windows[:, None, :2], (windows[:, 2:] - windows[:, :2])[:, None, :]
+    return origin + points * side - 0.5

@@ -30,13 +30,12 @@ from victims.compact.landmark_net import (
     HEATMAP_SIZE,
     SOFTMAX_GAIN,
     LandmarkNet,
-    boxes_of_landmarks,
     decode_heatmaps,
     windows_of_boxes,
 )
 from victims.compact.training.delivery import views
 from victims.compact.training.evaluate_landmarks import ValidationSet, normalised_errors
-from victims.compact.training.faces68 import Faces68, detector_boxes, load_faces68
+from victims.compact.training.faces68 import Faces68, boxes_of_landmarks, detector_boxes, load_faces68
 from victims.face import Array
 from victims.face_model import FLIP
 from victims.warp import crop_squares
