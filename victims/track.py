@@ -33,6 +33,10 @@ SUSTAINED_HITS = 3
 """So many detections of any score within a second are a face too. So many that reach `CERTAIN_SCORE` make it certain:
 only such a track is held to the ends of the clip, since false alarms come alone or weak."""
 
+UNCERTAIN_GAP_S = 5.0
+"""A track that is not certain is covered in gaps of up to so many seconds: a passenger whom a detector hardly sees is
+seen more often than that, and two false alarms in one place, further apart, would cover it for no reason."""
+
 RADIUS_S = 0.1
 """A frame's box is the union over its neighbours at most this far away (and at least one frame on either side)."""
 
@@ -151,12 +155,13 @@ def cover_boxes(
 
     * Where a track is seen, or was seen at most `max_gap_s` apart: its box, interpolated in time, grown
       inside a gap, united with its neighbours within `RADIUS_S`.
-    * In a longer gap: the last box before it and the first after it, both, all through the gap.
+    * In a longer gap: the last box before it and the first after it, both, all through the gap, unless the track is
+      uncertain and the gap longer than `UNCERTAIN_GAP_S`.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
       the clip: a head that is no longer detected has most likely only turned away), or until the head is seen as
       another track that is certain, and at least for `extend_s`.
     * Uncertain tracks, with fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for
-      `extend_s` only, in long gaps as at the ends, unless there are no others.
+      `extend_s` only at the ends and in gaps that are too long, unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
     after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be
@@ -178,7 +183,8 @@ def cover_boxes(
         for k, segment in enumerate(segments):
             before = segments[k - 1][-1] + 1 if k else 0
             after = segments[k + 1][0] if k + 1 < len(segments) else len(clock)
-            inner_start, inner_end = k > 0, k + 1 < len(segments)
+            inner_start = k > 0 and (sure or clock[segment[0]] - clock[before - 1] <= UNCERTAIN_GAP_S)
+            inner_end = k + 1 < len(segments) and (sure or clock[after] - clock[segment[-1]] <= UNCERTAIN_GAP_S)
             for frames, edge, forward, inner in (
                 (range(before, segment[0]), segment[0], False, inner_start),
                 (range(segment[-1] + 1, after), segment[-1], True, inner_end),
@@ -190,7 +196,7 @@ def cover_boxes(
                 held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest, turns=own)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
-                    if passed <= reach or (inner and sure):
+                    if passed <= reach or inner:
                         covers[index].append(held)
                     if velocity.any() and passed <= min(max_gap_s, reach):
                         on = _moved_on(track.boxes[edge], velocity * (clock[index] - clock[edge]), passed)

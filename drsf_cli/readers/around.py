@@ -280,7 +280,7 @@ class _Canvas:
     def at_border(cls, image: Image, scale: float, right: bool) -> _Canvas:
         """The strip at the left or the right border, which is in its middle, and its mirror image."""
         height, width = image.shape[:2]
-        strip = min(width, round(STRIP * min(height, width)))
+        strip = min(width, max(1, round(STRIP * min(height, width))))
         own = image[:, width - strip :] if right else image[:, strip - 1 :: -1]
         both = np.hstack([own, own[:, ::-1]])
         size = max(1, round(2 * strip * scale * STRETCH)), max(1, round(height * scale))

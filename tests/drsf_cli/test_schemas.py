@@ -187,11 +187,11 @@ def _audited(folder: Path, written: Path, figures: Path, *more: str) -> dict[str
 def test_the_audit_surveys_only_where_the_report_lacks_the_regions(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from drsf_cli.deid import audit
+    from drsf_cli.deid import work
 
     surveys = []
-    survey_video = audit.survey_video
-    monkeypatch.setattr(audit, "survey_video", lambda *args: surveys.append(1) or survey_video(*args))
+    survey_video = work.survey_video
+    monkeypatch.setattr(work, "survey_video", lambda *args: surveys.append(1) or survey_video(*args))
     known = _audited(folder, folder / "full.mp4", tmp_path / "known.json")
     assert surveys == []
     older = json.loads((folder / "full.mp4.report.json").read_text("utf-8"))

@@ -265,6 +265,13 @@ class TestSpurious:
         assert all(there[275:326])
         assert not any(there[:75] + there[126:275] + there[326:])
 
+    def test_two_sightings_five_seconds_apart_are_of_somebody_who_is_there(self) -> None:
+        times = clock(500)
+        entries = {k: [(100.0, 0.99)] for k in range(500)}
+        entries[100] = entries[224] = [(100.0, 0.99), (700.0, 0.8)]
+        there = [any(c.box[0] > 500 for c in frame) for frame in cover_boxes(link(scored(entries, 500), times), times)]
+        assert all(there[75:250])
+
     def test_a_head_that_goes_on_as_another_track_is_not_held_beside_it(self) -> None:
         """A second detector's smaller box of it, seen 4 times in 200 frames, is a track of its own."""
         times = clock(200)
