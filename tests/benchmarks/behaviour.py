@@ -1,13 +1,13 @@
 """Blinks and glances of a clip whose truth is known, before and after `drsf deid`.
 
-    python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE] [--seconds S]
+    python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE [--end S]] [--seconds S]
                                          [--keep FOLDER] [--reading-only | deid's own flags]
 
 Reads the clip of tests/behaviour_clip.py (20 s with 12 blinks and 8 glances) with the chain, prints how its signals
 agree with what the person does, de-identifies it, reads that, and prints the same and the table *Behaviour* of
 `drsf eval`. `--seconds` takes only its first seconds. `--chain` goes to `infer` and to `deid`, all other flags to
 `deid` alone. With `--clip` another film is taken, whose truth is not known: only the table is printed, for the part of
-the film that `--end` leaves. `--keep` writes into a folder; what is there is not made again.
+the film before second `--end`. `--keep` writes into a folder; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--seconds", type=float, default=TWENTY_SECONDS.seconds)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--end", default="", help="of --clip, s")
     parser.add_argument("--reading-only", action="store_true")
     options, flags = parser.parse_known_args()
     chain = shlex.split(options.chain)
@@ -61,12 +62,13 @@ def main() -> None:
         clip = options.clip or folder / "clip.mp4"
         if not clip.exists():
             make_behaviour_clip(clip, truth)
-        original = run(folder / "original.json", "infer", str(clip), *chain)
+        part = ["--end", options.end] if options.end else []
+        original = run(folder / "original.json", "infer", str(clip), *chain, *part)
         if options.clip is None:
             show("original", original, truth, options.zones)
         if options.reading_only:
             return
-        output = run(folder / "deid.mp4", "deid", str(clip), *chain, *flags)
+        output = run(folder / "deid.mp4", "deid", str(clip), *chain, *part, *flags)
         recovered = run(folder / "deid.json", "infer", str(output), *chain)
         if options.clip is None:
             show("de-identified", recovered, truth, options.zones)
