@@ -158,7 +158,7 @@ def cover_boxes(
     * In a longer gap: the last box before it and the first after it, both, all through the gap, unless the track is
       uncertain and the gap longer than `UNCERTAIN_GAP_S`.
     * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
-      the clip: a head that is no longer detected has most likely only turned away), or until the head is seen as
+      the clip: a head that is no longer detected has most likely only turned away), or until it is seen as
       another track that is certain, and at least for `extend_s`.
     * Uncertain tracks, with fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for
       `extend_s` only at the ends and in gaps that are too long, unless there are no others.
@@ -339,20 +339,19 @@ def _taken_over(
     """How many s after (or before) its sighting `edge` a track's head is seen as another track; inf if it never is.
 
     It is where another track that is seen beyond `edge` is in the same place at that time, or where one that only
-    begins there comes to that place. A head that was there before and passes by is another one.
+    begins beyond it begins in that place. A head that comes from elsewhere and passes by is another one.
     """
     box, found = track.boxes[edge], math.inf
     for other in others:
         passed = (clock[list(other.boxes)] - clock[edge]) * (1.0 if forward else -1.0)
-        if passed.max() <= 0.0:
+        nearest = int(np.argmin(np.abs(passed)))
+        begins = passed.min() > 0.0
+        if passed.max() <= 0.0 or not (begins or abs(passed[nearest]) <= max_gap_s):
             continue
-        there = np.stack(list(other.boxes.values()))
-        sides = np.minimum(box[2:], there[:, 2:]) - np.maximum(box[:2], there[:, :2])
-        smaller = np.minimum(_size(box[None]), _size(there)) ** 2
-        same = np.prod(np.maximum(sides, 0.0), axis=1) > _SAME_HEAD * smaller
-        nearest = np.abs(passed).min()
-        same &= (passed.min() > 0.0) | ((np.abs(passed) <= nearest) & (nearest <= max_gap_s))
-        found = min(found, float(np.maximum(passed[same], 0.0).min(initial=math.inf)))
+        there = list(other.boxes.values())[nearest]
+        sides = np.maximum(np.minimum(box[2:], there[2:]) - np.maximum(box[:2], there[:2]), 0.0)
+        if float(np.prod(sides)) > _SAME_HEAD * float(np.minimum(_size(box[None]), _size(there[None]))[0]) ** 2:
+            found = min(found, max(float(passed[nearest]), 0.0))
     return found
 
 

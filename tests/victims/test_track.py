@@ -287,17 +287,27 @@ class TestSpurious:
         alone = cover_boxes(link([Detections(one.boxes[1:], one.scores[1:]) for one in seen], times), times)
         assert all(alone)  # of a head that is seen no more, its last place is
 
-    def test_a_head_that_comes_back_is_not_held_where_it_was_lost(self) -> None:
-        """Lost in frame 50 at 100 px, found in frame 150 at 500 px, back at 100 px in frame 210, and away again."""
+    def test_a_head_that_was_lost_is_held_though_another_passes_by(self) -> None:
+        """Lost in frame 50 at 100 px; from frame 150 on one comes from 500 px, is at 100 px in frame 210, and goes."""
         times = clock(400)
         places = dict.fromkeys(range(50), 100.0) | {k: 500.0 - 400.0 * (k - 150) / 60 for k in range(150, 211)}
         places |= {k: 100.0 + 400.0 * (k - 210) / 60 for k in range(211, 271)} | dict.fromkeys(range(271, 400), 500.0)
         tracks = link(scored({k: [(x, 0.99)] for k, x in places.items()}, 400), times)
         assert [len(track.boxes) for track in tracks] == [50, 250]
+        assert all(any(cover.track_id == 0 for cover in frame) for frame in cover_boxes(tracks, times))
+
+    def test_a_head_that_is_found_where_it_was_lost_is_held_until_then(self) -> None:
+        """Lost in frame 50 at 100 px, found 4 s later at twice the size, which is a track of its own."""
+        times = clock(400)
+        seen = [Detections(np.zeros((0, 4)), np.zeros(0)) for _ in times]
+        for k in (*range(50), *range(150, 400)):
+            side = 80.0 if k < 50 else 200.0
+            seen[k] = Detections(np.array([[100.0, 100.0, 100.0 + side, 100.0 + side]]), np.array([0.99]))
+        tracks = link(seen, times)
+        assert [len(track.boxes) for track in tracks] == [50, 250]
         there = [any(cover.track_id == 0 for cover in frame) for frame in cover_boxes(tracks, times)]
-        # an 80 px wide box at less than 140 px has over half of its area in the one at 100 px: from frame 205 on
-        assert all(there[:206])
-        assert not any(there[206:])
+        assert all(there[:150])
+        assert not any(there[151:])
 
 
 class TestMonotone:
