@@ -211,8 +211,8 @@ class DeidSettings:
     """A file of attributes, in the form that `drsf infer` writes, to embed in place of those read in the original. In
     frames without an entry, and for faces without one, nothing is embedded."""
     shape: Shape = limited("own", one_of(*get_args(Shape)), "--shape")
-    """Whose proportions the embedded landmarks have: each person's `own`, or those of the `average` face, which
-    identify nobody (drsf_cli/deid/shape.py)."""
+    """Whose proportions the embedded landmarks have: each person's `own`, or those of the `average` face
+    (drsf_cli/deid/shape.py). Head pose is kept, and still tells people apart a little (docs/threat-model.md)."""
     keep_failed: bool = limited(False, switch)
     """Keep an output that failed its audit. The report says that it failed."""
     max_error: float | None = limited(None, optional(number(0, above=True)))
