@@ -41,11 +41,11 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         # with the passes a frame (docs/measurements/attack.md).
         # 0.943, 1.25 %, 2.4 degrees; 0.948, 0.65 %, 1.8 degrees
         "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
-        # 0.968, 0.71 %, 2.0 degrees at 6.6 passes on the former. Two steps whose lesser victims
+        # 0.963, 0.78 %, 2.2 degrees at 6.2 passes on the former. Two steps whose lesser victims
         # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
         # Without the leash it was 0.967, 0.67 %, 1.9 degrees, and more strangers saw it (docs/measurements/leakage.md).
         "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, leash=3.0),
-        # 0.972, 0.53 %, 0.85 degrees at 7.2 passes; 0.980, 0.30 %, 0.63 degrees at 8.4
+        # 0.971, 0.60 %, 1.1 degrees at 6.5 passes; 0.980, 0.30 %, 0.63 degrees at 8.4 before openness was weighed
         "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
     }
 )
