@@ -28,6 +28,7 @@ from victims.camera import Camera
 from victims.face import Alignment, Array, Detections
 from victims.face_model import FACE_MODEL_68
 from victims.mediapipe.blazeface import MODELS, BlazeFace, load_blazeface, weighted_suppression
+from victims.mediapipe.blazeface_objective import BlazeFaceObjective
 from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions, region_of_points
 from victims.mediapipe.graph import load_network
 from victims.mediapipe.iris import CENTRE, RADIUS, IrisGaze, eye_geometry, gaze_from_irises, load_iris
@@ -594,7 +595,9 @@ def in_double(chain: Chain) -> Chain:
 
 
 @pytest.mark.slow
-def test_gradients_agree_with_finite_differences(chain: Chain, scene: Scene) -> None:
+def test_gradients_agree_with_finite_differences(chain: Chain, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BlazeFace's own one, not the one that is spread: see the test after this."""
+    monkeypatch.setattr(BlazeFaceObjective, "SPREAD", False)
     stages = scene.stages(chain, [scene.hidden])
     double = in_double(chain)
     for stage in stages:
@@ -618,6 +621,29 @@ def test_gradients_agree_with_finite_differences(chain: Chain, scene: Scene) -> 
             ahead, behind = losses(at + step)[k], losses(at - step)[k]
         expected = float(ahead - behind) / 2
         assert float((gradient * step).sum()) == pytest.approx(expected, rel=2e-3), stages[k].name
+
+
+def test_a_spread_gradient_is_right_for_smooth_changes(
+    chain: Chain, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is there between the pixels that BlazeFace samples, of which the frame has one in 5 x 5."""
+    objective = chain.short.objective([scene.hidden], [WINDOW], scene.boxes)
+    original, hidden = window_pixels(scene.image), window_pixels(scene.hidden)
+    at = (0.7 * original + 0.3 * hidden).requires_grad_()
+    noise = np.random.default_rng(0).standard_normal((WINDOW.height, WINDOW.width, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 12.0)
+    step = torch.from_numpy(1e-3 * smooth / smooth.std()).permute(2, 0, 1)[None].float()
+    gradients = []
+    for spread in (True, False):
+        monkeypatch.setattr(BlazeFaceObjective, "SPREAD", spread)
+        reading = objective.read(at, [0])
+        gradients.append(torch.autograd.grad(reading.loss.sum(), at)[0])
+        with torch.no_grad():
+            ahead, behind = (objective.read(at + sign * step, [0]).loss for sign in (1, -1))
+        assert float((gradients[-1] * step).sum()) == pytest.approx(float(ahead - behind) / 2, rel=0.1)
+    wide, sparse = (int((gradient != 0).any(dim=1).sum()) for gradient in gradients)
+    assert sparse < WINDOW.width * WINDOW.height / 20
+    assert wide > 8 * sparse
 
 
 def settings_of_effort() -> AttackSettings:

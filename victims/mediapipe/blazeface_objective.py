@@ -17,6 +17,8 @@ from victims.mediapipe.regions import RegionPixels, letterbox
 
 _FEW = {"blazeface": 8, "blazeface-full": 4}
 """Anchors that are to fire: about as many as do in an original."""
+_EYES = slice(0, 2)
+"""The first of the six points: they turn the mesh's region. The client takes nothing from the others."""
 
 
 class _WindowObjective(Objective):
@@ -42,11 +44,11 @@ class _WindowObjective(Objective):
 
 
 class BlazeFaceObjective(_WindowObjective):
-    """Make the detector return one box a frame, and its six points where they are given.
+    """Make the detector return one box a frame, and its eyes where they are given.
 
     The answer is a mean over candidates, so all that take part must agree, and which ones do is decided by scores.
     With A the few anchors whose centres are nearest to the box's, and distances in sizes of the target
-    (`victims.boxes.box_distance`, mean distance of the points):
+    (`victims.boxes.box_distance`, mean distance of both eyes):
 
         d                                   of the weighted mean of whoever takes part now
         + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
@@ -65,8 +67,10 @@ class BlazeFaceObjective(_WindowObjective):
     """Distance of the mean under which what is asked of all anchors fades."""
     FRIEND = 0.5
     RIVAL = -1.0
-    POINTS = 2.0
-    """Weight of the points' distance beside the box's."""
+    EYES = 2.0
+    """Weight of the eyes' distance beside the box's."""
+    SPREAD = True
+    """Whether gradients are spread, see `_seen`."""
 
     def __init__(
         self,
@@ -74,13 +78,26 @@ class BlazeFaceObjective(_WindowObjective):
         frames: Sequence[Image],
         windows: Sequence[Window],
         boxes: Array,
-        points: Array | None = None,
+        eyes: Array | None = None,
     ) -> None:
+        """`boxes` (B, 4) px; `eyes` (B, 2, 2) px, the person's right one first, where these are asked for, too."""
         super().__init__(victim, frames, windows)
         self.targets = torch.from_numpy(np.asarray(boxes, dtype=np.float32)).to(victim.device)
-        given = np.full((len(frames), 6, 2), np.nan) if points is None else np.asarray(points)
-        self.points = torch.from_numpy(given.astype(np.float32)).to(victim.device)
+        given = np.full((len(frames), 2, 2), np.nan) if eyes is None else np.asarray(eyes)
+        self.eyes = torch.from_numpy(given.astype(np.float32)).to(victim.device)
         self.chosen = self._nearest()
+
+    def _seen(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """(n, 3, size, size) what the network sees, with a gradient for all that lies around each sample.
+
+        The client takes one pixel of each 10 x 10 of a 720p frame. Of a gradient in these pixels alone the smoothing
+        of steps (attacks/perturb.py) leaves a twentieth; one that is spread over the 10 x 10 is right for every change
+        that is smooth.
+        """
+        seen = self._pixels.read(pixels, rows)
+        if not self.SPREAD or not pixels.requires_grad:
+            return seen
+        return seen.detach() + self._pixels.around(pixels, rows)
 
     def _nearest(self) -> Tensor:
         """(B, k) anchors whose centres are nearest to the target's."""
@@ -92,13 +109,14 @@ class BlazeFaceObjective(_WindowObjective):
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; detectors take no geometry."""
         rows = torch.as_tensor(list(items), device=self.victim.device)
-        found = self.candidates(pixels, rows)
-        boxes, wanted = self.targets[rows], self.points[rows]
+        found = self.victim.candidates(self._seen(pixels, rows), self.square)
+        boxes, wanted = self.targets[rows], self.eyes[rows]
         chosen = self.chosen[rows]
         own_boxes = found.boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
-        own_points = found.points.gather(1, chosen[..., None, None].expand(-1, -1, 6, 2))
+        eyes = found.points[..., _EYES, :]
+        own_eyes = eyes.gather(1, chosen[..., None, None].expand(-1, -1, 2, 2))
         logits = found.logits.gather(1, chosen)
-        apart = self._distance(own_boxes, own_points, boxes[:, None], wanted[:, None])
+        apart = self._distance(own_boxes, own_eyes, boxes[:, None], wanted[:, None])
         now, some = self._mean_now(found, boxes, wanted)
         short = torch.relu(self.MARGIN - (torch.softmax(logits, dim=1) * logits).sum(dim=1))
         lack = torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0)
@@ -108,12 +126,12 @@ class BlazeFaceObjective(_WindowObjective):
         error, output = self._decoded(found, rows)
         return Reading(loss, error.to(pixels), output.to(pixels))
 
-    def _distance(self, boxes: Tensor, points: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
-        """(...) of boxes (..., 4) and points (..., 6, 2); points that are NaN are not asked for."""
+    def _distance(self, boxes: Tensor, eyes: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+        """(...) of boxes (..., 4) and eyes (..., 2, 2); eyes that are NaN are not asked for."""
         side = (targets[..., 2:] - targets[..., :2]).mean(dim=-1).clamp_min(1.0)
-        strayed = (points - torch.nan_to_num(wanted)).square().sum(dim=-1).add(1e-6).sqrt().mean(dim=-1) / side
+        strayed = (eyes - torch.nan_to_num(wanted)).square().sum(dim=-1).add(1e-6).sqrt().mean(dim=-1) / side
         known = torch.isfinite(wanted).all(dim=-1).all(dim=-1)
-        return box_distance(boxes, targets.expand_as(boxes)) + self.POINTS * torch.where(known, strayed, 0.0)
+        return box_distance(boxes, targets.expand_as(boxes)) + self.EYES * torch.where(known, strayed, 0.0)
 
     def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Distance (n,) of the weighted mean that reading takes, and whether (n,) something fires over the target.
@@ -130,8 +148,8 @@ class BlazeFaceObjective(_WindowObjective):
         weights = torch.sigmoid(found.logits) * group
         weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
         mean = (weights[..., None] * found.boxes).sum(dim=1)
-        points = (weights[..., None, None] * found.points).sum(dim=1)
-        return torch.where(some, self._distance(mean, points, boxes, wanted), 0.0), some
+        eyes = (weights[..., None, None] * found.points[..., _EYES, :]).sum(dim=1)
+        return torch.where(some, self._distance(mean, eyes, boxes, wanted), 0.0), some
 
     def _rivals(self, found: Candidates, rows: Tensor) -> Tensor:
         boxes = found.boxes.detach()

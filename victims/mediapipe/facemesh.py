@@ -93,7 +93,7 @@ def region_of_points(points: Array) -> Array:
 
 
 def region_of_detection(box: Array, points: Array) -> Array:
-    """(5,) where the client looks after a detection: box (4,), six points (6, 2)."""
+    """(5,) where the client looks after a detection: box (4,), its points (2 or more, 2), eyes first."""
     return region_around(box, points[0], points[1])
 
 

@@ -24,7 +24,9 @@ from victims.mediapipe.facemesh import (
 )
 from victims.mediapipe.regions import RegionPixels, to_frame_tensor
 from victims.mediapipe.topology import (
+    LEFT_IRIS,
     MESH_POINTS,
+    RIGHT_IRIS,
     TURNED_BY,
     eye_aspect_ratios,
     landmarks_68_tensor,
@@ -78,16 +80,16 @@ class FaceMeshObjective(Objective):
         self._landmarks = torch.from_numpy(np.asarray(landmarks, dtype=np.float64)).to(device)
         self._sizes = torch.from_numpy(np.sqrt(np.prod(wide[:, 2:] - wide[:, :2], axis=1))).to(device)
         found = np.stack([detection_of(mesh, box) for mesh, box in zip(meshes, wide, strict=True)])
-        points, first = _six_points(meshes), meshes.copy()
+        eyes, first = meshes[:, [RIGHT_IRIS, LEFT_IRIS], :2], meshes.copy()
         for row, own in enumerate(starts or ()):
             if own is not None:
-                found[row], points[row], first[row] = own.box, own.points, own.mesh
-        start = np.stack([region_of_detection(*one) for one in zip(found, points, strict=True)])
+                found[row], eyes[row], first[row] = own.box, own.points[:2], own.mesh
+        start = np.stack([region_of_detection(*one) for one in zip(found, eyes, strict=True)])
         follow = np.stack([region_of_points(mesh) for mesh in meshes])
         self._regions = [torch.from_numpy(regions).to(device) for regions in (start, follow)]
         self._points = torch.from_numpy(np.stack([first, meshes])).to(device)
         self._pixels = [RegionPixels(frames, windows, regions, SIZE, True, device) for regions in (start, follow)]
-        self._finder = BlazeFaceObjective(victim.finder, frames, windows, found, points)
+        self._finder = BlazeFaceObjective(victim.finder, frames, windows, found, eyes)
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective. `geometry` is not needed: regions come from the client's own detector and points."""
@@ -136,8 +138,6 @@ def _extent(points: Tensor) -> Tensor:
 
 SQUARE = 0.02
 """A box whose sides differ by less than this share is taken for BlazeFace's own."""
-_SIX = ((468,), (473,), (1,), (13, 14), (234,), (454,))
-"""Mesh points that lie nearest to BlazeFace's: eyes, tip of the nose, mouth, ears; 4 to 5 % of the extent off."""
 
 
 def detection_of(mesh: Array, box: Array) -> Array:
@@ -146,8 +146,3 @@ def detection_of(mesh: Array, box: Array) -> Array:
     if abs(width - height) < SQUARE * max(width, height):
         return box
     return box_of_mesh(mesh)
-
-
-def _six_points(meshes: Array) -> Array:
-    """(B, 6, 2) BlazeFace's points of meshes (B, 478, 3)."""
-    return np.stack([meshes[:, list(points), :2].mean(axis=1) for points in _SIX], axis=1)

@@ -117,6 +117,7 @@ class RegionPixels:
             at = at.clip(0.0, [width - 1.0, height - 1.0])
         offsets = np.array([[w.x, w.y] for w in windows], dtype=np.float64)
         self._at = torch.from_numpy(at - offsets[:, None, None]).to(device)
+        self._cell = float(regions[0, 2]) / size
         rests = []
         for frame, window, own in zip(frames, windows, torch.from_numpy(at), strict=True):
             rest = frame.copy()
@@ -128,3 +129,17 @@ class RegionPixels:
     def read(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """(n, 3, size, size) with `pixels` (n, 3, h, w) in the windows of frames `rows` (n,)."""
         return self._rest[rows].to(pixels.dtype) + sample_points(pixels, self._at[rows])
+
+    def around(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """(n, 3, size, size) 0, with the gradient of the means of nine samples that share out the cell around each."""
+        at = self._at[rows]
+        edge = at.new_tensor(pixels.shape[:1:-1])  # width, height
+        near = ((at > -self._cell) & (at < edge + self._cell)).all(dim=-1).any(dim=0)
+        lines, columns = near.any(dim=1).nonzero().flatten(), near.any(dim=0).nonzero().flatten()
+        mean = torch.zeros_like(self._rest[rows], dtype=pixels.dtype)
+        if len(lines):  # the others see nothing of the window
+            own = at[:, lines[0] : lines[-1] + 1, columns[0] : columns[-1] + 1]
+            steps = [self._cell / 3 * own.new_tensor([x, y]) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+            some = torch.stack([sample_points(pixels, own + step) for step in steps]).mean(dim=0)
+            mean[:, :, lines[0] : lines[-1] + 1, columns[0] : columns[-1] + 1] = some - some.detach()
+        return mean

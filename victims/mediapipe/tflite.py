@@ -45,36 +45,19 @@ OPERATORS: Mapping[int, str] = MappingProxyType(
 
 _DTYPES: Mapping[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
 
-# operator -> option -> (field number, struct code, value where the file leaves it out)
+# option -> (field number, struct code, value where the file leaves it out), of what moves over a map
+_STRIDES: dict[str, tuple[int, str, int]] = {"padding": (0, "b", 0), "stride_x": (1, "i", 0), "stride_y": (2, "i", 0)}
+
+# operator -> option -> the same
 _OPTIONS: Mapping[str, Mapping[str, tuple[int, str, int]]] = MappingProxyType(
     {
         "ADD": {"activation": (0, "b", 0)},
         "MUL": {"activation": (0, "b", 0)},
         "CONCATENATION": {"axis": (0, "i", 0), "activation": (1, "b", 0)},
-        "CONV_2D": {
-            "padding": (0, "b", 0),
-            "stride_x": (1, "i", 0),
-            "stride_y": (2, "i", 0),
-            "activation": (3, "b", 0),
-            "dilation_x": (4, "i", 1),
-            "dilation_y": (5, "i", 1),
-        },
-        "DEPTHWISE_CONV_2D": {
-            "padding": (0, "b", 0),
-            "stride_x": (1, "i", 0),
-            "stride_y": (2, "i", 0),
-            "activation": (4, "b", 0),
-            "dilation_x": (5, "i", 1),
-            "dilation_y": (6, "i", 1),
-        },
-        "MAX_POOL_2D": {
-            "padding": (0, "b", 0),
-            "stride_x": (1, "i", 0),
-            "stride_y": (2, "i", 0),
-            "width": (3, "i", 0),
-            "height": (4, "i", 0),
-            "activation": (5, "b", 0),
-        },
+        "CONV_2D": _STRIDES | {"activation": (3, "b", 0), "dilation_x": (4, "i", 1), "dilation_y": (5, "i", 1)},
+        "DEPTHWISE_CONV_2D": _STRIDES
+        | {"activation": (4, "b", 0), "dilation_x": (5, "i", 1), "dilation_y": (6, "i", 1)},
+        "MAX_POOL_2D": _STRIDES | {"width": (3, "i", 0), "height": (4, "i", 0), "activation": (5, "b", 0)},
         "RESIZE_BILINEAR": {"align_corners": (2, "b", 0), "half_pixel_centers": (3, "b", 0)},
         "DEPTH_TO_SPACE": {"block": (0, "i", 0)},
         "STRIDED_SLICE": {
