@@ -175,12 +175,12 @@ def against_judge(seen: Sequence[FrameObservation], people: Sequence[Judged], ca
     start = f"{len(ours)} of {len(people)} | "
     if len(ours) < 3:
         return start + " | | |"
-    one, other, head = np.array(ours), np.array(theirs), np.array(heads)
+    own, other, head = np.array(ours), np.array(theirs), np.array(heads)
 
     def related(a: Array, b: Array) -> str:
         return ", ".join(f"{np.corrcoef(a[:, k], b[:, k])[0, 1]:.2f}" for k in (1, 0))
 
-    return start + f"{np.mean(angles):.1f} | {related(one, other)} | {related(one - head, other - head)} |"
+    return start + f"{np.mean(angles):.1f} | {related(own, other)} | {related(own - head, other - head)} |"
 
 
 def clips(chains: dict[str, Observer], folder: Path, every: int) -> None:
