@@ -64,13 +64,15 @@ class AttackSettings:
     cap: float = 0.45
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
-    leash: float | None = None
-    """How far steps may take a pixel from how it was drawn; None: as far as `eps`. Strangers do not read what was drawn
-    against them, and every step lets them read a little more."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
     than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether drawings are read at all, to be corrected."""
+        return self.steps + self.extra > 0
 
     def goes_on(self, taken: int, score: float) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`."""
@@ -103,6 +105,9 @@ def perturb(
     """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
     search = _Search(budget, start, stages, settings, channel)
     active = list(range(len(start)))
+    if settings.steps == 0:  # most are good enough as they are
+        search.look(active)
+        active = [item for item in active if settings.goes_on(0, float(search.score[item]))]
     for taken in range(settings.steps + settings.extra + 1):
         going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
         search.look([item for item in active if item not in going])
@@ -177,14 +182,14 @@ class _Search:
             probe = torch.stack([self.trail.near(item, means[item], number) for item in items])
             self._keep(items, probe, self._read(items, probe, with_gradient=False))
 
-    def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> _Combined:
+    def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> Combined:
         pixels = delivered(self.budget, self.delta, probe, items, self.channel)
-        reading = _read(pixels, items, self.stages, with_gradient, self.settings.behind)
+        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.behind)
         self.outcome.passes[items] += len(reading.pulls)
         self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
         return reading
 
-    def _keep(self, items: Sequence[int], probe: Tensor, reading: _Combined) -> None:
+    def _keep(self, items: Sequence[int], probe: Tensor, reading: Combined) -> None:
         """Take each frame's probe that is better than all before it."""
         for row, item in enumerate(items):
             if reading.total[row] < self.total[item]:
@@ -248,17 +253,22 @@ def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], ch
 
 
 @dataclass
-class _Combined:
+class Combined:
+    """What all victims of a batch read."""
+
     score: Tensor  # (n,) the worst of error / tolerance
     total: Tensor  # (n,) their sum
     pulls: list[Pull]
     errors: dict[str, Tensor]
 
 
-def _read(
+def read_stages(
     pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool, behind: float = 0.0
-) -> _Combined:
-    """`behind`: see AttackSettings."""
+) -> Combined:
+    """Read `pixels` (n, 3, h, w) of frames `items` in turn, as at decode time; pulls `with_gradient` only.
+
+    `behind`: see AttackSettings.
+    """
     readings: dict[str, Reading] = {}
     for stage in stages:
         before = readings.get(stage.after) if stage.after else None
@@ -275,7 +285,7 @@ def _read(
         if with_gradient and bool(wants.any())
     ]
     counted = torch.where(hinges, excess(shares), shares)
-    return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
+    return Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

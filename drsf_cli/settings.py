@@ -228,7 +228,7 @@ class DeidSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
+        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.named_steps == 0:
             with named(self, "attack"):
                 raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
         if self.targets is not None and self.embed != "largest":
@@ -283,20 +283,20 @@ class DeidSettings:
         return AttackSettings(
             name,
             _eps(self.eps),
-            effort.steps,
+            effort.steps if self.attack is None else effort.named_steps,
             options,
             extra=effort.extra,
             tries=effort.tries,
             behind=effort.behind,
             smoothing=effort.smoothing,
             cap=effort.cap,
-            leash=None if effort.leash is None else effort.leash / 255.0,
         )
 
     @property
     def takes_steps(self) -> bool:
-        """Whether drawings are corrected, which is also when models are repelled."""
-        return self.attack_settings is not None and self.effort_settings.steps > 0
+        """Whether victims are read for a gradient, which is also when models are repelled."""
+        effort = self.effort_settings
+        return self.attack_settings is not None and (effort.named_steps > 0 or effort.tuning is not None)
 
     @property
     def effort_settings(self) -> Effort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,9 +16,11 @@ from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage, Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
+from attacks.tuning import tuned
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
+from drsf_cli.deid.sample import sample_of
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
 from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
@@ -32,7 +35,7 @@ from victims.base import Detector, Victim, Window
 from victims.camera import Camera
 from victims.observe import Observer
 
-SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
+SURVEY_STEP, FIT_STEP, EMBED_STEP = "Reading the original", "Fitting the drawing", "Obscuring and embedding"
 
 
 @dataclass
@@ -135,14 +138,18 @@ class Work:
 
         Each segment by itself.
         """
-        s, time_base = self.settings, self.reader.info.time_base
-        progress.begin(EMBED_STEP, len(clip))
+        s, time_base, done = self.settings, self.reader.info.time_base, 0
         attack = s.attack_settings
-        for segment in in_segments(clip.frames(), s.segment, time_base):
+        for frames_of_segment in in_segments(clip.frames(), s.segment, time_base):
+            first = next(frames_of_segment)
+            segment = itertools.chain([first], frames_of_segment)
+            drawing = None if attack is None else self._fitted(clip, first, attack, progress)
+            progress.begin(EMBED_STEP, len(clip))
+            progress.advance(done)
             trying = attack is not None and s.effort_settings.live and self.delivery is not None
             live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
-                faces = None if attack is None else FacesEmbedder(clip, self.embedder(attack, live or self.delivery))
+                faces = None if drawing is None else FacesEmbedder(clip, replace(drawing, codec=live or drawing.codec))
                 for frames in runs(segment, s.frames_at_once):
                     covered = [clip.covered(frame) for frame in frames]
                     images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
@@ -152,6 +159,16 @@ class Work:
                             live.take(Sent(image, frame.pts_ticks, [one.focus for one in own.values()]))
                         yield frame, image, own
                     progress.advance(len(frames))
+                    done += len(frames)
+
+    def _fitted(self, clip: SurveyedClip, first: Frame, attack: AttackSettings, progress: Progress) -> Embedder:
+        """What embeds in the segment that begins with the frame `first`."""
+        embedder, tuning = self.embedder(attack, self.delivery), self.settings.effort_settings.tuning
+        if tuning is None:
+            return embedder
+        sample = sample_of(clip, first, self.settings.segment, tuning.sample)
+        progress.begin(FIT_STEP, tuning.samples_of(sum(len(own) for own in sample.values())))
+        return tuned(embedder, sample, tuning, progress.advance)
 
     @cached_property
     def drawer(self) -> Drawer:
