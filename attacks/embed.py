@@ -27,6 +27,7 @@ from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from attacks.visibility import Visibility, visibility
 from victims.base import Image, Role, Window
 from victims.camera import Camera
+from victims.crew import Each
 from victims.face import Face
 from victims.observe import Observer
 
@@ -110,6 +111,8 @@ class Embedder:
     these frames come next, as it will be in the file. None when that is lossless, or nothing is corrected."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
+    each: Each = map
+    """What shares the victims among cores."""
 
     _corrections: dict[int, Tensor] = field(default_factory=dict, repr=False)
     """Track -> (1, 3, 192, 192) in the square (attacks/drawer.py): what the last frames' steps added to the drawing."""
@@ -141,7 +144,8 @@ class Embedder:
             start = drawn + placed(correction.expand(len(targets), -1, -1, -1), squares, windows)
         if self.settings.leash is not None and self.extra_stages is None:  # repelling takes a long way
             budget = replace(budget, drawn=drawn, leash=self.settings.leash)
-        outcome = perturb(budget, start, self.stages(targets, window), self.settings, self._channel(targets, window))
+        stages, channel = self.stages(targets, window), self._channel(targets, window)
+        outcome = perturb(budget, start, stages, self.settings, channel, self.each)
         added = lifted(outcome.delta - drawn, squares, windows)
         self._corrections[track] = KEPT * added.mean(dim=0, keepdim=True)
         return _results(targets, window, budget, outcome)

@@ -19,6 +19,7 @@ from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
 from attacks.trail import Trail
 from victims.base import Objective, Reading
+from victims.crew import Each
 
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
@@ -99,9 +100,13 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
+    each: Each = map,
 ) -> Outcome:
-    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
-    search = _Search(budget, start, stages, settings, channel)
+    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out.
+
+    `each` shares the stages among cores.
+    """
+    search = _Search(budget, start, stages, settings, channel, each)
     active = list(range(len(start)))
     for taken in range(settings.steps + settings.extra + 1):
         going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
@@ -123,6 +128,7 @@ class _Search:
         stages: Sequence[Stage],
         settings: AttackSettings,
         channel: Channel | None,
+        each: Each,
     ) -> None:
         count, eps = len(start), budget.eps
         method = METHODS[settings.method]
@@ -132,7 +138,7 @@ class _Search:
             lambda u, items: budget.project(u * eps, items) / eps,
             {**method.options, **settings.options},
         )
-        self.budget, self.stages, self.settings, self.channel = budget, stages, settings, channel
+        self.budget, self.stages, self.settings, self.channel, self.each = budget, stages, settings, channel, each
         self.delta = budget.project(start, list(range(count)))
         self.total, self.score = (torch.full((count,), torch.inf) for _ in range(2))
         self.trail = Trail(count)
@@ -179,7 +185,7 @@ class _Search:
 
     def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> _Combined:
         pixels = delivered(self.budget, self.delta, probe, items, self.channel)
-        reading = _read(pixels, items, self.stages, with_gradient, self.settings.behind)
+        reading = _read(pixels, items, self.stages, with_gradient, self.settings.behind, self.each)
         self.outcome.passes[items] += len(reading.pulls)
         self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
         return reading
@@ -256,26 +262,46 @@ class _Combined:
 
 
 def _read(
-    pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool, behind: float = 0.0
+    pixels: Tensor,
+    items: list[int],
+    stages: Sequence[Stage],
+    with_gradient: bool,
+    behind: float = 0.0,
+    each: Each = map,
 ) -> _Combined:
-    """`behind`: see AttackSettings."""
+    """`behind`: see AttackSettings. `each` shares the stages that do not wait for one another, and the gradients."""
     readings: dict[str, Reading] = {}
-    for stage in stages:
+
+    def read(stage: Stage) -> Reading:
         before = readings.get(stage.after) if stage.after else None
-        readings[stage.name] = stage.objective.read(pixels, items, _geometry(stage, before))
-    errors = {name: reading.error.cpu() for name, reading in readings.items()}
+        return stage.objective.read(pixels, items, _geometry(stage, before))
+
+    for ready in _in_turn(stages):
+        readings |= zip([stage.name for stage in ready], each(read, ready), strict=True)
+    errors = {stage.name: readings[stage.name].error.cpu() for stage in stages}
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
     # no more than POOR counts: the landmarks of a box that is another's are far off, and the box must not starve for it
     hinges = torch.tensor([[stage.hinge] for stage in stages])
     wanting = (shares > IDLE) & (hinges | (shares >= behind * worst.clamp_max(POOR)))
-    pulls = [
-        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
-        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
-        if with_gradient and bool(wants.any())
-    ]
+
+    def pull(row: int) -> Pull:
+        return _pull(readings[stages[row].name], pixels, wanting[row].to(pixels.device), shares[row].to(pixels.device))
+
+    pulls = list(each(pull, [row for row in range(len(stages)) if with_gradient and bool(wanting[row].any())]))
     counted = torch.where(hinges, excess(shares), shares)
     return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
+
+
+def _in_turn(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages in groups, each of which waits for no more than those before it."""
+    groups: list[list[Stage]] = []
+    left = list(stages)
+    while left:
+        waited_for = {stage.name for stage in left}
+        groups.append([stage for stage in left if stage.after not in waited_for])
+        left = [stage for stage in left if stage.after in waited_for]
+    return groups
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

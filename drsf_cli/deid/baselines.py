@@ -5,7 +5,7 @@ Both read only a few frames, however long the clip is, and never write them to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from attacks.codec import CodecState, EncoderSettings, Rect
@@ -14,6 +14,7 @@ from drsf_cli.deid.fidelity import fidelity
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.media.reader import Frame
 from drsf_cli.progress import Progress
+from victims.crew import Each
 from victims.face import FrameObservation
 from victims.observe import Observer
 
@@ -28,41 +29,48 @@ def noise_floor(
     settings: EncoderSettings,
     focus: Mapping[int, Sequence[Rect]],
     progress: Progress,
+    each: Each = map,
 ) -> Evaluation | None:
     """The errors that the codec alone causes: those of frames of the untouched clip after encoding.
 
     The whole clip is encoded with the output's settings, and more finely where the output is (`focus`, by frame).
+    `each` shares the reading among cores.
     """
     step = -(-len(clip) // FLOOR_FRAMES)
     state = CodecState(settings)
     waiting: dict[int, Frame] = {}
-    seen: list[FrameObservation] = []
 
-    def read() -> None:
+    def taken() -> Iterator[Frame]:
         for ticks, image in state.take(waiting):
-            seen.extend(observer.observe([replace(waiting.pop(ticks), image=image)]))
+            yield replace(waiting.pop(ticks), image=image)
+
+    def delivered() -> Iterator[Frame]:
+        for frame in clip.frames():
+            if frame.index % step == step // 2:
+                waiting[frame.pts_ticks] = frame
+            state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
+            yield from taken()
+            progress.advance()
+        state.finish()
+        yield from taken()
 
     progress.begin(FLOOR_STEP, len(clip))
-    for frame in clip.frames():
-        if frame.index % step == step // 2:
-            waiting[frame.pts_ticks] = frame
-        state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
-        read()
-        progress.advance()
-    state.finish()
-    read()
+    seen = [one for (one,) in each(lambda frame: observer.observe([frame]), delivered())]
     return fidelity(clip.survey, seen).frames if seen else None
 
 
 def obscured_only(
-    clip: SurveyedClip, observer: Observer, shown: Sequence[int], progress: Progress
+    clip: SurveyedClip, observer: Observer, shown: Sequence[int], progress: Progress, each: Each = map
 ) -> dict[int, FrameObservation]:
     """What is read from frames `shown` when they are obscured and nothing is embedded."""
     wanted = set(shown)
     seen: dict[int, FrameObservation] = {}
+
+    def read(frame: Frame) -> FrameObservation:
+        return observer.observe([replace(frame, image=clip.covered(frame))])[0]
+
     progress.begin(SHOWN_STEP, len(wanted))
-    for frame in clip.frames():
-        if frame.index in wanted:
-            seen[frame.index] = observer.observe([replace(frame, image=clip.covered(frame))])[0]
-            progress.advance()
+    for one in each(read, (frame for frame in clip.frames() if frame.index in wanted)):
+        seen[one.index] = one
+        progress.advance()
     return seen
