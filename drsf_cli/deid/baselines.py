@@ -5,6 +5,7 @@ Both read only a few frames, however long the clip is, and never write them to t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.fidelity import fidelity
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.media.reader import Frame
-from drsf_cli.progress import Progress
+from drsf_cli.progress import Progress, counted
 from victims.crew import Each
 from victims.face import FrameObservation
 from victims.observe import Observer
@@ -40,19 +41,16 @@ def noise_floor(
     state = CodecState(settings)
     waiting: dict[int, Frame] = {}
 
-    def taken() -> Iterator[Frame]:
-        for ticks, image in state.take(waiting):
-            yield replace(waiting.pop(ticks), image=image)
-
     def delivered() -> Iterator[Frame]:
-        for frame in clip.frames():
-            if frame.index % step == step // 2:
-                waiting[frame.pts_ticks] = frame
-            state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
-            yield from taken()
-            progress.advance()
-        state.finish()
-        yield from taken()
+        for frame in itertools.chain(counted(clip.frames(), progress), [None]):
+            if frame is None:
+                state.finish()
+            else:
+                if frame.index % step == step // 2:
+                    waiting[frame.pts_ticks] = frame
+                state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
+            for ticks, image in state.take(waiting):
+                yield replace(waiting.pop(ticks), image=image)
 
     progress.begin(FLOOR_STEP, len(clip))
     seen = [one for (one,) in each(lambda frame: observer.observe([frame]), delivered())]
@@ -64,13 +62,7 @@ def obscured_only(
 ) -> dict[int, FrameObservation]:
     """What is read from frames `shown` when they are obscured and nothing is embedded."""
     wanted = set(shown)
-    seen: dict[int, FrameObservation] = {}
-
-    def read(frame: Frame) -> FrameObservation:
-        return observer.observe([replace(frame, image=clip.covered(frame))])[0]
-
     progress.begin(SHOWN_STEP, len(wanted))
-    for one in each(read, (frame for frame in clip.frames() if frame.index in wanted)):
-        seen[one.index] = one
-        progress.advance()
-    return seen
+    frames = (frame for frame in clip.frames() if frame.index in wanted)
+    read = each(lambda frame: observer.observe([replace(frame, image=clip.covered(frame))])[0], frames)
+    return {one.index: one for one in counted(read, progress)}

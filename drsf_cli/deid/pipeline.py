@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import Writer, open_writer
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import Progress, Silent, counted
 from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.infer import observed
 from drsf_cli.readers.models import Models
@@ -47,7 +47,6 @@ from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.report.page import render_html
 from drsf_cli.report.schema import Report, sample_ids
 from drsf_cli.settings import DeidSettings
-from victims.crew import R, T
 from victims.face import FrameObservation
 from weights.errors import AuditError, FidelityError
 
@@ -113,6 +112,7 @@ class Run:
         self.work, self.progress, self.output, self.report = work, progress, output, report
         self.settings, self.reader = work.settings, work.reader
         self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
+        self.each = work.models.each
         self.store = ChangeStore()
         self.beside: list[AtomicOutput] = []
         """The report and the contact sheet."""
@@ -176,8 +176,8 @@ class Run:
         audit = self._audit(clip)
         floor = None
         if self.settings.attack_settings is not None and self.work.delivery is not None:
-            each = self.work.models.each
-            floor = noise_floor(clip, self.observer, self.work.encoder, focus_of(embedded), self.progress, each)
+            focus = focus_of(embedded)
+            floor = noise_floor(clip, self.observer, self.work.encoder, focus, self.progress, self.each)
         document = self._report(clip, embedded, result, floor, audit, began)
         self._judge(document, result)
         # as many frames with the same times may be another film, with heads that nobody looked for
@@ -191,11 +191,8 @@ class Run:
     def _verify(self, clip: SurveyedClip) -> Fidelity:
         """Read the temporary file as an authorised reader does."""
         self.progress.begin("Reading the result back", len(clip))
-        recovered: list[FrameObservation] = []
-        written = VideoReader(self.writer.temporary)
-        for one in observed(written, self.observer, self.settings.frames_at_once, self.work.models.each):
-            recovered.append(one)
-            self.progress.advance()
+        frames, size = VideoReader(self.writer.temporary), self.settings.frames_at_once
+        recovered = list(counted(observed(frames, self.observer, size, self.each), self.progress))
         self.recovered = recovered
         if len(recovered) != len(clip):
             raise AuditError(
@@ -207,12 +204,6 @@ class Run:
     def _audit(self, clip: SurveyedClip) -> AuditReport:
         """Check the temporary file itself. Raises AuditError when it fails, unless it is to be kept."""
         self.progress.begin("Auditing the result", len(clip))
-
-        def each(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-            for one in self.work.models.each(work, items):
-                yield one
-                self.progress.advance()
-
         audit = audit_file(
             self.reader,
             self.writer.temporary,
@@ -221,7 +212,7 @@ class Run:
             finders_around([self.observer.detector, *self.companions], self.work.around),
             keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
             around=clip.survey.around,
-            each=each,
+            each=lambda work, items: counted(self.each(work, items), self.progress),
         )
         if not audit.passed and not self.settings.keep_failed:
             raise AuditError(f"{self.output} failed its audit and was removed: {audit.problems[0]}")
@@ -248,7 +239,7 @@ class Run:
                 self.settings.obscuring,
                 self.work.delivery,
             ),
-            Readers(self.observer, outsiders, set(self.repelled), self.settings.device, self.work.models.each),
+            Readers(self.observer, outsiders, set(self.repelled), self.settings.device, self.each),
             identity=None if recogniser is None else IdentityMeter(recogniser),
             batch_size=self.settings.frames_at_once,
             progress=self.progress,
@@ -271,7 +262,7 @@ class Run:
         # without an attack that is the output itself
         weak = {}
         if self.settings.attack_settings is not None:
-            weak = obscured_only(clip, self.observer, shown, self.progress, self.work.models.each)
+            weak = obscured_only(clip, self.observer, shown, self.progress, self.each)
         found = Findings(
             self.work,
             clip,

@@ -64,16 +64,13 @@ class _Seen:
     chain: Observer
     repelled: bool = False
     authorised: bool = False
-    readings: dict[str, list[FrameObservation]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
+    readings: _Readings = field(default_factory=lambda: {column: [] for column in COLUMNS})
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What became of a run of frames: the authorised reading, the pictures and each model's readings, by column."""
-
-    read: Sequence[FrameObservation]
-    images: Mapping[str, Sequence[Image]]
-    found: list[dict[str, list[FrameObservation]]]
+_Pictures = Mapping[str, Sequence[Image]]
+"""Of a run of frames, by column."""
+_Readings = dict[str, list[FrameObservation]]
+"""Likewise."""
 
 
 @dataclass(frozen=True)
@@ -127,30 +124,30 @@ def measure(
     seen = _placed_all(readers)
     progress.begin("Reading as others would", -(-count // every))
 
-    def look(group: list[tuple[Frame, Frame]]) -> _Look:
+    def look(group: list[tuple[Frame, Frame]]) -> tuple[Sequence[FrameObservation], _Pictures, list[_Readings]]:
         hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
         if covered.codec is not None:
             heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
             hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
         frames = [before for before, _ in group]
         read = covered.read(frames)
-        images: dict[str, Sequence[Image]] = {
+        images: _Pictures = {
             ORIGINAL: [frame.image for frame in frames],
             OBSCURED: hidden,
             WRITTEN: [after.image for _, after in group],
         }
         truths = [one.own for one in read]
-        return _Look(read, images, [_looked(one, frames, truths, images) for one in seen])
+        return read, images, [_looked(one, frames, truths, images) for one in seen]
 
-    for group in readers.each(look, runs(_sampled(original, written, covered, every), batch_size)):
-        known |= {one.index: one for one in group.read}
-        for one, found in zip(seen, group.found, strict=True):
-            for column, own in found.items():
-                one.readings[column] += own
-        for row, observation in enumerate(group.read):
-            if identity is not None and observation.own is not None:
-                identity.look({column: pictures[row] for column, pictures in group.images.items()}, observation.own)
-        progress.advance(len(group.read))
+    for read, images, found in readers.each(look, runs(_sampled(original, written, covered, every), batch_size)):
+        known |= {one.index: one for one in read}
+        for one, own in zip(seen, found, strict=True):
+            for column in COLUMNS:
+                one.readings[column] += own[column]
+        for row, face in enumerate(observation.own for observation in read):
+            if identity is not None and face is not None:
+                identity.look({column: pictures[row] for column, pictures in images.items()}, face)
+        progress.advance(len(read))
     info = original.info
     camera = readers.authorised.camera or Camera.default(info.width, info.height)
     return {
@@ -204,12 +201,10 @@ def _sampled(original: VideoReader, written: Path, covered: Covered, every: int)
             yield before, after
 
 
-def _looked(
-    one: _Seen, frames: Sequence[Frame], truths: Sequence[Face | None], images: Mapping[str, Sequence[Image]]
-) -> dict[str, list[FrameObservation]]:
-    """A model's readings of a run of frames, by column."""
+def _looked(one: _Seen, frames: Sequence[Frame], truths: Sequence[Face | None], images: _Pictures) -> _Readings:
+    """A model's readings of a run of frames."""
     aims: list[Face | None] = list(truths)
-    readings: dict[str, list[FrameObservation]] = {}
+    readings: _Readings = {}
     for column in COLUMNS:
         found = _read(one, images[column], truths)
         faces = [_same(own, aim) for own, aim in zip(found, aims, strict=True)]

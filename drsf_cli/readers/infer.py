@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.progress import Progress, Silent, counted, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from victims.camera import Camera
@@ -39,11 +39,7 @@ def infer(
     observer = models.reader(backend, intrinsics)
     whole = reader.start is None and reader.end is None
     progress.begin(f"Reading {reader.path.name}", reader.info.frame_count if whole else None)
-    observations: list[FrameObservation] = []
-    for one in observed(reader, observer, batch_size, models.each):
-        observations.append(one)
-        progress.advance()
-    return observations
+    return list(counted(observed(reader, observer, batch_size, models.each), progress))
 
 
 def observed(
