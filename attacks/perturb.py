@@ -295,13 +295,10 @@ def _read(
 
 def _in_turn(stages: Sequence[Stage]) -> list[list[Stage]]:
     """Stages in groups, each of which waits for no more than those before it."""
-    groups: list[list[Stage]] = []
-    left = list(stages)
-    while left:
-        waited_for = {stage.name for stage in left}
-        groups.append([stage for stage in left if stage.after not in waited_for])
-        left = [stage for stage in left if stage.after in waited_for]
-    return groups
+    turns: dict[str | None, int] = {}
+    for stage in stages:
+        turns[stage.name] = turns.get(stage.after, -1) + 1
+    return [[stage for stage in stages if turns[stage.name] == turn] for turn in range(len(stages))]
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

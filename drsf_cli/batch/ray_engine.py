@@ -81,11 +81,7 @@ class RayEngine:
         try:
             if self._address is None:
                 ray.init(
-                    "local",
-                    num_cpus=usable_cpus(),
-                    object_store_memory=_STORE_BYTES,
-                    include_dashboard=False,
-                    **quiet,
+                    "local", num_cpus=usable_cpus(), object_store_memory=_STORE_BYTES, include_dashboard=False, **quiet
                 )
             else:
                 ray.init(self._address, **quiet)

@@ -49,8 +49,7 @@ def deid(
     aligner: options.Aligner = None,
     gaze: options.Gaze = None,
     attack: Annotated[
-        str | None,
-        attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES)),
+        str | None, attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES))
     ] = DeidSettings.attack,
     mask: Annotated[
         str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")

@@ -92,8 +92,7 @@ Config = Annotated[
     ),
 ]
 HelpAll = Annotated[
-    bool,
-    run_flag("--help-all", "Show every option, including rarely needed ones.", is_eager=True, callback=show_all),
+    bool, run_flag("--help-all", "Show every option, including rarely needed ones.", is_eager=True, callback=show_all)
 ]
 
 

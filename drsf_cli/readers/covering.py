@@ -32,10 +32,7 @@ COMPANIONS = (LEADER, "retinaface")
 
 
 def load_companions(
-    names: Sequence[str],
-    own: Detector,
-    device: Device = "auto",
-    allow_unknown: bool = False,
+    names: Sequence[str], own: Detector, device: Device = "auto", allow_unknown: bool = False
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which always covers, through ONNX Runtime.
 
@@ -96,11 +93,7 @@ def see_plain(own: Detector, companions: Sequence[Detector], images: Sequence[Im
 
 
 def see_around(
-    own: Detector,
-    companions: Sequence[Detector],
-    images: Sequence[Image],
-    around: Around,
-    plain: Sequence[Detections],
+    own: Detector, companions: Sequence[Detector], images: Sequence[Image], around: Around, plain: Sequence[Detections]
 ) -> list[list[Detections]]:
     """The part of `see_all` that is seen by looking around: what must be covered in each image, not merged.
 
