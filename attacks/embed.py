@@ -26,6 +26,7 @@ from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from attacks.visibility import Visibility, visibility
 from victims.base import Image, Role, Window
 from victims.camera import Camera
+from victims.crew import Each
 from victims.face import Face
 from victims.observe import Observer
 
@@ -107,7 +108,8 @@ class Embedder:
     these frames come next, as it will be in the file. None when that is lossless, or nothing is corrected."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
-
+    each: Each = map
+    """What shares the victims among cores."""
     spent: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """(Frame, track) -> victim passes that fitting the drawer took there (attacks/tuning.py)."""
 
@@ -126,7 +128,8 @@ class Embedder:
         drawn = self.drawer.draw([target.covered for target in targets], attributes, window).to(self.device)
         if not self.settings.reads:
             return self._results(targets, track, window, budget, untried(budget, drawn))
-        outcome = perturb(budget, drawn, self.stages(targets, window), self.settings, self.channel(targets, window))
+        stages, channel = self.stages(targets, window), self.channel(targets, window)
+        outcome = perturb(budget, drawn, stages, self.settings, channel, self.each)
         return self._results(targets, track, window, budget, outcome)
 
     def budget(self, targets: Sequence[Target], window: Window) -> Budget:

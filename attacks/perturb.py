@@ -19,6 +19,7 @@ from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
 from attacks.trail import Trail
 from victims.base import Objective, Reading
+from victims.crew import Each
 
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
@@ -101,9 +102,13 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
+    each: Each = map,
 ) -> Outcome:
-    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
-    search = _Search(budget, start, stages, settings, channel)
+    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out.
+
+    `each` shares the stages among cores.
+    """
+    search = _Search(budget, start, stages, settings, channel, each)
     active = list(range(len(start)))
     if settings.steps == 0:  # most are good enough as they are
         search.look(active)
@@ -128,6 +133,7 @@ class _Search:
         stages: Sequence[Stage],
         settings: AttackSettings,
         channel: Channel | None,
+        each: Each,
     ) -> None:
         count, eps = len(start), budget.eps
         method = METHODS[settings.method]
@@ -137,7 +143,7 @@ class _Search:
             lambda u, items: budget.project(u * eps, items) / eps,
             {**method.options, **settings.options},
         )
-        self.budget, self.stages, self.settings, self.channel = budget, stages, settings, channel
+        self.budget, self.stages, self.settings, self.channel, self.each = budget, stages, settings, channel, each
         self.delta = budget.project(start, list(range(count)))
         self.total, self.score = (torch.full((count,), torch.inf) for _ in range(2))
         self.trail = Trail(count)
@@ -184,7 +190,7 @@ class _Search:
 
     def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> Combined:
         pixels = delivered(self.budget, self.delta, probe, items, self.channel)
-        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.behind)
+        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.behind, self.each)
         self.outcome.passes[items] += len(reading.pulls)
         self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
         return reading
@@ -263,29 +269,46 @@ class Combined:
 
 
 def read_stages(
-    pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool, behind: float = 0.0
+    pixels: Tensor,
+    items: list[int],
+    stages: Sequence[Stage],
+    with_gradient: bool,
+    behind: float = 0.0,
+    each: Each = map,
 ) -> Combined:
     """Read `pixels` (n, 3, h, w) of frames `items` in turn, as at decode time; pulls `with_gradient` only.
 
-    `behind`: see AttackSettings.
+    `behind`: see AttackSettings. `each` shares the stages that do not wait for one another, and the gradients.
     """
     readings: dict[str, Reading] = {}
-    for stage in stages:
+
+    def read(stage: Stage) -> Reading:
         before = readings.get(stage.after) if stage.after else None
-        readings[stage.name] = stage.objective.read(pixels, items, _geometry(stage, before))
-    errors = {name: reading.error.cpu() for name, reading in readings.items()}
+        return stage.objective.read(pixels, items, _geometry(stage, before))
+
+    for ready in _in_turn(stages):
+        readings |= zip([stage.name for stage in ready], each(read, ready), strict=True)
+    errors = {stage.name: readings[stage.name].error.cpu() for stage in stages}
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
     # no more than POOR counts: the landmarks of a box that is another's are far off, and the box must not starve for it
     hinges = torch.tensor([[stage.hinge] for stage in stages])
     wanting = (shares > IDLE) & (hinges | (shares >= behind * worst.clamp_max(POOR)))
-    pulls = [
-        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
-        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
-        if with_gradient and bool(wants.any())
-    ]
+
+    def pull(row: int) -> Pull:
+        return _pull(readings[stages[row].name], pixels, wanting[row].to(pixels.device), shares[row].to(pixels.device))
+
+    pulls = list(each(pull, [row for row in range(len(stages)) if with_gradient and bool(wanting[row].any())]))
     counted = torch.where(hinges, excess(shares), shares)
     return Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
+
+
+def _in_turn(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages in groups, each of which waits for no more than those before it."""
+    turns: dict[str | None, int] = {}
+    for stage in stages:
+        turns[stage.name] = turns.get(stage.after, -1) + 1
+    return [[stage for stage in stages if turns[stage.name] == turn] for turn in range(len(stages))]
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.budget import Budget
 from attacks.drawer import Attributes, Drawer, draw_with
 from attacks.effort import Tuning
 from attacks.embed import Embedder, Target, common_window
-from attacks.perturb import delivered, direction, read_stages
+from attacks.perturb import Pull, delivered, direction, read_stages
+from victims.base import Window
 
-BATCH = 4
-"""Faces a step."""
+BATCH, SHARE = 4, 2
+"""Faces a step, and how many of them are read together on one core."""
 WARM = 5
 """Steps over which the learning rate rises; then it falls along a half cosine."""
 CLIPPED = 50.0
@@ -78,23 +80,32 @@ class _Tuner:
         return track, [own[row] for row in rows]
 
     def _step(self, track: int, targets: Sequence[Target]) -> None:
-        window, items = common_window([target.mask for target in targets]), list(range(len(targets)))
-        budget = self.embedder.budget(targets, window)
+        window = common_window([target.mask for target in targets])
         covered, attributes = [one.covered for one in targets], [Attributes.of(one.face) for one in targets]
         drawn = draw_with(self.network, covered, attributes, window)
-        delta = budget.project(drawn.detach(), items)
-        pixels = delivered(budget, delta, delta, items, self.embedder.channel(targets, window))
-        pulls = read_stages(pixels, items, self.embedder.stages(targets, window), with_gradient=True).pulls
-        for target in targets:
-            self.spent[target.index, track] = self.spent.get((target.index, track), 0) + len(pulls)
         first = self.embedder.drawer.draw(covered, attributes, window)
-        gradient = self.tuning.back * back((drawn.detach() - first) * budget.mask)
-        if pulls:
-            gradient = gradient + direction(pulls) * budget.mask
+
+        def wish(rows: range) -> Tensor:
+            own, change = [targets[row] for row in rows], drawn.detach()[rows.start : rows.stop]
+            budget = self.embedder.budget(own, window)
+            gradient = self.tuning.back * back((change - first[rows.start : rows.stop]) * budget.mask)
+            pulls = self._pulls(own, window, budget, change)
+            for target in own:
+                self.spent[target.index, track] = self.spent.get((target.index, track), 0) + len(pulls)
+            return gradient + direction(pulls) * budget.mask if pulls else gradient
+
+        shares = [range(k, min(k + SHARE, len(targets))) for k in range(0, len(targets), SHARE)]
         self.optimiser.zero_grad()
-        drawn.backward(gradient)
+        drawn.backward(torch.cat(list(self.embedder.each(wish, shares))))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIPPED)
         self.optimiser.step()
+
+    def _pulls(self, targets: Sequence[Target], window: Window, budget: Budget, drawn: Tensor) -> list[Pull]:
+        """What the victims wish of drawings (B, 3, h, w) as they come back from the codec."""
+        items = list(range(len(targets)))
+        delta = budget.project(drawn, items)
+        pixels = delivered(budget, delta, delta, items, self.embedder.channel(targets, window))
+        return read_stages(pixels, items, self.embedder.stages(targets, window), with_gradient=True).pulls
 
 
 def back(change: Tensor) -> Tensor:

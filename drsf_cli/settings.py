@@ -188,9 +188,10 @@ class DeidSettings:
     camera: Path | None = limited(None, optional(path), "--camera")
     device: Device = limited("auto", one_of(*DEVICES), "--device")
     threads: int | None = limited(None, optional(whole(1)), "--threads")
-    """Cores that networks compute on; None: as many as they take by themselves. ONNX Runtime's sessions are opened
-    with it. The threads of torch belong to the process: the command and a cluster's workers set them, `deidentify`
-    does not. Sums are split among them, so an attack ends elsewhere with another number."""
+    """Cores to work on; None: all that this process may run on. Frames, looks and networks are shared among them, each
+    on one thread (victims/crew.py), so the output does not depend on their number. The threads of torch belong to the
+    process: the command and a cluster's workers set one, `deidentify` does not, and torch may split sums among more,
+    after which an attack ends elsewhere."""
     allow_unknown_weights: bool = limited(False, switch, "--allow-unknown-weights")
     max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""

@@ -179,10 +179,10 @@ def main() -> int:
     parser.add_argument("--retinaface", type=Path, help="weights of a second detector that covers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    own = authorised(load_mtcnn("mtcnn"), "cpu", threads=1)
+    own = authorised(load_mtcnn("mtcnn"), "cpu")
     companions: list[Detector] = []
     if arguments.retinaface is not None:
-        companions = [authorised(load_retinaface("retinaface", arguments.retinaface), "cpu", threads=1)]
+        companions = [authorised(load_retinaface("retinaface", arguments.retinaface), "cpu")]
     finders = finders_around([own, *companions], Around(DeidSettings.min_face))
     finders.pop("lbp-cascade")  # slow, and what it alone sees is not certain
     good = True
