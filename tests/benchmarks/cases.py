@@ -61,10 +61,10 @@ class Commands:
         )  # fmt: skip
 
     def run(self, *words: object, before: str = "") -> tuple[int, str]:
-        """Exit code, or -1 after a minute and a half, and what is printed."""
+        """Exit code, or -1 after a quarter of an hour, and what is printed."""
         process = self.started(*words, before=before)
         try:
-            text, _ = process.communicate(timeout=90)
+            text, _ = process.communicate(timeout=900)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
