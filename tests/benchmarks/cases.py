@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import shutil
 import signal
@@ -45,34 +46,69 @@ FLAGS = ("--attack", "none", "--quiet")
 CASES = SHARED / "cases"
 
 
+LOOP = """
+import json, os, sys
+from drsf_cli.app import main
+told = os.dup(1)
+text = os.open(".text", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+os.dup2(text, 1), os.dup2(text, 2)
+for line in sys.stdin:
+    folder, words = json.loads(line)
+    os.ftruncate(text, 0)
+    os.chdir(folder)
+    try:
+        code = main(words)
+    except SystemExit as error:
+        code = error.code
+    sys.stdout.flush(), sys.stderr.flush()
+    os.lseek(text, 0, 0)
+    os.write(told, (json.dumps([code, os.read(text, 100_000).decode(errors="replace")]) + "\\n").encode())
+"""
+"""Commands, one after the other in one process: starting takes most of their time."""
+
+
 class Commands:
     """`drsf deid` of one checkout, in a folder of its own."""
 
-    def __init__(self, checkout: Path, folder: Path) -> None:
-        self.checkout, self.folder = checkout, folder
+    def __init__(self, checkout: Path, folder: Path, loop: subprocess.Popen[str]) -> None:
+        self.checkout, self.folder, self.loop = checkout, folder, loop
         settings = (checkout / "drsf_cli" / "settings.py").read_text()
         self.audio = ("--keep-audio",) if "keep_audio" in settings else ("--audio", "copy")
 
     def started(self, *words: object, before: str = "") -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(self.checkout), "COLUMNS": "200"}
-        return subprocess.Popen(
-            [sys.executable, "-c", before + RUN, "deid", *map(str, words)], cwd=self.folder, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        """In a process of its own."""
+        return child(self.checkout, self.folder, before + RUN, "deid", *map(str, words))
 
-    def run(self, *words: object, before: str = "") -> tuple[int, str]:
-        """Exit code, or -1 after a quarter of an hour, and what is printed."""
+    def apart(self, *words: object, before: str = "", seconds: float = 900) -> tuple[int, str]:
+        """Exit code, or -1 where it takes longer than `seconds`, and what is printed; in a process of its own."""
         process = self.started(*words, before=before)
         try:
-            text, _ = process.communicate(timeout=900)
+            text, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             return -1, "hangs"
         return process.returncode, text
 
-    def deid(self, name: object, output: str, *more: object, before: str = "") -> tuple[int, str]:
-        return self.run(CASES / str(name), "-o", output, *FLAGS, *more, before=before)
+    def run(self, *words: object) -> tuple[int, str]:
+        """Exit code, and what is printed."""
+        assert self.loop.stdin is not None
+        assert self.loop.stdout is not None
+        self.loop.stdin.write(json.dumps([str(self.folder), ["deid", *map(str, words)]]) + "\n")
+        self.loop.stdin.flush()
+        code, text = json.loads(self.loop.stdout.readline())
+        return code, text
+
+    def deid(self, name: object, output: str, *more: object) -> tuple[int, str]:
+        return self.run(CASES / str(name), "-o", output, *FLAGS, *more)
+
+
+def child(checkout: Path, folder: Path, script: str, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *words], cwd=folder, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def hidden(commands: Commands, name: str, lying: bool) -> tuple[bool, str]:
@@ -144,7 +180,7 @@ def says(name: str, word: str) -> Callable[[Commands], tuple[bool, str]]:
 
 
 def unflushed(commands: Commands) -> tuple[bool, str]:
-    code, text = commands.deid("short.mp4", "out.mp4", before=UNFLUSHED)
+    code, text = commands.apart(CASES / "short.mp4", "-o", "out.mp4", *FLAGS, before=UNFLUSHED)
     left = sorted(path.name for path in commands.folder.iterdir())
     return code == 0, f"exit code {code}, {len(left)} files: {' '.join(text.split())[:60]}"
 
@@ -178,11 +214,11 @@ def server(commands: Commands) -> tuple[bool, str]:
 
 
 def pipe(commands: Commands) -> tuple[bool, str]:
-    code, text = commands.run("-", "-o", "out.mp4", *FLAGS)
+    code, text = commands.apart("-", "-o", "out.mp4", *FLAGS, seconds=120)
     return code > 0 and ("standard input" in text or "pipe" in text), f"exit code {code}: {' '.join(text.split())[:90]}"
 
 
-def folder(commands: Commands) -> tuple[bool, str]:
+def new_folder(commands: Commands) -> tuple[bool, str]:
     code, _ = commands.deid("short.mp4", "new/")
     made = [path.name for path in commands.folder.glob("new/*.mp4")]
     return code == 0 and len(made) == 1, f"exit code {code}, videos in the folder: {len(made)}"
@@ -214,7 +250,7 @@ ROWS: dict[str, Callable[[Commands], tuple[bool, str]]] = {
     "13 mu-law": says("mulaw.avi", "--audio aac"),
     "13 ADPCM": says("adpcm.avi", "--audio aac"),
     "14 a plain camera file": works("up.mp4", "out.mp4", "--camera", CASES / "camera_plain.yaml"),
-    "16 -o new/": folder,
+    "16 -o new/": new_folder,
     "17 infrared of 10 bits": infrared,
 }
 
@@ -224,11 +260,14 @@ def main() -> int:
     parser.add_argument("--checkout", type=Path, default=ROOT, help="of another commit")
     checkout = parser.parse_args().checkout.resolve()
     failed = 0
-    for title, case in ROWS.items():
-        with tempfile.TemporaryDirectory() as name:
-            good, told = case(Commands(checkout, Path(name)))
-        failed += not good
-        print(f"{'as asked' if good else 'NOT SO':9} {title:44} {told}", flush=True)
+    with tempfile.TemporaryDirectory() as home:
+        loop = child(checkout, Path(home), LOOP)
+        for title, case in ROWS.items():
+            folder = Path(tempfile.mkdtemp(dir=home))
+            good, told = case(Commands(checkout, folder, loop))
+            failed += not good
+            print(f"{'as asked' if good else 'NOT SO':9} {title:44} {told}", flush=True)
+        loop.communicate()
     print(f"{len(ROWS) - failed} of {len(ROWS)} as asked")
     return 1 if failed else 0
 
