@@ -104,7 +104,9 @@ class Commands:
 
 
 def child(checkout: Path, folder: Path, script: str, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
+    # without the weights that were fetched, so that MTCNN covers alone, as in the issue
+    nowhere = str(folder / "no weights")
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200", "DRSF_WEIGHTS": nowhere}
     return subprocess.Popen(
         [sys.executable, "-c", script, *words], cwd=folder, env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
