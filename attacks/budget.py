@@ -5,7 +5,6 @@ Pixels are float RGB in [0, 1]; perturbations have the same unit, so that eps = 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,18 +25,11 @@ class Budget:
     mask: Tensor
     """(B, 1, h, w) bool: where a perturbation may be."""
     eps: float
-    drawn: Tensor | None = None
-    """(B, 3, h, w) perturbations to stay near; None: none."""
-    leash: float = math.inf
-    """How far from `drawn` a perturbation may go."""
 
     def project(self, delta: Tensor, items: list[int]) -> Tensor:
         """The nearest feasible perturbations of frames `items`; what is not a number becomes 0."""
         base, mask = self.base[items], self.mask[items]
         delta = torch.nan_to_num(delta, nan=0.0, posinf=0.0, neginf=0.0)
-        if self.drawn is not None:
-            centre = self.drawn[items].clamp(-self.eps, self.eps)
-            delta = delta.clamp(centre - self.leash, centre + self.leash)
         delta = delta.clamp(-self.eps, self.eps)
         return torch.where(mask, (base + delta).clamp(0.0, 1.0) - base, torch.zeros_like(delta))
 

@@ -255,17 +255,17 @@ def placed(drawn: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -
     return torch.cat(results)
 
 
-def lifted(deltas: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -> Tensor:
-    """The inverse of `placed`: perturbations (N, 3, h, w) of windows as they lie in their squares, (N, 3, 192, 192)."""
-    results = []
-    for delta, square, window in zip(deltas, squares, windows, strict=True):
-        steps = (torch.arange(DRAWN, dtype=torch.float64, device=deltas.device) + 0.5) / DRAWN
-        side = float(square[2] - square[0])
-        xs = (square[0] + steps * side - window.x) * 2 / window.width - 1
-        ys = (square[1] + steps * side - window.y) * 2 / window.height - 1
-        grid = torch.stack(torch.broadcast_tensors(xs, ys[:, None]), dim=-1)[None].to(deltas.dtype)
-        results.append(functional.grid_sample(delta[None], grid, mode="bilinear", align_corners=False))
-    return torch.cat(results)
+def draw_with(
+    network: DrawerNet, covered: Sequence[CoveredImage], attributes: Sequence[Attributes], window: Window
+) -> Tensor:
+    """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame; differentiable in the weights.
+
+    They are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`.
+    """
+    device = next(network.parameters()).device
+    images = [torch.from_numpy(image).permute(2, 0, 1).to(device) for image in covered]
+    drawn = EPS * network(inputs_of(images, attributes))
+    return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))
 
 
 def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:
@@ -286,20 +286,13 @@ class Drawer:
         self.network = network.eval().requires_grad_(False)
         self.weights = dict(weights)
         """File name -> sha256."""
-        self.device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> Drawer:
         """This drawer with its network on `device` (in place, returned)."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
+        self.network.to(device)
         return self
 
     @torch.no_grad()
     def draw(self, covered: Sequence[CoveredImage], attributes: Sequence[Attributes], window: Window) -> Tensor:
-        """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame.
-
-        They are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`.
-        """
-        images = [torch.from_numpy(image).permute(2, 0, 1).to(self.device) for image in covered]
-        drawn = EPS * self.network(inputs_of(images, attributes))
-        return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))
+        """What `draw_with` draws."""
+        return draw_with(self.network, covered, attributes, window)

@@ -11,11 +11,34 @@ EffortName = Literal["fast", "normal", "best"]
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How long the drawer is fitted to each stretch of a clip, and how far it may go (attacks/tuning.py)."""
+
+    samples: int
+    """Most faces that are read ..."""
+    each: int
+    """... and how often one is, at most."""
+    rate: float
+    """Learning rate at its highest."""
+    back: float
+    """Of the gradient back to what the bundled drawer draws, at unit length for every grey level between them: that
+    drawing was trained against strangers, and what is learnt here lets them read again."""
+    sample: int = 48
+    """Faces of the stretch that are learnt from."""
+
+    def samples_of(self, faces: int) -> int:
+        """How many are read of a sample of so many faces."""
+        return min(self.samples, self.each * faces)
+
+
+@dataclass(frozen=True)
 class Effort:
-    """Steps of correction after the drawing, and how they are spent."""
+    """How the drawer is fitted, the steps of correction after the drawing, and how they are spent."""
 
     steps: int
-    """Gradient steps of every frame that is not good enough as it is drawn."""
+    """Gradient steps of every frame that is not good enough as it is drawn ..."""
+    named_steps: int
+    """... and where their rule was named with --attack."""
     extra: int
     """Further steps of one whose worst error is over `poor` tolerances."""
     tries: int
@@ -24,13 +47,12 @@ class Effort:
     """A victim whose error, in tolerances, is under this share of the worst one's does not push."""
     batch: int
     """Frames that are worked on at once."""
+    tuning: Tuning | None = None
+    """None: what is drawn is drawn by the bundled drawer."""
     smoothing: float = 3.0
     """Sigma in px of the Gaussian over every gradient ..."""
     cap: float = 0.45
     """... and longest step, as `AttackSettings` has them."""
-    leash: float | None = None
-    """How far, in grey levels, steps may take a pixel from how it was drawn where no model is repelled; None: as far
-    as eps. What steps add lets strangers read again what was drawn against them (docs/measurements/leakage.md)."""
     live: bool = False
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
@@ -40,13 +62,21 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         # Read from the written file at CRF 23: IoU, NME, gaze on 50 frames of the demo clip, and on 25 of talking_720p,
         # with the passes a frame (docs/measurements/attack.md).
         # 0.943, 1.25 %, 2.4 degrees; 0.948, 0.65 %, 1.8 degrees
-        "fast": Effort(steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "fast": Effort(steps=0, named_steps=0, extra=0, tries=0, behind=0.0, batch=8),
         # 0.963, 0.78 %, 2.2 degrees at 6.2 passes on the former. Two steps whose lesser victims
         # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
         # Without the leash it was 0.967, 0.67 %, 1.9 degrees, and more strangers saw it (docs/measurements/leakage.md).
-        "normal": Effort(steps=3, extra=1, tries=0, behind=0.25, batch=1, leash=3.0),
+        "normal": Effort(
+            steps=0,
+            named_steps=3,
+            extra=3,
+            tries=0,
+            behind=0.25,
+            batch=8,
+            tuning=Tuning(samples=320, each=6, rate=7e-4, back=0.75),
+        ),
         # 0.971, 0.60 %, 1.1 degrees at 6.5 passes; 0.980, 0.30 %, 0.63 degrees at 8.4 before openness was weighed
-        "best": Effort(steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
+        "best": Effort(steps=5, named_steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
     }
 )
 
@@ -54,10 +84,12 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         "fast": EFFORTS["fast"],
         # 12 frames of the demo clip: IoU 0.98, NME 0.90 % and 2.2 degrees at 16.6 passes; EFFORTS 1.31 % at 4.5
-        "normal": Effort(steps=6, extra=0, tries=0, behind=0.0, batch=1, smoothing=2.0, cap=0.5),
+        "normal": Effort(steps=6, named_steps=6, extra=0, tries=0, behind=0.0, batch=1, smoothing=2.0, cap=0.5),
         # 10 frames of the talking clip, as MediaPipe's client reads them in video mode: 0.88 % and irises 0.8 px off at
         # 33 passes; "normal" 1.02 % and 1.0 px at 17.5 (docs/victims.md)
-        "best": Effort(steps=12, extra=8, tries=3, behind=0.0, batch=1, smoothing=2.0, cap=0.5, live=True),
+        "best": Effort(
+            steps=12, named_steps=12, extra=8, tries=3, behind=0.0, batch=1, smoothing=2.0, cap=0.5, live=True
+        ),
     }
 )
 """For aligners of a whole mesh (`facemesh`), which has more points to be right.

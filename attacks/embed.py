@@ -1,10 +1,9 @@
 """Embedding: each frame of a clip from its drawing.
 
-The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes; the loop in attacks/perturb.py
-corrects it as far as the effort goes. What its steps added to the drawings of the last frames is where the next ones
-start, in the square around the face, so that a few steps a frame add up along a clip; without steps frames know nothing
-of each other. Frames of a batch are worked on together in one window that holds their heads. Whatever is embedded
-comes from what is obscured and from the face's attributes: no type here holds a pixel of the original.
+The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes, once it is fitted to the clip
+(attacks/tuning.py); the loop in attacks/perturb.py corrects it as far as the effort goes. Frames know nothing of each
+other. Those of a batch are worked on together in one window that holds their heads. Whatever is embedded comes from
+what is obscured and from the face's attributes: no type here holds a pixel of the original.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from torch import Tensor
 
 from attacks.budget import Budget
 from attacks.codec import DeliveryCodec, Rect
-from attacks.drawer import Attributes, Drawer, lifted, placed, square_of
+from attacks.drawer import Attributes, Drawer
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from attacks.visibility import Visibility, visibility
 from victims.base import Image, Role, Window
 from victims.camera import Camera
+from victims.crew import Each
 from victims.face import Face
 from victims.observe import Observer
 
@@ -34,8 +34,6 @@ GRID = 32
 """Windows start and end on multiples of this, or at the frame's border: the coarsest stride of a detector, and twice
 the codec's macroblock."""
 
-KEPT = 0.97
-"""Share of a correction that the next frames start with: what no step renews fades."""
 TOLERANCES: dict[Role, float] = {"detector": 0.015, "aligner": 0.001, "gaze": 0.8}
 """Errors that are good enough: 1 - IoU, landmark distance over sqrt(w·h), degrees. They are of the order of what H.264
 at CRF 23 costs on an untouched face, half of it for box and landmarks, which the others' steps disturb most."""
@@ -110,9 +108,10 @@ class Embedder:
     these frames come next, as it will be in the file. None when that is lossless, or nothing is corrected."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
-
-    _corrections: dict[int, Tensor] = field(default_factory=dict, repr=False)
-    """Track -> (1, 3, 192, 192) in the square (attacks/drawer.py): what the last frames' steps added to the drawing."""
+    each: Each = map
+    """What shares the victims among cores."""
+    spent: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """(Frame, track) -> victim passes that fitting the drawer took there (attacks/tuning.py)."""
 
     @property
     def device(self) -> torch.device:
@@ -124,27 +123,20 @@ class Embedder:
         if not targets:
             return []
         window = common_window([target.mask for target in targets])
-        budget = Budget(
-            stacked([window.cut(target.covered) for target in targets], self.device),
-            torch.stack([torch.from_numpy(window.cut(target.mask).copy()) for target in targets])
-            .unsqueeze(1)
-            .to(self.device),
-            self.settings.eps,
-        )
+        budget = self.budget(targets, window)
         attributes = [Attributes.of(target.face) for target in targets]
         drawn = self.drawer.draw([target.covered for target in targets], attributes, window).to(self.device)
-        if self.settings.steps == 0:
-            return _results(targets, window, budget, untried(budget, drawn))
-        squares, windows = [square_of(one.box) for one in attributes], [window] * len(targets)
-        start, correction = drawn, self._corrections.get(track)
-        if correction is not None:
-            start = drawn + placed(correction.expand(len(targets), -1, -1, -1), squares, windows)
-        if self.settings.leash is not None and self.extra_stages is None:  # repelling takes a long way
-            budget = replace(budget, drawn=drawn, leash=self.settings.leash)
-        outcome = perturb(budget, start, self.stages(targets, window), self.settings, self._channel(targets, window))
-        added = lifted(outcome.delta - drawn, squares, windows)
-        self._corrections[track] = KEPT * added.mean(dim=0, keepdim=True)
-        return _results(targets, window, budget, outcome)
+        if not self.settings.reads:
+            return self._results(targets, track, window, budget, untried(budget, drawn))
+        stages, channel = self.stages(targets, window), self.channel(targets, window)
+        outcome = perturb(budget, drawn, stages, self.settings, channel, self.each)
+        return self._results(targets, track, window, budget, outcome)
+
+    def budget(self, targets: Sequence[Target], window: Window) -> Budget:
+        """What may be added to the window of each frame of a batch."""
+        masks = [torch.from_numpy(window.cut(target.mask).copy()) for target in targets]
+        base = stacked([window.cut(target.covered) for target in targets], self.device)
+        return Budget(base, torch.stack(masks).unsqueeze(1).to(self.device), self.settings.eps)
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
         """The chain's objectives for a batch."""
@@ -174,12 +166,36 @@ class Embedder:
             stages += self.extra_stages(targets, window)
         return stages
 
-    def _channel(self, targets: Sequence[Target], window: Window) -> Channel | None:
+    def channel(self, targets: Sequence[Target], window: Window) -> Channel | None:
+        """What delivery does to the windows of a batch; None where it does nothing."""
         if self.codec is None:
             return None
         if isinstance(self.codec, LiveCodec):
             return partial(_live, self.codec, targets, window)
         return partial(as_crops, self.codec, [_within(target.focus, window) for target in targets])
+
+    def _results(
+        self, targets: Sequence[Target], track: int, window: Window, budget: Budget, outcome: Outcome
+    ) -> list[Embedded]:
+        base = (budget.base * 255.0).round()
+        whole = ((budget.base + outcome.delta).clamp(0.0, 1.0) * 255.0).round()
+        # Rounding may overstep eps by half a level; the budget is kept in whole levels too.
+        limit = int(budget.eps * 255.0 + 1e-6)
+        change = (whole - base).clamp(-limit, limit).to(torch.int8).permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Embedded(
+                target.index,
+                window,
+                target.focus,
+                change[row],
+                {name: float(errors[row]) for name, errors in outcome.errors.items()},
+                int(outcome.steps[row]),
+                int(outcome.passes[row]) + self.spent.get((target.index, track), 0),
+                int(outcome.checks[row]),
+                visibility(target.covered, change[row], (window.x, window.y), target.face.box, budget.eps),
+            )
+            for row, target in enumerate(targets)
+        ]
 
 
 def as_crops(codec: DeliveryCodec, focus: Sequence[Rect], pixels: Tensor) -> Tensor:
@@ -236,25 +252,3 @@ def stacked(images: Sequence[Image], device: torch.device) -> Tensor:
     """Images (H, W, 3) uint8 as (n, 3, H, W) in [0, 1]."""
     whole = torch.from_numpy(np.ascontiguousarray(np.stack(images))).to(device)
     return whole.permute(0, 3, 1, 2).float() / 255.0
-
-
-def _results(targets: Sequence[Target], window: Window, budget: Budget, outcome: Outcome) -> list[Embedded]:
-    base = (budget.base * 255.0).round()
-    whole = ((budget.base + outcome.delta).clamp(0.0, 1.0) * 255.0).round()
-    # Rounding may overstep eps by half a level; the budget is kept in whole levels too.
-    limit = int(budget.eps * 255.0 + 1e-6)
-    change = (whole - base).clamp(-limit, limit).to(torch.int8).permute(0, 2, 3, 1).cpu().numpy()
-    return [
-        Embedded(
-            target.index,
-            window,
-            target.focus,
-            change[row],
-            {name: float(errors[row]) for name, errors in outcome.errors.items()},
-            int(outcome.steps[row]),
-            int(outcome.passes[row]),
-            int(outcome.checks[row]),
-            visibility(target.covered, change[row], (window.x, window.y), target.face.box, budget.eps),
-        )
-        for row, target in enumerate(targets)
-    ]

@@ -19,6 +19,7 @@ from attacks.budget import Budget, rounded
 from attacks.steps import METHODS
 from attacks.trail import Trail
 from victims.base import Objective, Reading
+from victims.crew import Each
 
 IDLE = 0.5
 """A victim whose error is under this share of its tolerance does not push."""
@@ -64,13 +65,15 @@ class AttackSettings:
     cap: float = 0.45
     """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
     length near its end, and 2 for one that is a square; the victims' have parts of both."""
-    leash: float | None = None
-    """How far steps may take a pixel from how it was drawn; None: as far as `eps`. Strangers do not read what was drawn
-    against them, and every step lets them read a little more."""
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
     than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether drawings are read at all, to be corrected."""
+        return self.steps + self.extra > 0
 
     def goes_on(self, taken: int, score: float) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`."""
@@ -99,10 +102,17 @@ def perturb(
     stages: Sequence[Stage],
     settings: AttackSettings,
     channel: Channel | None = None,
+    each: Each = map,
 ) -> Outcome:
-    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out."""
-    search = _Search(budget, start, stages, settings, channel)
+    """Lower every stage's loss, from `start` (B, 3, h, w), until its error is within tolerance or steps run out.
+
+    `each` shares the stages among cores.
+    """
+    search = _Search(budget, start, stages, settings, channel, each)
     active = list(range(len(start)))
+    if settings.steps == 0:  # most are good enough as they are
+        search.look(active)
+        active = [item for item in active if settings.goes_on(0, float(search.score[item]))]
     for taken in range(settings.steps + settings.extra + 1):
         going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
         search.look([item for item in active if item not in going])
@@ -123,6 +133,7 @@ class _Search:
         stages: Sequence[Stage],
         settings: AttackSettings,
         channel: Channel | None,
+        each: Each,
     ) -> None:
         count, eps = len(start), budget.eps
         method = METHODS[settings.method]
@@ -132,7 +143,7 @@ class _Search:
             lambda u, items: budget.project(u * eps, items) / eps,
             {**method.options, **settings.options},
         )
-        self.budget, self.stages, self.settings, self.channel = budget, stages, settings, channel
+        self.budget, self.stages, self.settings, self.channel, self.each = budget, stages, settings, channel, each
         self.delta = budget.project(start, list(range(count)))
         self.total, self.score = (torch.full((count,), torch.inf) for _ in range(2))
         self.trail = Trail(count)
@@ -177,14 +188,14 @@ class _Search:
             probe = torch.stack([self.trail.near(item, means[item], number) for item in items])
             self._keep(items, probe, self._read(items, probe, with_gradient=False))
 
-    def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> _Combined:
+    def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> Combined:
         pixels = delivered(self.budget, self.delta, probe, items, self.channel)
-        reading = _read(pixels, items, self.stages, with_gradient, self.settings.behind)
+        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.behind, self.each)
         self.outcome.passes[items] += len(reading.pulls)
         self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
         return reading
 
-    def _keep(self, items: Sequence[int], probe: Tensor, reading: _Combined) -> None:
+    def _keep(self, items: Sequence[int], probe: Tensor, reading: Combined) -> None:
         """Take each frame's probe that is better than all before it."""
         for row, item in enumerate(items):
             if reading.total[row] < self.total[item]:
@@ -248,34 +259,56 @@ def delivered(budget: Budget, delta: Tensor, probe: Tensor, items: list[int], ch
 
 
 @dataclass
-class _Combined:
+class Combined:
+    """What all victims of a batch read."""
+
     score: Tensor  # (n,) the worst of error / tolerance
     total: Tensor  # (n,) their sum
     pulls: list[Pull]
     errors: dict[str, Tensor]
 
 
-def _read(
-    pixels: Tensor, items: list[int], stages: Sequence[Stage], with_gradient: bool, behind: float = 0.0
-) -> _Combined:
-    """`behind`: see AttackSettings."""
+def read_stages(
+    pixels: Tensor,
+    items: list[int],
+    stages: Sequence[Stage],
+    with_gradient: bool,
+    behind: float = 0.0,
+    each: Each = map,
+) -> Combined:
+    """Read `pixels` (n, 3, h, w) of frames `items` in turn, as at decode time; pulls `with_gradient` only.
+
+    `behind`: see AttackSettings. `each` shares the stages that do not wait for one another, and the gradients.
+    """
     readings: dict[str, Reading] = {}
-    for stage in stages:
+
+    def read(stage: Stage) -> Reading:
         before = readings.get(stage.after) if stage.after else None
-        readings[stage.name] = stage.objective.read(pixels, items, _geometry(stage, before))
-    errors = {name: reading.error.cpu() for name, reading in readings.items()}
+        return stage.objective.read(pixels, items, _geometry(stage, before))
+
+    for ready in _in_turn(stages):
+        readings |= zip([stage.name for stage in ready], each(read, ready), strict=True)
+    errors = {stage.name: readings[stage.name].error.cpu() for stage in stages}
     shares = torch.stack([errors[stage.name] / stage.tolerance for stage in stages])  # (stages, n)
     worst = shares.amax(dim=0)
     # no more than POOR counts: the landmarks of a box that is another's are far off, and the box must not starve for it
     hinges = torch.tensor([[stage.hinge] for stage in stages])
     wanting = (shares > IDLE) & (hinges | (shares >= behind * worst.clamp_max(POOR)))
-    pulls = [
-        _pull(reading, pixels, wants.to(pixels.device), share.to(pixels.device))
-        for reading, wants, share in zip(readings.values(), wanting, shares, strict=True)
-        if with_gradient and bool(wants.any())
-    ]
+
+    def pull(row: int) -> Pull:
+        return _pull(readings[stages[row].name], pixels, wanting[row].to(pixels.device), shares[row].to(pixels.device))
+
+    pulls = list(each(pull, [row for row in range(len(stages)) if with_gradient and bool(wanting[row].any())]))
     counted = torch.where(hinges, excess(shares), shares)
-    return _Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
+    return Combined(counted.amax(dim=0), counted.sum(dim=0), pulls, errors)
+
+
+def _in_turn(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages in groups, each of which waits for no more than those before it."""
+    turns: dict[str | None, int] = {}
+    for stage in stages:
+        turns[stage.name] = turns.get(stage.after, -1) + 1
+    return [[stage for stage in stages if turns[stage.name] == turn] for turn in range(len(stages))]
 
 
 def _geometry(stage: Stage, before: Reading | None) -> Tensor | None:

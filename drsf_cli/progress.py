@@ -66,6 +66,13 @@ def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:
         yield run
 
 
+def counted(items: Iterable[T], progress: Progress) -> Iterator[T]:
+    """The items; each is a part of the current step that is done when the next one is asked for."""
+    for item in items:
+        yield item
+        progress.advance()
+
+
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
     """Each item, and whether it is the last."""
     left = iter(items)

@@ -188,9 +188,10 @@ class DeidSettings:
     camera: Path | None = limited(None, optional(path), "--camera")
     device: Device = limited("auto", one_of(*DEVICES), "--device")
     threads: int | None = limited(None, optional(whole(1)), "--threads")
-    """Cores that networks compute on; None: as many as they take by themselves. ONNX Runtime's sessions are opened
-    with it. The threads of torch belong to the process: the command and a cluster's workers set them, `deidentify`
-    does not. Sums are split among them, so an attack ends elsewhere with another number."""
+    """Cores to work on; None: all that this process may run on. Frames, looks and networks are shared among them, each
+    on one thread (victims/crew.py), so the output does not depend on their number. The threads of torch belong to the
+    process: the command and a cluster's workers set one, `deidentify` does not, and torch may split sums among more,
+    after which an attack ends elsewhere."""
     allow_unknown_weights: bool = limited(False, switch, "--allow-unknown-weights")
     max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
@@ -228,7 +229,7 @@ class DeidSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.steps == 0:
+        if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.named_steps == 0:
             with named(self, "attack"):
                 raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
         if self.targets is not None and self.embed != "largest":
@@ -283,20 +284,20 @@ class DeidSettings:
         return AttackSettings(
             name,
             _eps(self.eps),
-            effort.steps,
+            effort.steps if self.attack is None else effort.named_steps,
             options,
             extra=effort.extra,
             tries=effort.tries,
             behind=effort.behind,
             smoothing=effort.smoothing,
             cap=effort.cap,
-            leash=None if effort.leash is None else effort.leash / 255.0,
         )
 
     @property
     def takes_steps(self) -> bool:
-        """Whether drawings are corrected, which is also when models are repelled."""
-        return self.attack_settings is not None and self.effort_settings.steps > 0
+        """Whether victims are read for a gradient, which is also when models are repelled."""
+        effort = self.effort_settings
+        return self.attack_settings is not None and (effort.named_steps > 0 or effort.tuning is not None)
 
     @property
     def effort_settings(self) -> Effort:

@@ -63,22 +63,20 @@ class OnnxNetwork:
     """One exported network: takes and returns CPU tensors, float32, as the torch network does.
 
     `source` is a file or its bytes. `device` "auto" is CUDA where ONNX Runtime can run on it, else the CPU, and never
-    fails; "cuda" raises DeviceError with what ONNX Runtime says. Threads default to the usable cores. Calls from
-    several threads at once are safe.
+    fails; "cuda" raises DeviceError with what ONNX Runtime says. On the CPU a call computes on one thread, since split
+    networks of this size gain little. Calls from several threads at once are safe.
 
     Raises InputError if `source` is not an ONNX graph that can be run.
     """
 
-    def __init__(self, source: str | Path | bytes, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(self, source: str | Path | bytes, device: Device = "auto") -> None:
         self.name = "exported network" if isinstance(source, bytes) else str(source)
         cuda = use_cuda(device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised, there is no need to print them as well
-        options.intra_op_num_threads = threads or usable_cpus()
+        options.intra_op_num_threads = 1
         # Inputs change size from call to call. A memory plan for one size does not fit the next, and would be kept.
         options.enable_mem_pattern = False
-        # Idle threads that spin take the cores from the other networks, which run in turns with this one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source),
@@ -249,7 +247,7 @@ class OnnxCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = cache_folder() if folder is None else folder
 
-    def load(self, victim: Victim, name: str, device: Device = "auto", threads: int | None = None) -> OnnxNetwork:
+    def load(self, victim: Victim, name: str, device: Device = "auto") -> OnnxNetwork:
         """Network `name` of the victim, from the cache or exported now.
 
         Raises DrsfError if it cannot be exported faithfully, and DeviceError as OnnxNetwork does.
@@ -260,7 +258,7 @@ class OnnxCache:
         spec = victim.export_specs()[name]
         key = _graph_key(victim, name, module, spec)
         path = self.folder / f"{victim.name}_{name}_{key[:16]}.onnx"
-        network = self._read(path, key, device, threads)
+        network = self._read(path, key, device)
         if network is None:
             from export.onnx import export_network  # not needed, nor onnx imported, where the cache has it
 
@@ -268,24 +266,24 @@ class OnnxCache:
             with contextlib.suppress(OSError, OutputError):  # a cache that cannot be written is no reason to fail
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, data)
-            network = OnnxNetwork(data, device, threads)
+            network = OnnxNetwork(data, device)
         network.name = f"{victim.name} {name} (ONNX)"
         return network
 
-    def _read(self, path: Path, key: str, device: Device, threads: int | None) -> OnnxNetwork | None:
+    def _read(self, path: Path, key: str, device: Device) -> OnnxNetwork | None:
         """The cached network. None if there is no such file, or if it is damaged or holds another graph."""
         try:
-            network = OnnxNetwork(path.read_bytes(), device, threads)
+            network = OnnxNetwork(path.read_bytes(), device)
         except (OSError, InputError):
             return None
         return network if network.metadata.get("key") == key else None
 
 
-def authorised(victim: V, device: Device = "auto", cache: OnnxCache | None = None, threads: int | None = None) -> V:
+def authorised(victim: V, device: Device = "auto", cache: OnnxCache | None = None) -> V:
     """The victim reading through ONNX Runtime. Raises as OnnxCache.load does."""
     use_cuda(device)  # raises before anything is exported
     cache = cache or OnnxCache()
-    return victim.with_networks({name: cache.load(victim, name, device, threads) for name in victim.networks})
+    return victim.with_networks({name: cache.load(victim, name, device) for name in victim.networks})
 
 
 def _graph_key(victim: Victim, name: str, module: nn.Module, spec: ExportSpec) -> str:

@@ -61,10 +61,14 @@ class Observer:
         images = [frame.image for frame in frames]
         if not images:
             return []
+        faces = self.follow(images, self.read(images), () if before is None else before.faces)
+        return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
+
+    def read(self, images: Sequence[Image]) -> list[tuple[Face, ...]]:
+        """The faces that are seen in each image by itself, the first by prominence first; images of one size."""
         height, width = images[0].shape[:2]
         found = [self.detector.in_order(one, height, width) for one in self.detector.detect(images)]
-        faces = self.follow(images, self.read_faces(images, found), () if before is None else before.faces)
-        return [FrameObservation(frame.index, frame.pts, own) for frame, own in zip(frames, faces, strict=True)]
+        return self.read_faces(images, found)
 
     def follow(
         self, images: Sequence[Image], faces: Sequence[tuple[Face, ...]], before: tuple[Face, ...] = ()

@@ -20,6 +20,7 @@ from drsf_cli.batch.jobs import Job
 from drsf_cli.deid.baselines import SHOWN_STEP
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.deid.targets import read_targets
+from drsf_cli.deid.work import FIT_STEP
 from drsf_cli.media.files import refuse_existing
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import Progress, Silent
@@ -107,14 +108,26 @@ class Stopwatch:
             self._current.ended = self.clock() - self._current.began
         self._current = None
 
-    def forecast(self, elapsed: float, tried: int, frames: int) -> float:
-        """Expected seconds for `frames`, if the first `tried` frames took `elapsed`."""
+    def forecast(self, elapsed: float, tried: int, frames: int, fitted: float = 0.0) -> float:
+        """Expected seconds for `frames`, if the first `tried` frames took `elapsed`.
+
+        `fitted`: how many faces the drawer is fitted with. That and the frames that are shown do not grow with a clip
+        as all else does.
+        """
         seconds = elapsed - sum(step.ended for step in self.steps.values())  # between the steps, and once a run
+        own = {SHOWN_STEP: float(min(SAMPLES, frames)), FIT_STEP: fitted}
         for title, step in self.steps.items():
-            # the only step that does not grow with the clip
-            parts = min(SAMPLES, frames) if title == SHOWN_STEP else step.parts * frames / tried
-            seconds += step.forecast(parts)
+            seconds += step.forecast(own.get(title, step.parts * frames / tried))
         return seconds
+
+
+def fitted_faces(settings: DeidSettings, rate: float, frames: int) -> float:
+    """How many faces the drawer is fitted with in `frames` of `rate` a second, one face in each."""
+    tuning = settings.effort_settings.tuning
+    if tuning is None:
+        return 0.0
+    segment = min(max(settings.segment * rate, 1.0), float(frames))
+    return tuning.samples_of(min(int(segment), tuning.sample)) * frames / segment
 
 
 def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
@@ -170,7 +183,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
         height=reader.info.height,
         fps=float(reader.info.average_rate),
         tried=tried,
-        seconds=watch.forecast(elapsed, tried, frames),
+        seconds=watch.forecast(elapsed, tried, frames, fitted_faces(settings, float(reader.info.average_rate), frames)),
         settings=settings,
         trial=document,
         notes=tuple(notes),

@@ -17,8 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from drsf_cli.batch.jobs import Job
 from drsf_cli.batch.ray_tasks import Task, first_line
 from drsf_cli.batch.ray_worker import Board, Worker
@@ -40,7 +38,7 @@ class RayEngine:
     """Runs jobs on a Ray cluster: the one at `address`, or a temporary one on this machine.
 
     `workers`: the number of workers; by default as many as there is room for. Each worker gets as many cores as its
-    jobs' `threads`, by default as many as torch uses in this process. On a cluster with GPUs each worker gets one GPU,
+    jobs' `threads`, by default as many as this process may run on. On a cluster with GPUs each worker gets one GPU,
     unless the jobs are to run on the CPU.
 
     Raises UsageError if Ray is not installed, the cluster cannot be reached, or there is no room for the workers;
@@ -83,11 +81,7 @@ class RayEngine:
         try:
             if self._address is None:
                 ray.init(
-                    "local",
-                    num_cpus=usable_cpus(),
-                    object_store_memory=_STORE_BYTES,
-                    include_dashboard=False,
-                    **quiet,
+                    "local", num_cpus=usable_cpus(), object_store_memory=_STORE_BYTES, include_dashboard=False, **quiet
                 )
             else:
                 ray.init(self._address, **quiet)
@@ -107,7 +101,7 @@ class _Pool:
         self._settings = jobs[0].settings
         uniform = len({Models.key(job.settings) for job in jobs}) == 1
         self._preload = self._settings if uniform else None
-        self._threads = self._settings.threads or torch.get_num_threads()
+        self._threads = self._settings.threads or usable_cpus()
         gpu, room = _room(self._threads, self._settings.device)
         if not room:
             raise UsageError(f"no node of the Ray cluster has {self._threads} cores; give fewer --threads.")

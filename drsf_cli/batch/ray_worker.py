@@ -39,8 +39,8 @@ class Worker:
         # host, node of the cluster, process
         node = ray.get_runtime_context().get_node_id()
         self.name = f"{socket.gethostname()}-{node[:6]}/{os.getpid()}"
-        self._folder, self._threads, self._board = folder, threads, board
-        self._shelf = ModelShelf()
+        self._folder, self._board = folder, board
+        self._shelf = ModelShelf(threads)
 
     def start(self, settings: DeidSettings | None) -> DrsfError | None:
         """Load the models of `settings`. Returns an error if the worker cannot work."""
@@ -50,7 +50,7 @@ class Worker:
             return InputError(
                 f"{self._folder} is not there on {self.name} ({error.strerror}); every node must see the same folders."
             )
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(1)  # as the command does
         try:
             if settings is not None:
                 self._shelf.get(settings)

@@ -77,18 +77,21 @@ class Engine(Protocol):
 class ModelShelf:
     """Keeps loaded victims by the settings that select them.
 
-    The last two sets are kept, so that inputs with different victims can alternate.
+    The last two sets are kept, so that inputs with different victims can alternate. `threads`: the cores that they use
+    where the settings do not say.
     """
 
     KEPT = 2
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         self._loaded: dict[tuple[Any, ...], Models] = {}
+        self._threads = threads
 
     def get(self, settings: DeidSettings) -> Models:
         """Loaded on first use. Raises as Models.load."""
-        key = Models.key(settings)
-        models = self._loaded.pop(key, None) or Models.of(settings)
+        names, device, allow_unknown, threads = Models.key(settings)
+        key = names, device, allow_unknown, threads or self._threads
+        models = self._loaded.pop(key, None) or Models.load(*key)
         self._loaded[key] = models
         while len(self._loaded) > self.KEPT:
             del self._loaded[next(iter(self._loaded))]

@@ -15,7 +15,7 @@ from attacks.names import CODECS, RULES
 from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.commands import options
 from drsf_cli.commands.bars import FileBars, bars, shown
-from drsf_cli.commands.options import attack_flag, cover_flag, examples, file_flag, run_flag
+from drsf_cli.commands.options import attack_flag, cover_flag, examples, file_flag, one_thread_each, run_flag
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.settings import DeidSettings, Shape, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
@@ -49,8 +49,7 @@ def deid(
     aligner: options.Aligner = None,
     gaze: options.Gaze = None,
     attack: Annotated[
-        str | None,
-        attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES)),
+        str | None, attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES))
     ] = DeidSettings.attack,
     mask: Annotated[
         str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")
@@ -158,7 +157,6 @@ def deid(
         html=html,
         repel=DeidSettings.repel if repel is None else tuple(repel),
     )
-    use_threads(settings)
     for line in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(line)}")
     share = None if shard is None else parse_shard(shard, os.environ)
@@ -173,6 +171,7 @@ def deid(
     )
     for line in batch.passed_over:
         err.print(f"[yellow]passed over:[/] {escape(line)}", soft_wrap=True)
+    one_thread_each()
     if dry_run:
         _forecast(batch, resume, quiet, into_folder)
         return
@@ -258,14 +257,6 @@ def _deid_many(
     failures = [result for result in results if result.state == "failed"]
     if failures:
         raise BatchError(f"{len(failures)} of {len(results)} inputs failed, the first is {failures[0].job.source}.")
-
-
-def use_threads(settings: DeidSettings) -> None:
-    """Make torch use the number of threads that was asked for. It holds for the process, so the command sets it."""
-    if settings.threads is not None:
-        import torch
-
-        torch.set_num_threads(settings.threads)
 
 
 def _engine(text: str) -> Engine:

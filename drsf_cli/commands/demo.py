@@ -9,7 +9,7 @@ import typer
 
 from drsf_cli.commands import options
 from drsf_cli.commands.bars import bars
-from drsf_cli.commands.options import examples, file_flag, known_device
+from drsf_cli.commands.options import examples, file_flag, known_device, one_thread_each
 from drsf_cli.commands.output import out
 from drsf_cli.media.files import check_place, report_path
 from drsf_cli.settings import DeidSettings
@@ -40,6 +40,7 @@ def demo(
     original, hidden = folder / "driver.mp4", folder / "driver_deid.mp4"
     make_demo_clip(original, seconds=seconds, overwrite=overwrite)
     settings = DeidSettings(device=known_device(device), overwrite=overwrite)
+    one_thread_each()
     models = Models.of(settings)
     with bars(quiet) as progress:
         document = deidentify(original, hidden, settings, models=models, progress=progress)

@@ -20,6 +20,16 @@ from victims.chains import CHAINS
 from weights.errors import UsageError
 
 
+def one_thread_each() -> None:
+    """Let torch compute each sum on one thread: a run shares its work among cores by itself (victims/crew.py).
+
+    It holds for the process, so a command says it, and no function of the library.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def panel(title: str | None) -> Callable[..., Any]:
     """What makes the options of one panel of the help; without a title, of the one that has --help.
 
@@ -82,8 +92,7 @@ Config = Annotated[
     ),
 ]
 HelpAll = Annotated[
-    bool,
-    run_flag("--help-all", "Show every option, including rarely needed ones.", is_eager=True, callback=show_all),
+    bool, run_flag("--help-all", "Show every option, including rarely needed ones.", is_eager=True, callback=show_all)
 ]
 
 

@@ -50,7 +50,7 @@ def audit(
         work.reader,
         Path(written),
         Covered(_driver_reader(work.observer, work.settings.whose), regions, work.settings.obscuring, work.delivery),
-        Readers(work.observer, outsiders, repelled, models.device),
+        Readers(work.observer, outsiders, repelled, models.device, models.each),
         identity=identity,
         every=every,
         batch_size=work.settings.frames_at_once,

@@ -5,7 +5,8 @@ Both read only a few frames, however long the clip is, and never write them to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from attacks.codec import CodecState, EncoderSettings, Rect
@@ -13,7 +14,8 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.fidelity import fidelity
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.media.reader import Frame
-from drsf_cli.progress import Progress
+from drsf_cli.progress import Progress, counted
+from victims.crew import Each
 from victims.face import FrameObservation
 from victims.observe import Observer
 
@@ -28,41 +30,39 @@ def noise_floor(
     settings: EncoderSettings,
     focus: Mapping[int, Sequence[Rect]],
     progress: Progress,
+    each: Each = map,
 ) -> Evaluation | None:
     """The errors that the codec alone causes: those of frames of the untouched clip after encoding.
 
     The whole clip is encoded with the output's settings, and more finely where the output is (`focus`, by frame).
+    `each` shares the reading among cores.
     """
     step = -(-len(clip) // FLOOR_FRAMES)
     state = CodecState(settings)
     waiting: dict[int, Frame] = {}
-    seen: list[FrameObservation] = []
 
-    def read() -> None:
-        for ticks, image in state.take(waiting):
-            seen.extend(observer.observe([replace(waiting.pop(ticks), image=image)]))
+    def delivered() -> Iterator[Frame]:
+        for frame in itertools.chain(counted(clip.frames(), progress), [None]):
+            if frame is None:
+                state.finish()
+            else:
+                if frame.index % step == step // 2:
+                    waiting[frame.pts_ticks] = frame
+                state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
+            for ticks, image in state.take(waiting):
+                yield replace(waiting.pop(ticks), image=image)
 
     progress.begin(FLOOR_STEP, len(clip))
-    for frame in clip.frames():
-        if frame.index % step == step // 2:
-            waiting[frame.pts_ticks] = frame
-        state.push(frame.image, frame.pts_ticks, list(focus.get(frame.index, ())))
-        read()
-        progress.advance()
-    state.finish()
-    read()
+    seen = [one for (one,) in each(lambda frame: observer.observe([frame]), delivered())]
     return fidelity(clip.survey, seen).frames if seen else None
 
 
 def obscured_only(
-    clip: SurveyedClip, observer: Observer, shown: Sequence[int], progress: Progress
+    clip: SurveyedClip, observer: Observer, shown: Sequence[int], progress: Progress, each: Each = map
 ) -> dict[int, FrameObservation]:
     """What is read from frames `shown` when they are obscured and nothing is embedded."""
     wanted = set(shown)
-    seen: dict[int, FrameObservation] = {}
     progress.begin(SHOWN_STEP, len(wanted))
-    for frame in clip.frames():
-        if frame.index in wanted:
-            seen[frame.index] = observer.observe([replace(frame, image=clip.covered(frame))])[0]
-            progress.advance()
-    return seen
+    frames = (frame for frame in clip.frames() if frame.index in wanted)
+    read = each(lambda frame: observer.observe([replace(frame, image=clip.covered(frame))])[0], frames)
+    return {one.index: one for one in counted(read, progress)}

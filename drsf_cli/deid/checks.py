@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,9 +31,11 @@ from PIL import Image as Picture
 from attacks.obscure import Obscuring, Region, obscure, region_mask
 from drsf_cli.measure.hidden import DETAIL_LIMIT, SSIM_LIMIT, compare_region, returned_share
 from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.progress import with_last
 from drsf_cli.readers.finders import FaceFinder
 from drsf_cli.report.schema import AuditSection, ExposureSection, RegionCheckSection
 from victims.base import Image
+from victims.crew import Each
 from victims.face import iou
 from victims.track import CONFIRM_SCORE
 from weights.errors import InputError
@@ -95,6 +97,17 @@ class AuditReport:
         """Whether nothing was found."""
         return not self.problems
 
+    def add(self, found: AuditReport) -> None:
+        """Add what was found in the next frame."""
+        self.frames += 1
+        self.frames_looked_at += found.frames_looked_at
+        self.regions_checked += found.regions_checked
+        self.worst_ssim = max(self.worst_ssim, found.worst_ssim)
+        self.worst_detail = max(self.worst_detail, found.worst_detail)
+        self.worst_returned = max(self.worst_returned, found.worst_returned)
+        self.open_regions = (self.open_regions + found.open_regions)[:WORST]
+        self.exposures += found.exposures
+
     def to_dict(self) -> AuditSection:
         """For the report, JSON-able, without the pictures."""
         return {
@@ -131,14 +144,14 @@ def audit_file(
     *,
     keep_audio: bool = False,
     around: Sequence[bool] | None = None,
-    on_frame: Callable[[], None] | None = None,
+    each: Each = map,
 ) -> AuditReport:
     """Compare `written` with `source`, whose frame k had to hide `regions[k]`.
 
     `finders`: name -> what finds faces in an image; `drsf_cli.readers.finders.finders_around` gives those that look as
     hard as covering does. They look at the first frame, at those that come `EVERY` or more after the one before, and at
     the last. `around`: whether covering looked at each frame all around (drsf_cli/readers/watch.py); only such frames
-    count, for what is no face and only seen there would fail the audit. `on_frame` is called after each frame.
+    count, for what is no face and only seen there would fail the audit. `each` shares the frames among cores.
     A file that cannot be read raises InputError; what is wrong with one that can is in the report.
     """
     report = AuditReport(detectors=list(finders), every=EVERY)
@@ -154,31 +167,44 @@ def audit_file(
         )
         return report
     worst: list[tuple[float, int, Image]] = []
-    last: tuple[Frame, Frame] | None = None
     zero: float | None = None
-    late = due = 0
-    for pair in _pairs(source, result, report):
-        before, after = pair
+    late = 0
+
+    def check(shown: tuple[Frame, Frame, bool]) -> tuple[Frame, Frame, float, AuditReport]:
+        before, after, looked_at = shown
+        own, found = _of(regions, before), AuditReport()
+        badness = _check_hidden(before, after, own, obscuring, found)
+        if looked_at:
+            badness = max(badness, check_uncovered(before, own, finders, found))
+        return before, after, badness, found
+
+    for before, after, badness, found in each(check, _looked_at(_pairs(source, result, report), around)):
         zero = before.pts - after.pts if zero is None else zero
         late += abs(before.pts - after.pts - zero) > _TIME_SLACK
-        own = regions[before.index] if before.index < len(regions) else ()
-        badness = _check_hidden(before, after, own, obscuring, report)
-        if before.index >= due and (around is None or before.index >= len(around) or around[before.index]):
-            badness = max(badness, check_uncovered(before, own, finders, report))
-            due = before.index + EVERY
-        _keep_worst(worst, badness, after, own)
-        report.frames += 1
-        last = pair
-        if on_frame is not None:
-            on_frame()
-    if last is not None and last[0].index != due - EVERY:
-        own = regions[last[0].index] if last[0].index < len(regions) else ()
-        _keep_worst(worst, check_uncovered(last[0], own, finders, report), last[1], own)
+        _keep_worst(worst, badness, after, _of(regions, before))
+        report.add(found)
     _judge(report, len(regions), late)
     worst.sort(key=lambda entry: (-entry[0], -entry[1]))
     report.worst_frames = [(-negative, badness) for badness, negative, _ in worst]
     report.sheet = _contact_sheet([image for _, _, image in worst])
     return report
+
+
+def _of(regions: Sequence[Sequence[Region]], frame: Frame) -> Sequence[Region]:
+    """What had to be hidden in a frame; nothing in one too many."""
+    return regions[frame.index] if frame.index < len(regions) else ()
+
+
+def _looked_at(
+    pairs: Iterable[tuple[Frame, Frame]], around: Sequence[bool] | None
+) -> Iterator[tuple[Frame, Frame, bool]]:
+    """Each pair, and whether the detectors look at it, as `audit_file` says."""
+    due = 0
+    for (before, after), last in with_last(pairs):
+        ready = around is None or before.index >= len(around) or around[before.index]
+        looked_at = last or (before.index >= due and ready)
+        due = before.index + EVERY if looked_at else due
+        yield before, after, looked_at
 
 
 def _judge(report: AuditReport, planned: int, late: int) -> None:
@@ -312,13 +338,6 @@ def _check_pictures(written: Path, report: AuditReport) -> None:
 
 def _keep_worst(worst: list[tuple[float, int, Image]], badness: float, frame: Frame, regions: Sequence[Region]) -> None:
     entry = (badness, -frame.index)
-    for known in worst:
-        if known[1] == -frame.index:  # looked at again: it is shown once, as the worse
-            if known[0] >= badness:
-                return
-            worst[:] = [other for other in worst if other is not known]
-            heapq.heapify(worst)
-            break
     if len(worst) == WORST and worst[0][:2] >= entry:
         return
     image = frame.image.copy()

@@ -11,11 +11,10 @@ from attacks.obscure import obscure
 from drsf_cli.deid.known_run import run_of
 from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import Frame
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import Progress, Silent, counted
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.report.drawing import Panel, visualize
-from victims.base import Image
 from victims.face import FrameObservation
 from weights.errors import InputError
 
@@ -60,21 +59,17 @@ def compare(
     if regions is None:
         regions = work.cover(work.survey(progress))
 
-    def covered() -> Iterator[tuple[Frame, Image]]:
+    def covered() -> Iterator[Frame]:
         for frame, own in itertools.zip_longest(reader, regions):
             if frame is None or own is None:
                 raise InputError(f"{original} is not what {written} was made of; name the right original.")
-            yield frame, obscure(frame.image, own, work.settings.obscuring)
+            yield replace(frame, image=obscure(frame.image, own, work.settings.obscuring))
 
     progress.begin("Reading what is obscured", len(regions))
-    hidden: list[FrameObservation] = []
-    for frame, image in covered():
-        (faces,) = observer.read_faces([image], observer.detector.detect([image]))
-        hidden.append(FrameObservation(frame.index, frame.pts, faces))
-        progress.advance()
+    hidden = list(counted(models.each(lambda frame: observer.observe([frame])[0], covered()), progress))
     panels = [
         Panel("original", reader, infer(reader, models, camera=camera, progress=progress)),
-        Panel("obscured", (image for _, image in covered()), hidden),
+        Panel("obscured", (frame.image for frame in covered()), hidden),
         Panel("obscured + attacked", written, infer(written, models, camera=camera, progress=progress)),
     ]
     visualize(panels, output, camera=camera, overwrite=overwrite, progress=progress)

@@ -39,9 +39,9 @@ from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import Writer, open_writer
-from drsf_cli.progress import Progress, Silent, runs
-from drsf_cli.readers.around import Around
+from drsf_cli.progress import Progress, Silent, counted
 from drsf_cli.readers.finders import finders_around
+from drsf_cli.readers.infer import observed
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider, outsiders_at_hand
 from drsf_cli.report.page import render_html
@@ -112,6 +112,7 @@ class Run:
         self.work, self.progress, self.output, self.report = work, progress, output, report
         self.settings, self.reader = work.settings, work.reader
         self.observer, self.companions, self.repelled = work.observer, work.companions, work.repelled
+        self.each = work.models.each
         self.store = ChangeStore()
         self.beside: list[AtomicOutput] = []
         """The report and the contact sheet."""
@@ -175,7 +176,8 @@ class Run:
         audit = self._audit(clip)
         floor = None
         if self.settings.attack_settings is not None and self.work.delivery is not None:
-            floor = noise_floor(clip, self.observer, self.work.encoder, focus_of(embedded), self.progress)
+            focus = focus_of(embedded)
+            floor = noise_floor(clip, self.observer, self.work.encoder, focus, self.progress, self.each)
         document = self._report(clip, embedded, result, floor, audit, began)
         self._judge(document, result)
         # as many frames with the same times may be another film, with heads that nobody looked for
@@ -189,10 +191,8 @@ class Run:
     def _verify(self, clip: SurveyedClip) -> Fidelity:
         """Read the temporary file as an authorised reader does."""
         self.progress.begin("Reading the result back", len(clip))
-        recovered: list[FrameObservation] = []
-        for frames in runs(VideoReader(self.writer.temporary), self.settings.frames_at_once):
-            recovered += self.observer.observe(frames, recovered[-1] if recovered else None)
-            self.progress.advance(len(frames))
+        frames, size = VideoReader(self.writer.temporary), self.settings.frames_at_once
+        recovered = list(counted(observed(frames, self.observer, size, self.each), self.progress))
         self.recovered = recovered
         if len(recovered) != len(clip):
             raise AuditError(
@@ -209,10 +209,10 @@ class Run:
             self.writer.temporary,
             clip.regions,
             self.settings.obscuring,
-            finders_around([self.observer.detector, *self.companions], Around(self.settings.min_face)),
+            finders_around([self.observer.detector, *self.companions], self.work.around),
             keep_audio=self.settings.audio != "drop" and self.reader.info.has_audio,
             around=clip.survey.around,
-            on_frame=self.progress.advance,
+            each=lambda work, items: counted(self.each(work, items), self.progress),
         )
         if not audit.passed and not self.settings.keep_failed:
             raise AuditError(f"{self.output} failed its audit and was removed: {audit.problems[0]}")
@@ -239,7 +239,7 @@ class Run:
                 self.settings.obscuring,
                 self.work.delivery,
             ),
-            Readers(self.observer, outsiders, set(self.repelled), self.settings.device),
+            Readers(self.observer, outsiders, set(self.repelled), self.settings.device, self.each),
             identity=None if recogniser is None else IdentityMeter(recogniser),
             batch_size=self.settings.frames_at_once,
             progress=self.progress,
@@ -260,7 +260,9 @@ class Run:
         frames = frames_section(clip, embedded, result, floor)
         shown = sample_ids(frames)
         # without an attack that is the output itself
-        weak = {} if self.settings.attack_settings is None else obscured_only(clip, self.observer, shown, self.progress)
+        weak = {}
+        if self.settings.attack_settings is not None:
+            weak = obscured_only(clip, self.observer, shown, self.progress, self.each)
         found = Findings(
             self.work,
             clip,

@@ -34,6 +34,11 @@ def in_segments(frames: Iterable[Frame], length: float, time_base: Fraction) -> 
         yield own
 
 
+def end_of(frame: Frame, length: float, time_base: Fraction) -> Fraction:
+    """When the segment of `length` s that holds a frame ends, s of the file's clock."""
+    return (segment_of(frame, length, time_base) + 1) * Fraction(str(length))
+
+
 def parts_of(reader: VideoReader, length: float) -> list[Part]:
     """What `reader` reads, cut between segments of `length` s.
 

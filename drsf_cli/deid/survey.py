@@ -14,14 +14,15 @@ import numpy as np
 from attacks.obscure import Region, plan_regions, whole_frame
 from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
-from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.progress import Progress, Silent, runs, with_last
 from drsf_cli.readers.around import Around
+from drsf_cli.readers.covering import Plain
 from drsf_cli.readers.watch import Watch
 from drsf_cli.settings import DeidSettings, Whose
 from victims.base import Detector
 from victims.drawn_regions import add_regions, refuse_idle
-from victims.face import Detections, FrameObservation
+from victims.face import Detections, Face, FrameObservation
 from victims.observe import Observer
 from victims.track import CoverBox, cover_boxes, is_sustained, link
 from weights.errors import NoFaceError
@@ -77,26 +78,30 @@ def survey_video(
     progress: Progress | None = None,
     companions: Sequence[Detector] = (),
     segment: float = DeidSettings.segment,
-    min_face: float = DeidSettings.min_face,
+    around: Around = Around(DeidSettings.min_face),  # noqa: B008 (it does not change)
 ) -> Survey:
     """See every frame of the original.
 
     `companions`: detectors that cover too. `segment`: seconds after which a batch of frames, and every track, ends in
-    any case. `min_face`: the smallest face that is looked for all around, see `Around`.
+    any case. `around`: how frames are looked at all around, and what shares the work.
     """
-    watch = Watch(observer.detector, companions, Around(min_face), always=reader.info.kind != "video")
+    watch = Watch(observer.detector, companions, around, always=reader.info.kind != "video")
+
+    def read(run: tuple[list[Frame], bool]) -> tuple[list[Frame], bool, Plain, list[tuple[Face, ...]]]:
+        (frames, last), images = run, [frame.image for frame in run[0]]
+        plain, (height, width) = watch.read(frames), images[0].shape[:2]
+        chosen = [_chosen(observer.detector.in_order(one, height, width), whose) for one in plain[0]]
+        return frames, last, plain, observer.read_faces(images, chosen)
+
     survey = Survey(source=state_of(reader.path))
     track = 0
     for segment_frames in in_segments(reader, segment, reader.info.time_base):
         first = len(survey.times)
         watch.begin()
-        for frames, last in with_last(runs(segment_frames, batch_size)):
-            images = [frame.image for frame in frames]
-            seen = watch.see(frames, last)
-            height, width = images[0].shape[:2]
-            chosen = [_chosen(observer.detector.in_order(one.reported, height, width), whose) for one in seen]
+        for frames, last, plain, own_faces in around.each(read, with_last(runs(segment_frames, batch_size))):
+            seen = watch.see(frames, last, plain)
             before = survey.observations[-1].faces if len(survey.times) > first else ()
-            faces = observer.follow(images, observer.read_faces(images, chosen), before)
+            faces = observer.follow([frame.image for frame in frames], own_faces, before)
             for frame, own, one in zip(frames, faces, seen, strict=True):
                 survey.observations.append(FrameObservation(frame.index, frame.pts, own))
                 survey.seen.append(one.covering)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from attacks.codec import CODECS, DeliveryCodec, EncoderSettings
@@ -15,24 +16,28 @@ from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage, Region
 from attacks.perturb import AttackSettings, Stage
 from attacks.repel import Repeller
+from attacks.tuning import tuned
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.deid.faces import FacesEmbedder
+from drsf_cli.deid.sample import sample_of
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
 from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.media.reader import Frame, VideoReader, open_source
 from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
+from drsf_cli.readers.around import Around
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
 from victims.base import Detector, Victim, Window
 from victims.camera import Camera
+from victims.crew import Each
 from victims.observe import Observer
 
-SURVEY_STEP, EMBED_STEP = "Reading the original", "Obscuring and embedding"
+SURVEY_STEP, FIT_STEP, EMBED_STEP = "Reading the original", "Fitting the drawing", "Obscuring and embedding"
 
 
 @dataclass
@@ -65,6 +70,11 @@ class Work:
     def observer(self) -> Observer:
         """How an authorised reader reads."""
         return self.models.reader("onnx", self.camera)
+
+    @property
+    def around(self) -> Around:
+        """How frames are looked at all around."""
+        return Around(self.settings.min_face, self.models.each)
 
     @cached_property
     def companions(self) -> Sequence[Detector]:
@@ -110,7 +120,7 @@ class Work:
             progress,
             self.companions,
             s.segment,
-            s.min_face,
+            self.around,
         )
 
     def cover(self, survey: Survey) -> list[tuple[Region, ...]]:
@@ -135,23 +145,37 @@ class Work:
 
         Each segment by itself.
         """
-        s, time_base = self.settings, self.reader.info.time_base
-        progress.begin(EMBED_STEP, len(clip))
+        s, time_base, done = self.settings, self.reader.info.time_base, 0
         attack = s.attack_settings
-        for segment in in_segments(clip.frames(), s.segment, time_base):
+        each: Each = map if s.effort_settings.live else self.models.each  # the encoder waits for the frames before
+        for frames_of_segment in in_segments(clip.frames(), s.segment, time_base):
+            first = next(frames_of_segment)
+            segment = itertools.chain([first], frames_of_segment)
+            drawing = None if attack is None else self._fitted(clip, first, attack, progress)
+            progress.begin(EMBED_STEP, len(clip))
+            progress.advance(done)
             trying = attack is not None and s.effort_settings.live and self.delivery is not None
             live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
-                faces = None if attack is None else FacesEmbedder(clip, self.embedder(attack, live or self.delivery))
-                for frames in runs(segment, s.frames_at_once):
-                    covered = [clip.covered(frame) for frame in frames]
-                    images, embedded = (covered, {}) if faces is None else faces.embed(frames, covered)
+                faces = None if drawing is None else FacesEmbedder(clip, replace(drawing, codec=live or drawing.codec))
+                embed = partial(_embedded, clip, faces)
+                for frames, images, embedded in each(embed, runs(segment, s.frames_at_once)):
                     for frame, image in zip(frames, images, strict=True):
                         own = {key: one for key, one in embedded.items() if key[0] == frame.index}
                         if live is not None:
                             live.take(Sent(image, frame.pts_ticks, [one.focus for one in own.values()]))
                         yield frame, image, own
                     progress.advance(len(frames))
+                    done += len(frames)
+
+    def _fitted(self, clip: SurveyedClip, first: Frame, attack: AttackSettings, progress: Progress) -> Embedder:
+        """What embeds in the segment that begins with the frame `first`."""
+        embedder, tuning = self.embedder(attack, self.delivery), self.settings.effort_settings.tuning
+        if tuning is None:
+            return embedder
+        sample = sample_of(clip, first, self.settings.segment, tuning.sample)
+        progress.begin(FIT_STEP, tuning.samples_of(sum(len(own) for own in sample.values())))
+        return tuned(embedder, sample, tuning, progress.advance)
 
     @cached_property
     def drawer(self) -> Drawer:
@@ -161,4 +185,13 @@ class Work:
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
         """What embeds with `attack` through `codec`."""
-        return Embedder(self.models.reader("torch", self.camera), attack, self.drawer, codec, self.extra_stages)
+        chain = self.models.reader("torch", self.camera)
+        return Embedder(chain, attack, self.drawer, codec, self.extra_stages, self.models.each)
+
+
+def _embedded(
+    clip: SurveyedClip, faces: FacesEmbedder | None, frames: Sequence[Frame]
+) -> tuple[Sequence[Frame], list[CoveredImage], dict[FaceKey, Embedded]]:
+    """Frames, what is seen of them once they are obscured, and what is embedded."""
+    covered = [clip.covered(frame) for frame in frames]
+    return frames, *((covered, {}) if faces is None else faces.embed(frames, covered))

@@ -42,6 +42,7 @@ from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
 from victims.blind import blind_face
 from victims.camera import Camera
+from victims.crew import Each
 from victims.face import Face, FrameObservation, iou
 from victims.observe import Observer
 from weights.errors import InputError
@@ -63,7 +64,13 @@ class _Seen:
     chain: Observer
     repelled: bool = False
     authorised: bool = False
-    readings: dict[str, list[FrameObservation]] = field(default_factory=lambda: {column: [] for column in COLUMNS})
+    readings: _Readings = field(default_factory=lambda: {column: [] for column in COLUMNS})
+
+
+_Pictures = Mapping[str, Sequence[Image]]
+"""Of a run of frames, by column."""
+_Readings = dict[str, list[FrameObservation]]
+"""Likewise."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class Readers:
     """The names of those that were repelled."""
     device: Device = "auto"
     """Where the outsiders run."""
+    each: Each = map
+    """What shares the reading among cores."""
 
 
 def measure(
@@ -114,25 +123,31 @@ def measure(
     every = every or max(1, -(-count // MOST_FRAMES))
     seen = _placed_all(readers)
     progress.begin("Reading as others would", -(-count // every))
-    for group in runs(_sampled(original, written, covered, every), batch_size):
+
+    def look(group: list[tuple[Frame, Frame]]) -> tuple[Sequence[FrameObservation], _Pictures, list[_Readings]]:
         hidden = [obscure(before.image, covered.regions[before.index], covered.obscuring) for before, _ in group]
         if covered.codec is not None:
             heads = [[region.rect for region in covered.regions[before.index]] for before, _ in group]
             hidden = list(covered.codec.roundtrip(np.stack(hidden), focus=heads))
         frames = [before for before, _ in group]
-        known |= {one.index: one for one in covered.read(frames)}
-        truths = [known[frame.index].own for frame in frames]
-        images: dict[str, Sequence[Image]] = {
-            ORIGINAL: [before.image for before, _ in group],
+        read = covered.read(frames)
+        images: _Pictures = {
+            ORIGINAL: [frame.image for frame in frames],
             OBSCURED: hidden,
             WRITTEN: [after.image for _, after in group],
         }
-        for one in seen:
-            _look(one, frames, truths, images)
-        for row, face in enumerate(truths):
+        truths = [one.own for one in read]
+        return read, images, [_looked(one, frames, truths, images) for one in seen]
+
+    for read, images, found in readers.each(look, runs(_sampled(original, written, covered, every), batch_size)):
+        known |= {one.index: one for one in read}
+        for one, own in zip(seen, found, strict=True):
+            for column in COLUMNS:
+                one.readings[column] += own[column]
+        for row, face in enumerate(observation.own for observation in read):
             if identity is not None and face is not None:
                 identity.look({column: pictures[row] for column, pictures in images.items()}, face)
-        progress.advance(len(group))
+        progress.advance(len(read))
     info = original.info
     camera = readers.authorised.camera or Camera.default(info.width, info.height)
     return {
@@ -186,18 +201,20 @@ def _sampled(original: VideoReader, written: Path, covered: Covered, every: int)
             yield before, after
 
 
-def _look(
-    one: _Seen, frames: Sequence[Frame], truths: Sequence[Face | None], images: Mapping[str, Sequence[Image]]
-) -> None:
-    """Add a model's readings of a run of frames."""
+def _looked(one: _Seen, frames: Sequence[Frame], truths: Sequence[Face | None], images: _Pictures) -> _Readings:
+    """A model's readings of a run of frames."""
     aims: list[Face | None] = list(truths)
+    readings: _Readings = {}
     for column in COLUMNS:
         found = _read(one, images[column], truths)
         faces = [_same(own, aim) for own, aim in zip(found, aims, strict=True)]
         if column == ORIGINAL:
             aims = list(faces)
-        for frame, face in zip(frames, faces, strict=True):
-            one.readings[column].append(FrameObservation(frame.index, frame.pts, () if face is None else (face,)))
+        readings[column] = [
+            FrameObservation(frame.index, frame.pts, () if face is None else (face,))
+            for frame, face in zip(frames, faces, strict=True)
+        ]
+    return readings
 
 
 def _read(one: _Seen, images: Sequence[Image], truths: Sequence[Face | None]) -> list[tuple[Face, ...]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 
 from victims.base import Detector, Image
 from victims.boxes import iou
+from victims.crew import Each
 from victims.face import Array, Detections
 from victims.merging import merge_detections
 from victims.track import CONFIRM_SCORE
 
 Finder = Callable[[Sequence[Image]], list[Detections]]
 """Finds the faces of images of one size."""
+Look = tuple[int, Detections]
+"""By how many eighths a look at an image is turned, or `WIDE`, and what is seen in it."""
 
 MIRROR = 0.2
 """Width of the mirrored border at each side, as a share of the picture's shorter side."""
@@ -88,6 +92,8 @@ class Around:
 
     min_face: float
     """The smallest face that matters: px from 1 on, below 1 a share of the picture's shorter side."""
+    each: Each = map
+    """What shares the looks among cores."""
 
     def scale(self, height: int, width: int, diagonal: bool = False) -> float:
         """By how much a picture (height, width) is made smaller, at most 1; for diagonal and wide looks by more."""
@@ -100,7 +106,9 @@ class Around:
         Boxes are in px of the image; they may reach over the border, but their centres are inside. Sightings of one
         face in several turns, or in the picture and in its mirror image, are merged.
         """
-        return [merge_detections([one for _, one in looks]) for looks in self._looks(finder, images)]
+        return [
+            merge_detections([one for _, one in looks]) for looks in self._looks(images, self._turned(finder, images))
+        ]
 
     def detect(
         self, detector: Detector, images: Sequence[Image], reading: Sequence[Detections] | None = None
@@ -119,41 +127,43 @@ class Around:
         Faces in turned looks, and cut ones in the upright look, must be seen in close looks as well.
         """
         limit = min(CUT_SCORE, detector.cover_threshold)
-        looked = self._looks(lambda own: detector.detect(own, limit), images)
-        for looks, wide in zip(looked, self._wide(detector, images), strict=True):
-            looks.extend(wide)
+        turned = self._turned(lambda own: detector.detect(own, limit), images)
+        looked = self._looks(images, [*turned, partial(self._wide, detector, images)])
         readings: Sequence[Detections | None] = [None] * len(images) if reading is None else reading
         return [
             merge_detections([_believed(detector, looks, image, known)])
             for looks, image, known in zip(looked, images, readings, strict=True)
         ]
 
-    def _looks(self, finder: Finder, images: Sequence[Image]) -> list[list[tuple[int, Detections]]]:
-        """Of each image: by how many eighths each look is turned, and what is seen in it."""
-        if not images:
-            return []
-        height, width = images[0].shape[:2]
-        looks: list[list[tuple[int, Detections]]] = [[] for _ in images]
-        for eighths in ((0, 4), (2, 6), (1, 3, 5, 7)):  # pictures of one size go together
-            diagonal = eighths[0] % 2 == 1
-            scale = self.scale(height, width, diagonal)
-            canvases = [_Canvas.of(image, scale, diagonal) for image in images]
-            pairs = [(k, eighth) for eighth in eighths for k in range(len(images))]
-            found = finder([canvases[k].turned(eighth) for k, eighth in pairs])
-            for (k, eighth), one in zip(pairs, found, strict=True):
-                looks[k].append((eighth, canvases[k].located(one, eighth)))
+    def _looks(self, images: Sequence[Image], groups: Sequence[Callable[[], list[Look]]]) -> list[list[Look]]:
+        """What `groups` of looks, each at all images, see of each image."""
+        looks: list[list[Look]] = [[] for _ in images]
+        for group in self.each(lambda look: look(), groups if images else ()):
+            for k, one in enumerate(group):
+                looks[k % len(images)].append(one)
         return looks
 
-    def _wide(self, detector: Detector, images: Sequence[Image]) -> list[list[tuple[int, Detections]]]:
-        """Of each image: what is seen in its two wide looks, as `_looks` says it."""
-        if not images:
-            return []
+    def _turned(self, finder: Finder, images: Sequence[Image]) -> list[Callable[[], list[Look]]]:
+        """The looks in all eight turns; pictures of one size go together."""
+        return [partial(self._in_turns, finder, images, eighths) for eighths in ((0, 4), (2, 6), (1, 3, 5, 7))]
+
+    def _in_turns(self, finder: Finder, images: Sequence[Image], eighths: Sequence[int]) -> list[Look]:
+        """Every image in one turn, then in the next."""
+        diagonal = eighths[0] % 2 == 1
+        height, width = images[0].shape[:2]
+        scale = self.scale(height, width, diagonal)
+        canvases = [_Canvas.of(image, scale, diagonal) for image in images]
+        pairs = [(canvas, eighth) for eighth in eighths for canvas in canvases]
+        found = finder([canvas.turned(eighth) for canvas, eighth in pairs])
+        return [(eighth, canvas.located(one, eighth)) for (canvas, eighth), one in zip(pairs, found, strict=True)]
+
+    def _wide(self, detector: Detector, images: Sequence[Image]) -> list[Look]:
+        """Every image at its left border, then at its right one."""
         height, width = images[0].shape[:2]
         scale = self.scale(height, width, diagonal=True)
-        canvases = [_Canvas.at_border(image, scale, right) for image in images for right in (False, True)]
+        canvases = [_Canvas.at_border(image, scale, right) for right in (False, True) for image in images]
         found = detector.detect([canvas.pixels for canvas in canvases], WIDE_ASKED)
-        seen = [(WIDE, canvas.located(one, WIDE)) for canvas, one in zip(canvases, found, strict=True)]
-        return [seen[k : k + 2] for k in range(0, len(seen), 2)]
+        return [(WIDE, canvas.located(one, WIDE)) for canvas, one in zip(canvases, found, strict=True)]
 
 
 def _believed(

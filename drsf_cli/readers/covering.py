@@ -32,11 +32,7 @@ COMPANIONS = (LEADER, "retinaface")
 
 
 def load_companions(
-    names: Sequence[str],
-    own: Detector,
-    device: Device = "auto",
-    allow_unknown: bool = False,
-    threads: int | None = None,
+    names: Sequence[str], own: Detector, device: Device = "auto", allow_unknown: bool = False
 ) -> list[Detector]:
     """The detectors that cover beside `own`, which always covers, through ONNX Runtime.
 
@@ -59,7 +55,7 @@ def load_companions(
             raise UsageError(f"cover_detectors {name} misses too many faces to be used for covering; use another.")
         if (one.name, one.weights) not in known:
             known.append((one.name, one.weights))
-            found.append(authorised(one, device, threads=threads))
+            found.append(authorised(one, device))
     return found
 
 
@@ -78,9 +74,11 @@ def see_all(
     return reported, [merge_detections([*a, *b]) for a, b in zip(plain, looked, strict=True)]
 
 
-def see_plain(
-    own: Detector, companions: Sequence[Detector], images: Sequence[Image]
-) -> tuple[list[Detections], list[list[Detections]]]:
+Plain = tuple[list[Detections], list[list[Detections]]]
+"""What `see_plain` says of images."""
+
+
+def see_plain(own: Detector, companions: Sequence[Detector], images: Sequence[Image]) -> Plain:
     """The part of `see_all` that is seen as the detector reads.
 
     These are the faces that `own` reports in each image, and those that must be covered, not merged.
@@ -95,11 +93,7 @@ def see_plain(
 
 
 def see_around(
-    own: Detector,
-    companions: Sequence[Detector],
-    images: Sequence[Image],
-    around: Around,
-    plain: Sequence[Detections],
+    own: Detector, companions: Sequence[Detector], images: Sequence[Image], around: Around, plain: Sequence[Detections]
 ) -> list[list[Detections]]:
     """The part of `see_all` that is seen by looking around: what must be covered in each image, not merged.
 

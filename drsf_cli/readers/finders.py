@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -88,9 +89,12 @@ def haar_cascade() -> FaceFinder | None:
     if cascade.empty():
         return None
 
+    alone = threading.Lock()  # it keeps the picture
+
     def find(image: Image) -> Detections:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found = cascade.detectMultiScale(grey, 1.1, 6)
+        with alone:
+            found = cascade.detectMultiScale(grey, 1.1, 6)
         return _unscored([np.array([x, y, x + w, y + h], dtype=np.float64) for x, y, w, h in found])
 
     return find

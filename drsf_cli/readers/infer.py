@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from drsf_cli.media.reader import VideoReader
-from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.media.reader import Frame, VideoReader
+from drsf_cli.progress import Progress, Silent, counted, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from victims.camera import Camera
-from victims.face import FrameObservation
+from victims.crew import Each
+from victims.face import Face, FrameObservation
+from victims.observe import Observer
 
 
 def infer(
@@ -36,8 +39,19 @@ def infer(
     observer = models.reader(backend, intrinsics)
     whole = reader.start is None and reader.end is None
     progress.begin(f"Reading {reader.path.name}", reader.info.frame_count if whole else None)
-    observations: list[FrameObservation] = []
-    for frames in runs(reader, batch_size):
-        observations += observer.observe(frames, observations[-1] if observations else None)
-        progress.advance(len(frames))
-    return observations
+    return list(counted(observed(reader, observer, batch_size, models.each), progress))
+
+
+def observed(
+    frames: Iterable[Frame], observer: Observer, batch_size: int, each: Each = map
+) -> Iterator[FrameObservation]:
+    """What is read of each frame of a clip, `batch_size` of them at once; `each` shares the work."""
+
+    def read(run: list[Frame]) -> tuple[list[Frame], list[tuple[Face, ...]]]:
+        return run, observer.read([frame.image for frame in run])
+
+    before: tuple[Face, ...] = ()
+    for run, seen in each(read, runs(frames, batch_size)):
+        for frame, faces in zip(run, observer.follow([frame.image for frame in run], seen, before), strict=True):
+            before = faces
+            yield FrameObservation(frame.index, frame.pts, faces)

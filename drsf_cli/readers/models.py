@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ import torch
 from drsf_cli.readers.covering import load_companions
 from drsf_cli.settings import DeidSettings, VictimNames
 from export.device import Device
-from export.session import OnnxNetwork, authorised, use_cuda
+from export.session import OnnxNetwork, authorised, usable_cpus, use_cuda
 from victims import registry
 from victims.base import Detector
 from victims.camera import Camera
+from victims.crew import Crew, Each
 from victims.observe import Observer
 from weights.errors import DeviceError
 
@@ -30,7 +32,7 @@ class Models:
     torch_chain: Observer
     device: Device
     threads: int | None = None
-    """Threads of each ONNX Runtime session on the CPU; None: the usable cores."""
+    """Cores to use; None: all that this process may run on."""
     companions: dict[tuple[str, ...], list[Detector]] = field(default_factory=dict, repr=False)
     """Detectors that cover beside the chain's own, by the names they were asked for with."""
     _onnx: Observer | None = field(default=None, repr=False)
@@ -62,11 +64,16 @@ class Models:
         """What decides which models a run works with."""
         return settings.victims, settings.device, settings.allow_unknown_weights, settings.threads
 
+    @cached_property
+    def each(self) -> Each:
+        """What shares work among the cores."""
+        return Crew(self.threads or usable_cpus()).each
+
     def covering(self, names: tuple[str, ...] = (), allow_unknown: bool = False) -> list[Detector]:
         """The detectors that cover beside the chain's own, loaded once; see `covering.load_companions`."""
         if names not in self.companions:
             own = self.torch_chain.detector
-            self.companions[names] = load_companions(names, own, self.device, allow_unknown, self.threads)
+            self.companions[names] = load_companions(names, own, self.device, allow_unknown)
         return self.companions[names]
 
     def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
@@ -78,9 +85,9 @@ class Models:
         if self._onnx is None:
             chain = self.torch_chain
             self._onnx = Observer(
-                authorised(chain.detector, self.device, threads=self.threads),
-                None if chain.aligner is None else authorised(chain.aligner, self.device, threads=self.threads),
-                None if chain.gaze is None else authorised(chain.gaze, self.device, threads=self.threads),
+                authorised(chain.detector, self.device),
+                None if chain.aligner is None else authorised(chain.aligner, self.device),
+                None if chain.gaze is None else authorised(chain.gaze, self.device),
             )
         return self._onnx
 

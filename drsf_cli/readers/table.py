@@ -5,6 +5,7 @@ To add a reader that is no victim, write what makes it and its row in `READERS`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,12 @@ class FinderDetector(Detector):
     def __init__(self, name: str, find: FaceFinder, weights: Mapping[str, str] | None = None) -> None:
         super().__init__({}, weights or {})
         self.name = name
-        self._find = find
+        self._find, self._alone = find, threading.Lock()
 
     def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
         """Faces of each image; a finder's threshold is its own."""
-        return [self._find(image) for image in images]
+        with self._alone:  # some keep the picture, or its size
+            return [self._find(image) for image in images]
 
 
 def _built_in(name: str, make: Callable[[], FaceFinder | None]) -> ReaderSpec:

@@ -21,7 +21,7 @@ import numpy as np
 
 from drsf_cli.media.reader import Frame
 from drsf_cli.readers.around import Around
-from drsf_cli.readers.covering import see_around, see_plain
+from drsf_cli.readers.covering import Plain, see_around, see_plain
 from victims.base import Detector, Image
 from victims.boxes import iou
 from victims.face import Array, Detections
@@ -63,12 +63,18 @@ class Watch:
         self._before = Detections(np.zeros((0, 4)), np.zeros(0))
         self._looked: tuple[float, Array] | None = None  # when the last frame was looked at, and its thumb
 
-    def see(self, frames: Sequence[Frame], last: bool) -> list[Seen]:
-        """What is seen in frames that follow the ones before. `last`: none of this segment come after them."""
-        images = [frame.image for frame in frames]
-        reported, plain = see_plain(self.own, self.companions, images)
+    def read(self, frames: Sequence[Frame]) -> Plain:
+        """What is seen in frames as the detector reads, whatever was shown before."""
+        return see_plain(self.own, self.companions, [frame.image for frame in frames])
+
+    def see(self, frames: Sequence[Frame], last: bool, plain: Plain | None = None) -> list[Seen]:
+        """What is seen in frames that follow the ones before.
+
+        `last`: none of this segment come after them. `plain`: what `read` says of them, if it was asked already.
+        """
+        reported, plainly = plain or self.read(frames)
         found = []
-        for k, (frame, own, read) in enumerate(zip(frames, reported, plain, strict=True)):
+        for k, (frame, own, read) in enumerate(zip(frames, reported, plainly, strict=True)):
             thumb, seen = _thumb(frame.image), merge_detections(read)
             due = self.always or (last and k == len(frames) - 1) or self._due(frame.pts, thumb, seen)
             if due:

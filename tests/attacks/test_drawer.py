@@ -17,7 +17,6 @@ from attacks.drawer import (
     Attributes,
     Drawer,
     DrawerNet,
-    lifted,
     load_drawer,
     maps_of,
     placed,
@@ -141,15 +140,6 @@ def test_a_drawing_keeps_its_place_at_every_size(side: float) -> None:
     found = np.array([(spot.sum(axis=0) * cells).sum(), (spot.sum(axis=1) * cells).sum()]) / spot.sum()
     assert found == pytest.approx([20.0 + 0.75 * side, 40.0 + 0.25 * side], abs=0.01 * side)
     assert spot.sum() == pytest.approx((12 / DRAWN * side) ** 2, rel=0.03)
-
-
-def test_what_is_placed_can_be_lifted() -> None:
-    drawn = torch.zeros(1, 3, DRAWN, DRAWN)
-    drawn[:, :, 40:90, 60:150] = 0.5
-    square, window = np.array([30.0, 20.0, 230.0, 220.0]), Window(0, 0, 256, 256)
-    again = lifted(placed(drawn, [square], [window]), [square], [window])
-    assert float((again - drawn).abs().mean()) < 0.005
-    assert float(again[:, :, 45:85, 65:145].mean()) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_nearest_drawer_is_taken_and_one_of_ones_own() -> None:

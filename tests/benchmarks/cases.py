@@ -195,7 +195,8 @@ def odd_name(commands: Commands) -> tuple[bool, str]:
 
 
 def hung_up(commands: Commands) -> tuple[bool, str]:
-    process = commands.started(SHARED / "data" / "talking_720p.mp4", "-o", "out.mp4", *FLAGS)
+    heeded = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup has it ignored
+    process = commands.started(SHARED / "data" / "talking_720p.mp4", "-o", "out.mp4", *FLAGS, before=heeded)
     until = time.monotonic() + 60
     while time.monotonic() < until and not list(commands.folder.glob(".*part*")):
         time.sleep(0.1)

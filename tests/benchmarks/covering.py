@@ -67,9 +67,9 @@ def detections_of(
 
 
 def _detect(clip: Path, cache: Path, retinaface: Path | None, every: int) -> None:
-    own = authorised(load_mtcnn("mtcnn"), "cpu", threads=1)
+    own = authorised(load_mtcnn("mtcnn"), "cpu")
     others = [] if retinaface is None else [load_retinaface("retinaface", retinaface)]
-    companions = [authorised(one, "cpu", threads=1) for one in others]
+    companions = [authorised(one, "cpu") for one in others]
     found: dict[str, list[Detections]] = {"read": [], "cover": []}
     times, reader = [], VideoReader(clip)
     size = reader.info.height, reader.info.width

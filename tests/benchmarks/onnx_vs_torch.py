@@ -1,6 +1,6 @@
 """ONNX Runtime beside torch: speed of every victim network, and whether both read the same.
 
-    python -m tests.benchmarks.onnx_vs_torch [--frames N] [--stride 1] [--batch 8] [--threads N] [--chains NAME...]
+    python -m tests.benchmarks.onnx_vs_torch [--frames N] [--stride 1] [--batch 8] [--chains NAME...]
                                              [--clips NAME...] [--folder ../shared] [--json FILE]
 
 Every chain of victims reads the same frames of the shared clips twice (all of them, unless told otherwise), as `infer`
@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drsf_cli.media.reader import Frame, VideoReader
-from export.session import OnnxCache, authorised, usable_cpus
+from export.session import OnnxCache, authorised
 from tests.conftest import ROOT
 from victims.base import Aligner, Detector, GazeEstimator, Image, Network, Victim, to_pixels
 from victims.camera import Camera, angle_between_degrees
@@ -201,15 +201,14 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1, help="every how manieth frame")
     parser.add_argument("--clips", nargs="*", default=CLIPS, help="some of the clips")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=usable_cpus(), help="of torch and of ONNX Runtime")
     parser.add_argument("--chains", nargs="*", help="some of the chains, by any part of their names")
     parser.add_argument("--folder", type=Path, default=Path(os.environ.get("DRSF_SHARED", ROOT.parent / "shared")))
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)  # as a call through ONNX Runtime has
     table = chains(arguments.folder, arguments.clips[0])
     wanted = [name for name in table if not arguments.chains or any(part in name for part in arguments.chains)]
-    figures: dict[str, object] = {"threads": arguments.threads, "stride": arguments.stride, "batch": arguments.batch}
+    figures: dict[str, object] = {"stride": arguments.stride, "batch": arguments.batch}
     good = True
     for name in wanted:
         good &= compare(name, table[name](), arguments, figures)
@@ -231,7 +230,7 @@ def compare(
         return victim.with_networks({key: Timed(network) for key, network in victim.networks.items()})
 
     def ready(victim: V) -> V:
-        return timed(authorised(victim, "cpu", OnnxCache(), arguments.threads))
+        return timed(authorised(victim, "cpu", OnnxCache()))
 
     observers = {
         "torch": Observer(timed(detector), timed(aligner) if aligner else None, timed(gaze) if gaze else None),

@@ -212,9 +212,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     around.CUT_CLOSE = arguments.cut_close
-    detectors: list[Detector] = [] if arguments.alone else [authorised(load_mtcnn("mtcnn"), "cpu", threads=1)]
+    detectors: list[Detector] = [] if arguments.alone else [authorised(load_mtcnn("mtcnn"), "cpu")]
     if arguments.retinaface is not None:
-        detectors.append(authorised(load_retinaface("retinaface", arguments.retinaface), "cpu", threads=1))
+        detectors.append(authorised(load_retinaface("retinaface", arguments.retinaface), "cpu"))
     own, *companions = detectors
     finders = finders_around(detectors, Around(DeidSettings.min_face))
     finders.pop("lbp-cascade")  # slow, and what it alone sees is not certain

@@ -80,7 +80,7 @@ class Told(Detector):
 
 def models_of(boxes: Sequence[Sequence[Array]], score: float = 0.99) -> Models:
     chain = Observer(Told(boxes, score))
-    return Models(chain, "cpu", companions={(): []}, _onnx=chain)
+    return Models(chain, "cpu", threads=1, companions={(): []}, _onnx=chain)  # frame after frame
 
 
 def face_boxes(paths: Sequence[Path4], count: int = COUNT) -> list[list[Array]]:

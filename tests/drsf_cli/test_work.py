@@ -17,7 +17,7 @@ from tests.clips import make_clip
 from weights.errors import UsageError
 
 
-@pytest.mark.parametrize(("effort", "steps", "batch"), [("fast", 0, 8), ("normal", 3, 1), ("best", 5, 1)])
+@pytest.mark.parametrize(("effort", "steps", "batch"), [("fast", 0, 8), ("normal", 0, 8), ("best", 5, 1)])
 def test_an_effort_says_how_many_steps_and_frames_at_once(
     effort: EffortName, steps: int, batch: int, tmp_path: Path
 ) -> None:
@@ -44,7 +44,9 @@ def test_what_can_be_completed_is_what_there_is() -> None:
 
 
 def test_a_rule_of_steps_goes_with_steps() -> None:
-    assert DeidSettings(effort="normal", attack="mi-fgsm").attack_settings is not None
+    named = DeidSettings(effort="normal", attack="mi-fgsm").attack_settings
+    assert named is not None
+    assert (named.method, named.steps) == ("mi-fgsm", 3)
     assert DeidSettings(effort="fast", attack="none").attack_settings is None
     with pytest.raises(UsageError, match=r"attack \(--attack\): .*rule of steps; effort fast takes none"):
         DeidSettings(effort="fast", attack="mi-fgsm")

@@ -39,7 +39,7 @@ def test_it_is_called_like_the_torch_network(graph: bytes, tmp_path: Path) -> No
     pixels = torch.rand(3, 3, 20, 9, requires_grad=True).flip(-1)  # neither contiguous nor without gradient
     pose = torch.rand(3, 2)
     expected = Net().eval()(pixels, pose)
-    for network in (OnnxNetwork(graph), OnnxNetwork(path, "cpu", threads=1)):
+    for network in (OnnxNetwork(graph), OnnxNetwork(path, "cpu")):
         found = network(pixels, pose)
         assert isinstance(found, tuple)
         for a, b in zip(expected, found, strict=True):

@@ -255,7 +255,7 @@ def test_frames_without_a_detection_have_the_face_before(chain: Chain, demo: Ima
 @pytest.mark.slow
 def test_reading_through_onnx_is_the_same(chain: Chain, demo: Image, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("DRSF_CACHE", str(tmp_path))
-    fast = authorised(chain.mesh, "cpu", threads=1)
+    fast = authorised(chain.mesh, "cpu")
     boxes = [chain.short.detect([demo])[0].boxes]
     (own,), (other,) = chain.mesh.align_faces([demo], boxes), fast.align_faces([demo], boxes)
     assert own.mesh is not None
