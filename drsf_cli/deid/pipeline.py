@@ -128,7 +128,7 @@ class Run:
         for one in (*self.beside, *([] if self.page is None else [self.page])):
             one.discard()
         self.store.close()
-        self.writer.__exit__(None, None, None)
+        self.writer.__exit__()
 
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info
