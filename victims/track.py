@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from victims.face import Array, Detections
+from victims.face import Array, Detections, iou
 from victims.merging import union
 
 Times = Sequence[float] | Array  # s, one a frame
@@ -219,9 +219,10 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
     alone = np.array([len(track.boxes) == 1 for track in tracks])
     reach = (_REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s) + _REACH_UNKNOWN * alone)[:, None]
     ratio = np.abs(np.log(size_a / size_b))
-    cost = distance / reach + 0.5 * (1.0 - _iou(predicted, boxes)) + 0.5 * ratio
+    cost = distance / reach + 0.5 * (1.0 - iou(predicted[:, None], boxes)) + 0.5 * ratio
     lost = (elapsed > max_gap_s)[:, None]
-    at_rest = _iou(np.stack([track.boxes[frame] for track, frame in zip(tracks, last, strict=True)]), boxes) > _LOST_IOU
+    known = np.stack([track.boxes[frame] for track, frame in zip(tracks, last, strict=True)])
+    at_rest = iou(known[:, None], boxes) > _LOST_IOU
     believed = np.where(lost, at_rest, (distance <= reach) & (ratio <= math.log(_SIZE_RATIO)))
     return np.where(believed, cost + _LOST_COST * lost, np.inf)
 
@@ -382,15 +383,3 @@ def _size(boxes: Array) -> Array:
     """(n,) square root of the area, px, at least 1."""
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
     return np.asarray(np.sqrt(np.maximum(area, 1.0)))
-
-
-def _iou(a: Array, b: Array) -> Array:
-    """(n, m) intersection over union of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0.0), axis=-1)
-    area_a, area_b = (
-        np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1),
-        np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1),
-    )
-    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))
