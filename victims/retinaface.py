@@ -166,13 +166,9 @@ class RetinaFace(Detector):
 
 
 @dataclass(frozen=True)
-class _Region:
+class _Region(Window):
     """Where the network looks for one frame: the window and some of the frame around it."""
 
-    x: int
-    y: int
-    width: int
-    height: int
     window: Window
 
     @classmethod
@@ -205,11 +201,7 @@ class _WindowObjective(Objective):
         height, width = frames[0].shape[:2]
         self.regions = [_Region.around(window, self.CONTEXT, height, width) for window in windows]
         self.surroundings = [
-            torch.from_numpy(
-                np.ascontiguousarray(
-                    frame[region.y : region.y + region.height, region.x : region.x + region.width].transpose(2, 0, 1)
-                )
-            ).to(victim.device)
+            torch.from_numpy(np.ascontiguousarray(region.cut(frame).transpose(2, 0, 1))).to(victim.device)
             for frame, region in zip(frames, self.regions, strict=True)
         ]
         self.grids = [priors(r.height, r.width, r.x, r.y).to(victim.device) for r in self.regions]
