@@ -94,7 +94,8 @@ class HeatmapObjective(Objective):
             if not whole:
                 rest = self._frames[row].copy()
                 self._windows[row].cut(rest)[:] = 0
-                still[place] = self._victim.crop(_bytes(rest, pixels.device), windows[place : place + 1])[0]
+                image = torch.from_numpy(rest).to(pixels.device).permute(2, 0, 1)[None]
+                still[place] = self._victim.crop(image, windows[place : place + 1])[0]
         return crops + still
 
 
@@ -107,8 +108,3 @@ def openness_loss(points: Tensor, targets: Tensor) -> Tensor:
 
     eyes = off(eye_aspect_ratio, RIGHT_EYE) + off(eye_aspect_ratio, LEFT_EYE)
     return EYES * eyes + MOUTH * off(mouth_aspect_ratio, INNER_LIPS)
-
-
-def _bytes(image: Image, device: torch.device) -> Tensor:
-    """(1, 3, H, W) uint8, a view where the device allows."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None]
