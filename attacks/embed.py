@@ -24,7 +24,7 @@ from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from attacks.visibility import Visibility, visibility
-from victims.base import Role, Window, to_pixels
+from victims.base import FaceTargets, Role, Window, to_pixels
 from victims.camera import Camera
 from victims.crew import Each
 from victims.face import Face
@@ -147,14 +147,9 @@ class Embedder:
         if self.chain.aligner is not None:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
             meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
-            objective = self.chain.aligner.objective(
-                covered,
-                windows,
-                boxes,
-                landmarks,
-                np.stack(meshes) if len(meshes) == len(targets) else None,
-                [target.face.start for target in targets],
-            )
+            whole = np.stack(meshes) if len(meshes) == len(targets) else None
+            faces = FaceTargets(boxes, landmarks, whole, [target.face.start for target in targets])
+            objective = self.chain.aligner.objective(covered, windows, faces)
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:
                 gaze = np.stack([target.face.gaze for target in targets if target.face.gaze is not None])

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from victims.base import Image, Objective, Reading, Window
-from victims.face import Array
+from victims.base import FaceTargets, Image, Objective, Reading, Window
 from victims.fan import HeatmapAligner
 from victims.openness import INNER_LIPS, LEFT_EYE, RIGHT_EYE, eye_aspect_ratio, mouth_aspect_ratio
 
@@ -39,20 +38,15 @@ class HeatmapObjective(Objective):
     shape for its landmark to be right, and the loss is to end near 0."""
 
     def __init__(
-        self,
-        victim: HeatmapAligner,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
+        self, victim: HeatmapAligner, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
     ) -> None:
         self._victim = victim
         device = victim.device
         self._frames = list(frames)
         self._corners = torch.tensor([[w.x, w.y] for w in windows], dtype=torch.float64, device=device)
         self._windows = list(windows)
-        self._boxes = torch.from_numpy(np.array(boxes, dtype=np.float64)).to(device)
-        self._landmarks = torch.from_numpy(np.array(landmarks, dtype=np.float64)).to(device)
+        self._boxes = torch.from_numpy(np.array(faces.boxes, dtype=np.float64)).to(device)
+        self._landmarks = torch.from_numpy(np.array(faces.landmarks, dtype=np.float64)).to(device)
         self._sizes = (self._boxes[:, 2:] - self._boxes[:, :2]).prod(dim=1).sqrt()
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
