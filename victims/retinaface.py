@@ -130,13 +130,9 @@ class RetinaFace(Detector):
         passed = passed[torch.argsort(scores[passed], descending=True, stable=True)[:CANDIDATES]]
         boxes = decode_boxes(loc[passed], grid[passed])
         kept = suppress(boxes, scores[passed])[:KEPT]
-        own = decode_points(points[passed], grid[passed])[kept]
-        return (
-            Detections(
-                boxes[kept].cpu().numpy().astype(np.float64), scores[passed][kept].cpu().numpy().astype(np.float64)
-            ),
-            own.cpu().numpy().astype(np.float64),
-        )
+        own = boxes[kept], scores[passed][kept], decode_points(points[passed], grid[passed])[kept]
+        found, sure, places = (values.cpu().numpy().astype(np.float64) for values in own)
+        return Detections(found, sure), places
 
     def objective(
         self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, points: Array | None = None
