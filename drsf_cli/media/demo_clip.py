@@ -187,7 +187,7 @@ def demo_frames(
             borderMode=cv2.BORDER_REFLECT_101,
         )
         noise = np.random.default_rng((seed, index)).standard_normal(frame.shape, dtype=np.float32) * _NOISE
-        lit = frame.astype(np.float32) * _light(phase, width, height) + noise
+        lit: NDArray[np.float32] = frame.astype(np.float32) * _light(phase, width, height) + noise
         return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
     return map(drawn, range(count))
