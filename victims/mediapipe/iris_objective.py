@@ -50,12 +50,11 @@ class IrisObjective(Objective):
         decode time such a face has no gaze.
         """
         known = None if geometry is None else geometry.detach().double().cpu().numpy()
-        whole = known is not None and known.shape[1] == POINTS
-        faces, lost = self._targets.places(items, landmarks_68(known) if whole else known)
-        if geometry is None or not whole:
-            points = self._read_mesh(pixels, torch.as_tensor(list(items), device=self._victim.device))
+        if geometry is not None and geometry.shape[1] == POINTS:
+            points, known = geometry, landmarks_68(np.asarray(known))
         else:
-            points = geometry
+            points = self._read_mesh(pixels, torch.as_tensor(list(items), device=self._victim.device))
+        faces, lost = self._targets.places(items, known)
         return self._targets.reading(gaze_from_irises(points, faces, self._camera), items, lost, pixels)
 
     def _read_mesh(self, pixels: Tensor, rows: Tensor) -> Tensor:
