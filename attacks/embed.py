@@ -24,7 +24,7 @@ from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage
 from attacks.perturb import AttackSettings, Channel, Outcome, Stage, perturb
 from attacks.visibility import Visibility, visibility
-from victims.base import Image, Role, Window
+from victims.base import FaceTargets, Role, Window, to_pixels
 from victims.camera import Camera
 from victims.crew import Each
 from victims.face import Face
@@ -135,7 +135,7 @@ class Embedder:
     def budget(self, targets: Sequence[Target], window: Window) -> Budget:
         """What may be added to the window of each frame of a batch."""
         masks = [torch.from_numpy(window.cut(target.mask).copy()) for target in targets]
-        base = stacked([window.cut(target.covered) for target in targets], self.device)
+        base = to_pixels([window.cut(target.covered) for target in targets], self.device)
         return Budget(base, torch.stack(masks).unsqueeze(1).to(self.device), self.settings.eps)
 
     def stages(self, targets: Sequence[Target], window: Window) -> list[Stage]:
@@ -147,14 +147,9 @@ class Embedder:
         if self.chain.aligner is not None:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
             meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
-            objective = self.chain.aligner.objective(
-                covered,
-                windows,
-                boxes,
-                landmarks,
-                np.stack(meshes) if len(meshes) == len(targets) else None,
-                [target.face.start for target in targets],
-            )
+            whole = np.stack(meshes) if len(meshes) == len(targets) else None
+            faces = FaceTargets(boxes, landmarks, whole, [target.face.start for target in targets])
+            objective = self.chain.aligner.objective(covered, windows, faces)
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:
                 gaze = np.stack([target.face.gaze for target in targets if target.face.gaze is not None])
@@ -205,7 +200,7 @@ def as_crops(codec: DeliveryCodec, focus: Sequence[Rect], pixels: Tensor) -> Ten
     """
     frames = _levels(pixels)
     decoded = codec.roundtrip(np.concatenate([frames[:1], frames]), focus=[[rect] for rect in (focus[0], *focus)])
-    return stacked(list(decoded[1:]), pixels.device)
+    return to_pixels(list(decoded[1:]), pixels.device)
 
 
 def _live(codec: LiveCodec, targets: Sequence[Target], window: Window, pixels: Tensor) -> Tensor:
@@ -216,7 +211,7 @@ def _live(codec: LiveCodec, targets: Sequence[Target], window: Window, pixels: T
         window.cut(image)[...] = frame
         sent.append(Sent(image, target.pts_ticks, (*target.beside, target.focus)))
     rect = window.x, window.y, window.x + window.width, window.y + window.height
-    return stacked(list(codec.trial(sent, rect)), pixels.device)
+    return to_pixels(list(codec.trial(sent, rect)), pixels.device)
 
 
 def _levels(pixels: Tensor) -> NDArray[np.uint8]:
@@ -246,9 +241,3 @@ def _within(rect: Rect, window: Window) -> Rect:
     x1, x2 = (min(max(x - window.x, 0), window.width) for x in (rect[0], rect[2]))
     y1, y2 = (min(max(y - window.y, 0), window.height) for y in (rect[1], rect[3]))
     return x1, y1, x2, y2
-
-
-def stacked(images: Sequence[Image], device: torch.device) -> Tensor:
-    """Images (H, W, 3) uint8 as (n, 3, H, W) in [0, 1]."""
-    whole = torch.from_numpy(np.ascontiguousarray(np.stack(images))).to(device)
-    return whole.permute(0, 3, 1, 2).float() / 255.0

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks.obscure import CoveredImage
 from attacks.perturb import Stage
-from victims.base import Aligner, Detector, GazeEstimator, Objective, Reading, Victim, Window
+from victims.base import Aligner, Detector, FaceTargets, GazeEstimator, Objective, Reading, Victim, Window
 from victims.camera import Camera
 from victims.face import Face
 
@@ -98,7 +98,8 @@ class Repeller:
     def _aligner(victim: Aligner, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         boxes = np.stack([frame.face.box for frame in frames])
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
-        return victim.distance_objective([f.covered for f in frames], [window] * len(frames), boxes, landmarks)
+        faces = FaceTargets(boxes, landmarks)
+        return victim.distance_objective([f.covered for f in frames], [window] * len(frames), faces)
 
     def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])

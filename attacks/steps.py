@@ -169,12 +169,8 @@ class Optimiser(StepRule):
 
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
-        raw = torch.stack([self._one(item, self.encode(delta[row]), gradient[row]) for row, item in enumerate(items)])
+        raw = torch.stack([self._one(item, delta[row], gradient[row]) for row, item in enumerate(items)])
         return self.project(raw, list(items))
-
-    def encode(self, delta: Tensor) -> Tensor:
-        """`delta` in the variable that the optimiser moves; `project` decodes it."""
-        return delta
 
     def _one(self, item: int, value: Tensor, gradient: Tensor) -> Tensor:
         if item not in self._optimisers:

@@ -27,12 +27,8 @@ if TYPE_CHECKING:
     from drsf_cli.deid.pipeline import deidentify as deidentify
     from drsf_cli.measure.evaluation import Evaluation as Evaluation
     from drsf_cli.measure.evaluation import evaluate as evaluate
-    from drsf_cli.measure.records import (
-        read_observations as read_observations,
-    )
-    from drsf_cli.measure.records import (
-        write_observations as write_observations,
-    )
+    from drsf_cli.measure.records import read_observations as read_observations
+    from drsf_cli.measure.records import write_observations as write_observations
     from drsf_cli.measure.signals import signals as signals
     from drsf_cli.media.demo_clip import make_demo_clip as make_demo_clip
     from drsf_cli.readers.infer import infer as infer

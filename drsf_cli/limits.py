@@ -1,7 +1,7 @@
 """Checks of single values, which a frozen dataclass runs on its fields when it is made.
 
 A field is declared with `limited(default, check, flag)`. A check raises UsageError with a sentence that shows the value
-and says what is allowed; `check_fields` puts the field and its flag in front of it. Types are checked strictly:
+and says what is allowed; `Limited` puts the field and its flag in front of it. Types are checked strictly:
 nothing is converted, True is not a number, and NaN and infinities are refused.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +28,29 @@ def limited(default: Any, check: Check, flag: str | None = None, *, factory: Cal
     return field(default=default, metadata=metadata)
 
 
-def check_fields(instance: Any) -> None:
-    """Run the check of every field of a dataclass. Raises UsageError that begins with the field and its flag."""
-    for one in fields(instance):
-        with named(instance, one.name):
-            one.metadata["check"](getattr(instance, one.name))
+@dataclass(frozen=True)
+class Limited:
+    """A dataclass whose fields are checked when it is made, and when it is unpickled."""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError that begins with the field and its flag."""
+        for one in fields(self):
+            with self.named(one.name):
+                one.metadata["check"](getattr(self, one.name))
 
-def restore(instance: Any, state: dict[str, Any]) -> None:
-    """`__setstate__` of a frozen dataclass: what was pickled is checked like the rest; cached values are dropped."""
-    instance.__dict__.update({one.name: state[one.name] for one in fields(instance) if one.name in state})
-    instance.__post_init__()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # cached values are dropped
+        self.__dict__.update({one.name: state[one.name] for one in fields(self) if one.name in state})
+        self.__post_init__()
 
-
-@contextmanager
-def named(instance: Any, name: str) -> Iterator[None]:
-    """Put the field and its flag in front of what a check says."""
-    try:
-        yield
-    except UsageError as error:
-        flag = flags(type(instance))[name]
-        raise UsageError(f"{name}{f' ({flag})' if flag else ''}: {error}") from error
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Put the field and its flag in front of what a check says."""
+        try:
+            yield
+        except UsageError as error:
+            flag = flags(type(self))[name]
+            raise UsageError(f"{name}{f' ({flag})' if flag else ''}: {error}") from error
 
 
 def flags(cls: type) -> dict[str, str | None]:

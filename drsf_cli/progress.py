@@ -31,6 +31,9 @@ class Silent:
         """Tell nobody."""
 
 
+SILENT: Progress = Silent()
+
+
 @dataclass
 class Told:
     """Tells a function of each step: its title, how many parts are done, and how many there are."""

@@ -22,15 +22,13 @@ from attacks.effort import EFFORTS, MESH_EFFORTS, Effort, EffortName
 from attacks.names import CODECS, CRF, FOCUS_QP
 from drsf_cli.limits import (
     Check,
-    check_fields,
+    Limited,
     instance_of,
     limited,
-    named,
     number,
     one_of,
     optional,
     path,
-    restore,
     switch,
     text,
     texts,
@@ -108,18 +106,12 @@ def _whose(value: str) -> Whose:
 
 
 @dataclass(frozen=True)
-class VictimNames:
+class VictimNames(Limited):
     """The victims of a run, each `NAME` or `NAME@FILE`. Raises UsageError for a name that its role does not have."""
 
     detector: str = limited(CHAINS["default"].detector, _victim("detector"), "-d")
     aligner: str | None = limited(CHAINS["default"].aligner, optional(_victim("aligner")), "-a")
     gaze: str | None = limited(CHAINS["default"].gaze, optional(_victim("gaze")), "-z")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        restore(self, state)
 
     @classmethod
     def of_chain(cls, name: str) -> VictimNames:
@@ -149,7 +141,7 @@ class VictimNames:
 
 
 @dataclass(frozen=True)
-class DeidSettings:
+class DeidSettings(Limited):
     """Everything that decides what `deidentify` writes. Values are as typed on the command line.
 
     Raises UsageError, which names the field and what it takes, for any value that is not allowed.
@@ -228,32 +220,29 @@ class DeidSettings:
     """`file`: audit the written file; `full`: also measure what other models read from it."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.attack is not None and _attack(self.attack) is not None and self.effort_settings.named_steps == 0:
-            with named(self, "attack"):
+            with self.named("attack"):
                 raise UsageError(f"{self.attack!r} is a rule of steps; effort {self.effort} takes none, leave it out.")
         if self.targets is not None and self.embed != "largest":
-            with named(self, "embed"):
+            with self.named("embed"):
                 raise UsageError("--targets says itself whose attributes are embedded; leave one of the two out.")
         if self.shape == "average" and self.victims.aligner is None:
-            with named(self, "shape"):
+            with self.named("shape"):
                 raise UsageError("it is for landmarks, and none are embedded without an aligner; name one with -a.")
         if self.shape == "average" and self.victims.reads_mesh:
-            with named(self, "shape"):
+            with self.named("shape"):
                 raise UsageError(
                     "it averages 68 landmarks, and the 478 points of facemesh would still have the person's own shape; "
                     "name another aligner with -a."
                 )
         for name in ("targets", "shape"):
             if getattr(self, name) not in (None, "own") and self.attack_settings is None:
-                with named(self, name):
+                with self.named(name):
                     raise UsageError("it is for what is embedded, and attack none embeds nothing; leave one out.")
         if self.start is not None and self.end is not None and self.end <= self.start:
-            with named(self, "end"):
+            with self.named("end"):
                 raise UsageError(f"{self.end} is not after start, {self.start}; give a later end.")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        restore(self, state)
 
     # -- what the texts mean ----------------------------------------------------------------------------------------
 

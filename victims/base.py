@@ -83,6 +83,20 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
+class FaceTargets:
+    """What an aligner is to read, or not to read, of one face in each frame of a batch."""
+
+    boxes: Array
+    """(B, 4), of which crops are made."""
+    landmarks: Array
+    """(B, 68, 2)"""
+    meshes: Array | None = None
+    """(B, k, 3) all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`)."""
+    starts: Sequence[Start | None] = ()
+    """(B,) of `Alignment.starts`, where they are known."""
+
+
+@dataclass(frozen=True)
 class ExportSpec:
     """How one network of a victim is exported."""
 
@@ -203,28 +217,16 @@ class Aligner(Victim):
         """
         return Detections(np.zeros((0, 4)), np.zeros(0)), Alignment(np.zeros((0, 68, 2)))
 
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array | None = None,
-        starts: Sequence[Start | None] | None = None,
-    ) -> Objective:
-        """Make the aligner return `landmarks` (B, 68, 2) for crops made from `boxes` (B, 4).
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
+        """Make the aligner return the landmarks of `faces` for crops made from their boxes.
 
-        `meshes` (B, k, 3): all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`), and
-        `starts` (B,), where they are known. Raises UsageError where it needs meshes and they are None, and where the
-        aligner has no gradient.
+        Raises UsageError where it needs meshes and they are None, and where the aligner has no gradient.
         """
         raise self.no_gradient()
 
-    def distance_objective(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
-    ) -> Objective:
-        """The same as `objective`, of an aligner that is *not* to read the landmarks: it needs nothing but these."""
-        return self.objective(frames, windows, boxes, landmarks)
+    def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
+        """The same as `objective`, of an aligner that is *not* to read the landmarks: it needs no meshes."""
+        return self.objective(frames, windows, faces)
 
 
 class GazeEstimator(Victim):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window, load_strict
+from victims.base import Aligner, ExportSpec, FaceTargets, Image, Network, Objective, Window, load_strict
 from victims.compact.landmark_net import (
     CROP_SIZE,
     SOFTMAX_GAIN,
@@ -29,7 +29,7 @@ from victims.compact.landmark_net import (
     decode_heatmaps,
     windows_of_boxes,
 )
-from victims.face import Array, Start
+from victims.face import Array
 from victims.warp import crop_squares, crop_whole_pixels
 from weights.loading import load_state_dict
 from weights.store import resolve
@@ -127,18 +127,10 @@ class HeatmapAligner(Aligner):
         return [own.numpy() for own in landmarks.split([len(own) for own in windows])]
 
     @override
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array | None = None,
-        starts: Sequence[Start | None] | None = None,
-    ) -> Objective:
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
         from victims.heatmap_objective import HeatmapObjective  # which needs this module
 
-        return HeatmapObjective(self, frames, windows, boxes, landmarks)
+        return HeatmapObjective(self, frames, windows, faces)
 
     @override
     def export_specs(self) -> dict[str, ExportSpec]:

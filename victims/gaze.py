@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -81,10 +82,6 @@ def _equalized(patches: Tensor) -> Tensor:
     return equalize_hist(grey_levels(patches)) / 255.0
 
 
-def _as_it_is(patches: Tensor) -> Tensor:
-    return patches
-
-
 GAZE_MODELS: Mapping[str, GazeModel] = MappingProxyType(
     {
         "eth-xgaze": GazeModel(
@@ -118,7 +115,7 @@ GAZE_MODELS: Mapping[str, GazeModel] = MappingProxyType(
             ("gaze_compact.safetensors",),
             (NORMALIZATIONS["eth-xgaze"],),
             NORMALIZATIONS["eth-xgaze"],
-            _as_it_is,
+            lambda patches: patches,
             "normalised patch 224x224 (ETH-XGaze's camera), RGB in [0, 1]",
         ),
     }
@@ -257,6 +254,47 @@ class NormalizedGaze(GazeEstimator):
         return functional.normalize(turned_back.sum(dim=1), dim=-1)
 
 
+Place = TypeVar("Place")
+
+
+class GazeTargets(Generic[Place]):
+    """Gazes to be read, one a frame, and what its own landmarks say of each face: `place_of` them, None for no head."""
+
+    def __init__(
+        self, victim: GazeEstimator, landmarks: Array, gaze: Array, place_of: Callable[[Array], Place | None]
+    ) -> None:
+        unit = np.asarray(gaze, dtype=np.float64)
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+        self._vectors = torch.from_numpy(unit).to(victim.device)
+        own = [place_of(face) for face in landmarks]
+        self._own, self._place_of = [place for place in own if place is not None], place_of
+        if len(self._own) < len(own) or not np.all(np.isfinite(unit)):
+            raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
+
+    def places(self, items: Sequence[int], landmarks: Array | None) -> tuple[list[Place], Tensor]:
+        """Of the faces of frames `items`, by `landmarks` (n, 68, 2); and which (n,) fit no head: they get the target's.
+
+        A row that is not finite, or None, means the target's own.
+        """
+        places, lost = [self._own[item] for item in items], torch.zeros(len(items), dtype=torch.bool)
+        for row, face in enumerate(() if landmarks is None else landmarks):
+            if np.all(np.isfinite(face)):
+                place = self._place_of(face)
+                lost[row] = place is None
+                places[row] = place or places[row]
+        return places, lost
+
+    def reading(self, vectors: Tensor, items: Sequence[int], lost: Tensor, pixels: Tensor) -> Reading:
+        """Of unit vectors (n, 3) that are read in `pixels`; of faces that are `lost` the error is infinite."""
+        loss, error = angle_loss(vectors, self._vectors[list(items)])
+        lost = lost.to(error.device)
+        return Reading(
+            loss.to(pixels.dtype),
+            error.masked_fill(lost, torch.inf).to(pixels.dtype),
+            vectors.detach().masked_fill(lost[:, None], torch.nan).to(pixels.dtype),
+        )
+
+
 class _GazeObjective(Objective):
     """Make the estimator read given gazes in patches that are warped from the frame.
 
@@ -277,14 +315,7 @@ class _GazeObjective(Objective):
         self._victim = victim
         self._frames = list(frames)
         self._windows = list(windows)
-        self._camera = camera
-        unit = np.asarray(gaze, dtype=np.float64)
-        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-        self._targets = torch.from_numpy(unit).to(victim.device)
-        own = [victim.views(face, camera) for face in landmarks]
-        self._own = [views for views in own if views is not None]
-        if len(self._own) < len(own) or not np.all(np.isfinite(unit)):
-            raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
+        self._targets = GazeTargets(victim, landmarks, gaze, lambda face: victim.views(face, camera))
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective.
@@ -292,28 +323,14 @@ class _GazeObjective(Objective):
         Landmarks in `geometry` that fit no head leave the loss to the target's own, but the error is infinite and the
         output NaN: at decode time such a face has no gaze.
         """
-        faces = [self._own[item] for item in items]
-        lost = torch.zeros(len(faces), dtype=torch.bool)
-        if geometry is not None:
-            for row, landmarks in enumerate(geometry.detach().double().cpu().numpy()):
-                if np.all(np.isfinite(landmarks)):
-                    views = self._victim.views(landmarks, self._camera)
-                    lost[row] = views is None
-                    faces[row] = views or faces[row]
+        landmarks = None if geometry is None else geometry.detach().double().cpu().numpy()
+        faces, lost = self._targets.places(items, landmarks)
         windows = [self._windows[item] for item in items]
         patches = self._victim._patches(pixels, [(window.x, window.y) for window in windows], faces)
         if not all(_inside(face, window) for face, window in zip(faces, windows, strict=True)):
             rest, offsets = cut_out([self._frames[item] for item in items], faces, pixels.device, windows)
             patches = patches + self._victim._patches(rest, offsets, faces)
-        vectors = self._victim._gaze(patches, faces)
-        targets = self._targets[list(items)]
-        loss, error = angle_loss(vectors, targets)
-        lost = lost.to(error.device)
-        return Reading(
-            loss.to(pixels.dtype),
-            error.masked_fill(lost, torch.inf).to(pixels.dtype),
-            vectors.detach().masked_fill(lost[:, None], torch.nan).to(pixels.dtype),
-        )
+        return self._targets.reading(self._victim._gaze(patches, faces), items, lost, pixels)
 
 
 def angle_loss(vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

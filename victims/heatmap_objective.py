@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from victims.base import Image, Objective, Reading, Window
-from victims.face import Array
+from victims.base import FaceTargets, Image, Objective, Reading, Window
 from victims.fan import HeatmapAligner
 from victims.openness import INNER_LIPS, LEFT_EYE, RIGHT_EYE, eye_aspect_ratio, mouth_aspect_ratio
 
@@ -39,20 +38,15 @@ class HeatmapObjective(Objective):
     shape for its landmark to be right, and the loss is to end near 0."""
 
     def __init__(
-        self,
-        victim: HeatmapAligner,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
+        self, victim: HeatmapAligner, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
     ) -> None:
         self._victim = victim
         device = victim.device
         self._frames = list(frames)
         self._corners = torch.tensor([[w.x, w.y] for w in windows], dtype=torch.float64, device=device)
         self._windows = list(windows)
-        self._boxes = torch.from_numpy(np.array(boxes, dtype=np.float64)).to(device)
-        self._landmarks = torch.from_numpy(np.array(landmarks, dtype=np.float64)).to(device)
+        self._boxes = torch.from_numpy(np.array(faces.boxes, dtype=np.float64)).to(device)
+        self._landmarks = torch.from_numpy(np.array(faces.landmarks, dtype=np.float64)).to(device)
         self._sizes = (self._boxes[:, 2:] - self._boxes[:, :2]).prod(dim=1).sqrt()
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
@@ -94,7 +88,8 @@ class HeatmapObjective(Objective):
             if not whole:
                 rest = self._frames[row].copy()
                 self._windows[row].cut(rest)[:] = 0
-                still[place] = self._victim.crop(_bytes(rest, pixels.device), windows[place : place + 1])[0]
+                image = torch.from_numpy(rest).to(pixels.device).permute(2, 0, 1)[None]
+                still[place] = self._victim.crop(image, windows[place : place + 1])[0]
         return crops + still
 
 
@@ -107,8 +102,3 @@ def openness_loss(points: Tensor, targets: Tensor) -> Tensor:
 
     eyes = off(eye_aspect_ratio, RIGHT_EYE) + off(eye_aspect_ratio, LEFT_EYE)
     return EYES * eyes + MOUTH * off(mouth_aspect_ratio, INNER_LIPS)
-
-
-def _bytes(image: Image, device: torch.device) -> Tensor:
-    """(1, 3, H, W) uint8, a view where the device allows."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None]

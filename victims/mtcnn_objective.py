@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from victims.area import AreaSampler, area_matrix
-from victims.base import Detector, Image, Objective, Reading, Window
+from victims.base import Detector, Image, Objective, Reading, Window, to_pixels
 from victims.boxes import box_distance, iou, iou_tensor
 from victims.face import Array
 from victims.mtcnn_cascade import (
@@ -83,13 +83,7 @@ class MtcnnObjective(Objective):
         self.squares = squared(self.targets)
         self.height, self.width = frames[0].shape[:2]
         self.samplers = [AreaSampler(frame) for frame in frames]
-        device = victim.device
-        self.base = torch.stack(
-            [
-                torch.from_numpy(np.ascontiguousarray(window.cut(frame))).permute(2, 0, 1).to(device) / 255.0
-                for window, frame in zip(windows, frames, strict=True)
-            ]
-        )
+        self.base = to_pixels([window.cut(frame) for window, frame in zip(windows, frames, strict=True)], victim.device)
         self.levels = [self._level(scale) for scale in self._relevant_scales()]
 
     def _relevant_scales(self) -> list[float]:

@@ -37,8 +37,7 @@ class Entry:
     @property
     def load(self) -> Loader:
         """What loads it; its module is imported now."""
-        loader: Loader = _named(self.loader)
-        return loader
+        return cast("Loader", _named(self.loader))
 
 
 _RETINAFACE = "victims.retinaface:RetinaFace"
@@ -118,23 +117,19 @@ def around(name: str, network: Network, weights: dict[str, str]) -> Victim:
     single = VICTIMS[name].single
     if single is None:
         raise UsageError(f"{name} has several networks; give its weights instead.")
-    victim: Victim = _named(single)(name, network, weights)
-    return victim
+    return cast("Victim", _named(single)(name, network, weights))
 
 
 def load_detector(text: str, allow_unknown: bool = False) -> Detector:
     """The detector named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = load(text, "detector", allow_unknown)
-    return cast("Detector", victim)
+    return cast("Detector", load(text, "detector", allow_unknown))
 
 
 def load_aligner_named(text: str, allow_unknown: bool = False) -> Aligner:
     """The aligner named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = load(text, "aligner", allow_unknown)
-    return cast("Aligner", victim)
+    return cast("Aligner", load(text, "aligner", allow_unknown))
 
 
 def load_gaze_named(text: str, allow_unknown: bool = False) -> GazeEstimator:
     """The gaze estimator named `text` with its weights. Raises UsageError or WeightsError."""
-    victim = load(text, "gaze", allow_unknown)
-    return cast("GazeEstimator", victim)
+    return cast("GazeEstimator", load(text, "gaze", allow_unknown))

@@ -130,13 +130,9 @@ class RetinaFace(Detector):
         passed = passed[torch.argsort(scores[passed], descending=True, stable=True)[:CANDIDATES]]
         boxes = decode_boxes(loc[passed], grid[passed])
         kept = suppress(boxes, scores[passed])[:KEPT]
-        own = decode_points(points[passed], grid[passed])[kept]
-        return (
-            Detections(
-                boxes[kept].cpu().numpy().astype(np.float64), scores[passed][kept].cpu().numpy().astype(np.float64)
-            ),
-            own.cpu().numpy().astype(np.float64),
-        )
+        own = boxes[kept], scores[passed][kept], decode_points(points[passed], grid[passed])[kept]
+        found, sure, places = (values.cpu().numpy().astype(np.float64) for values in own)
+        return Detections(found, sure), places
 
     def objective(
         self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, points: Array | None = None
@@ -166,13 +162,9 @@ class RetinaFace(Detector):
 
 
 @dataclass(frozen=True)
-class _Region:
+class _Region(Window):
     """Where the network looks for one frame: the window and some of the frame around it."""
 
-    x: int
-    y: int
-    width: int
-    height: int
     window: Window
 
     @classmethod
@@ -205,11 +197,7 @@ class _WindowObjective(Objective):
         height, width = frames[0].shape[:2]
         self.regions = [_Region.around(window, self.CONTEXT, height, width) for window in windows]
         self.surroundings = [
-            torch.from_numpy(
-                np.ascontiguousarray(
-                    frame[region.y : region.y + region.height, region.x : region.x + region.width].transpose(2, 0, 1)
-                )
-            ).to(victim.device)
+            torch.from_numpy(np.ascontiguousarray(region.cut(frame).transpose(2, 0, 1))).to(victim.device)
             for frame, region in zip(frames, self.regions, strict=True)
         ]
         self.grids = [priors(r.height, r.width, r.x, r.y).to(victim.device) for r in self.regions]

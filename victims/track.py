@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from victims.face import Array, Detections
+from victims.face import Array, Detections, iou
 from victims.merging import union
 
 Times = Sequence[float] | Array  # s, one a frame
@@ -50,6 +50,9 @@ DRIFT = 0.25
 
 HELD_GROWTH = 0.3
 """A box that is held grows on every side by this share of its size."""
+
+EXTEND_S = 1.0
+"""So many seconds a box is held at least."""
 
 SWEEP_S = 0.5
 """A held box is also swept along its last (or first) motion for this long, by at most `SWEEP_SIZES` of its size."""
@@ -144,24 +147,18 @@ def link(
     return _confirmed(tracks, times, max_gap_s, confirm_score)
 
 
-def cover_boxes(
-    tracks: Sequence[Track],
-    times: Times,
-    max_gap_s: float = 1.0,
-    extend_s: float = 1.0,
-    hold_s: float = math.inf,
-) -> list[list[CoverBox]]:
+def cover_boxes(tracks: Sequence[Track], times: Times, max_gap_s: float = 1.0) -> list[list[CoverBox]]:
     """What each frame must cover, one list a frame.
 
     * Where a track is seen, or was seen at most `max_gap_s` apart: its box, interpolated in time, grown
       inside a gap, united with its neighbours within `RADIUS_S`.
     * In a longer gap: the last box before it and the first after it, both, all through the gap, unless the track is
       uncertain and the gap longer than `UNCERTAIN_GAP_S`.
-    * Before the first and after the last sighting: the first or last box, for `hold_s` (by default to the ends of
-      the clip: a head that is no longer detected has most likely only turned away), or until it is seen as
-      another track that is certain, and at least for `extend_s`.
+    * Before the first and after the last sighting: the first or last box, to the ends of the clip (a head that
+      is no longer detected has most likely only turned away), or until it is seen as another track that is certain,
+      and at least for `EXTEND_S`.
     * Uncertain tracks, with fewer than `SUSTAINED_HITS` detections of `CERTAIN_SCORE` within a second, are covered for
-      `extend_s` only at the ends and in gaps that are too long, unless there are no others.
+      `EXTEND_S` only at the ends and in gaps that are too long, unless there are no others.
 
     Boxes that are held are swept along the track's motion and grown by `HELD_GROWTH`, for the way a head goes on
     after a detector has lost it. For `max_gap_s` beyond a sighting, the place where a track seen twice or more would be
@@ -192,7 +189,7 @@ def cover_boxes(
                 velocity = _velocity(track, edge, clock, forward)
                 (own,) = turns.near([edge])
                 longest = _taken_over(track, edge, forward, rivals, clock, max_gap_s) if sure else 0.0
-                reach = min(hold_s, max(extend_s, longest))
+                reach = max(EXTEND_S, longest)
                 held = CoverBox(track.id, _held(track.boxes[edge], velocity, forward), largest, turns=own)
                 for index in frames:
                     passed = float(abs(clock[index] - clock[edge]))
@@ -219,9 +216,10 @@ def _link_cost(tracks: Sequence[Track], boxes: Array, index: int, times: Times, 
     alone = np.array([len(track.boxes) == 1 for track in tracks])
     reach = (_REACH + _REACH_RATE * np.minimum(elapsed, max_gap_s) + _REACH_UNKNOWN * alone)[:, None]
     ratio = np.abs(np.log(size_a / size_b))
-    cost = distance / reach + 0.5 * (1.0 - _iou(predicted, boxes)) + 0.5 * ratio
+    cost = distance / reach + 0.5 * (1.0 - iou(predicted[:, None], boxes)) + 0.5 * ratio
     lost = (elapsed > max_gap_s)[:, None]
-    at_rest = _iou(np.stack([track.boxes[frame] for track, frame in zip(tracks, last, strict=True)]), boxes) > _LOST_IOU
+    known = np.stack([track.boxes[frame] for track, frame in zip(tracks, last, strict=True)])
+    at_rest = iou(known[:, None], boxes) > _LOST_IOU
     believed = np.where(lost, at_rest, (distance <= reach) & (ratio <= math.log(_SIZE_RATIO)))
     return np.where(believed, cost + _LOST_COST * lost, np.inf)
 
@@ -382,15 +380,3 @@ def _size(boxes: Array) -> Array:
     """(n,) square root of the area, px, at least 1."""
     area = np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
     return np.asarray(np.sqrt(np.maximum(area, 1.0)))
-
-
-def _iou(a: Array, b: Array) -> Array:
-    """(n, m) intersection over union of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0.0), axis=-1)
-    area_a, area_b = (
-        np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1),
-        np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1),
-    )
-    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from attacks.fitting.scenes import Scene
 from attacks.repel import DistanceObjective
-from victims.base import Aligner, Detector, Objective, Reading, Victim, Window
+from victims.base import Aligner, Detector, Objective, Reading, Victim
 from victims.blind import blind_landmarks
 
 APART = (0.06, 0.12)
@@ -32,12 +32,10 @@ def hinge(victim: Victim, scene: Scene) -> Objective | None:
     `Reading.error` is how much it still reads, 0 to 1: a detector's best score, or how much nearer to the truth an
     aligner is than the mean face. None for an aligner where landmarks are not told.
     """
-    side = scene.covered[0].shape[0]
-    windows = [Window(0, 0, side, side)] * len(scene.covered)
     if isinstance(victim, Detector):
-        return Varied(victim.repel_objective(scene.covered, windows, scene.boxes))
+        return Varied(victim.repel_objective(scene.covered, scene.windows, scene.boxes))
     if isinstance(victim, Aligner) and scene.attributes[0].landmarks is not None:
-        own = victim.distance_objective(scene.covered, windows, scene.boxes, scene.landmarks)
+        own = victim.distance_objective(scene.covered, scene.windows, scene.faces)
         return Varied(DistanceObjective(own, blind_errors(scene).clamp(*APART)))
     return None
 

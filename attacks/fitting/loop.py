@@ -23,7 +23,7 @@ from attacks.fitting.faces import ReadFaces
 from attacks.fitting.hinges import hinge
 from attacks.fitting.scenes import Gaze, Scene, draw_scene, make_scene, tile_side
 from attacks.obscure import parse_obscuring
-from victims.base import Network, Objective, Reading, Victim, Window
+from victims.base import Network, Objective, Reading, Victim
 from victims.boxes import iou
 from victims.camera import Camera
 from victims.compact.averaging import MovingAverage
@@ -110,12 +110,10 @@ class Chain:
 
     def objectives(self, scene: Scene) -> dict[str, Objective]:
         """By role, for a scene; the windows are its tiles."""
-        side = scene.covered[0].shape[0]
-        windows = [Window(0, 0, side, side)] * len(scene.covered)
-        own = self.observer
+        own, windows = self.observer, scene.windows
         found = {"detector": own.detector.objective(scene.covered, windows, scene.boxes)}
         if own.aligner is not None and scene.attributes[0].landmarks is not None:
-            found["aligner"] = own.aligner.objective(scene.covered, windows, scene.boxes, scene.landmarks, scene.meshes)
+            found["aligner"] = own.aligner.objective(scene.covered, windows, scene.faces)
             if own.gaze is not None and scene.attributes[0].gaze_angle is not None:
                 found["gaze"] = own.gaze.objective(scene.covered, windows, scene.landmarks, scene.gaze, scene.camera)
         return found
@@ -195,11 +193,9 @@ class Training:
 
     def _gradient(self, scene: Scene, leaf: Tensor) -> Tensor:
         """Of the drawings (n, 3, 192, 192), all victims together."""
-        side = scene.covered[0].shape[0]
-        windows = [Window(0, 0, side, side)] * len(scene.covered)
         base = torch.from_numpy(np.stack(scene.covered)).permute(0, 3, 1, 2).float() / 255.0
         mask = torch.from_numpy(scene.masks)[:, None]
-        change = placed(leaf, [square_of(box) for box in scene.boxes], windows) * mask
+        change = placed(leaf, [square_of(box) for box in scene.boxes], scene.windows) * mask
         sent = (base + change).clamp(0.0, 1.0)
         received = (sent.detach() * 255.0).round() / 255.0
         if self.random.random() < CODED:
@@ -270,11 +266,11 @@ class Training:
 @torch.no_grad()
 def evaluate(chain: Chain, network: DrawerNet, scene: Scene, channel: Channel, crf: int = 23) -> dict[str, np.ndarray]:
     """Per face: `iou` (0 where none is found), `nme` %, `gaze` degrees, `rms` grey levels in the face's box."""
-    side = scene.covered[0].shape[0]
-    windows = [Window(0, 0, side, side)] * len(scene.covered)
     base = torch.from_numpy(np.stack(scene.covered)).permute(0, 3, 1, 2).float() / 255.0
     drawn = EPS * network(Training._inputs(scene))
-    change = placed(drawn, [square_of(box) for box in scene.boxes], windows) * torch.from_numpy(scene.masks)[:, None]
+    change = (
+        placed(drawn, [square_of(box) for box in scene.boxes], scene.windows) * torch.from_numpy(scene.masks)[:, None]
+    )
     pixels = channel((base + change).clamp(0.0, 1.0), crf)
     readings = chain.read(scene, chain.objectives(scene), pixels)
     found = {"rms": np.array(strengths(change, scene.boxes))}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from attacks.drawer import Attributes
 from attacks.fitting.faces import ReadFaces
 from attacks.obscure import Obscuring, head_mask, obscure, parse_obscuring, plan_regions, region_mask
-from victims.base import Image
+from victims.base import FaceTargets, Image, Window
 from victims.camera import Camera, angles_to_vector, vector_to_angles
 from victims.face import Array
 from victims.face_model import FLIP
@@ -70,6 +70,17 @@ class Scene:
     """Of every tile."""
     meshes: Array | None = None
     """(n, k, 3) px of the tiles, of an aligner that has more than 68 landmarks."""
+
+    @property
+    def windows(self) -> list[Window]:
+        """Its tiles, whole."""
+        side = self.covered[0].shape[0]
+        return [Window(0, 0, side, side)] * len(self.covered)
+
+    @property
+    def faces(self) -> FaceTargets:
+        """What an aligner is to read, where landmarks are told."""
+        return FaceTargets(self.boxes, self.landmarks, self.meshes)
 
     @property
     def boxes(self) -> Array:

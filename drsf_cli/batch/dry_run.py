@@ -23,7 +23,7 @@ from drsf_cli.deid.targets import read_targets
 from drsf_cli.deid.work import FIT_STEP
 from drsf_cli.media.files import refuse_existing
 from drsf_cli.media.reader import open_source
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from drsf_cli.report.schema import SAMPLES, Report
@@ -130,7 +130,7 @@ def fitted_faces(settings: DeidSettings, rate: float, frames: int) -> float:
     return tuning.samples_of(min(int(segment), tuning.sample)) * frames / segment
 
 
-def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress | None = None) -> Forecast:
+def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progress: Progress = SILENT) -> Forecast:
     """Try the first frames.
 
     Raises what the run would raise for its input and its outputs. `folder_is_made`: as for one of several inputs.
@@ -158,7 +158,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
     notes = list(reader.notes)
     with tempfile.TemporaryDirectory(prefix="drsf-dry-run-") as folder:
         target = Path(folder) / output.name
-        watch = Stopwatch(progress or Silent())
+        watch = Stopwatch(progress)
         began = time.monotonic()
         try:
             document = deidentify(source, target, trial, models=models, progress=watch)
@@ -167,7 +167,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
                 f"No face is seen in the first {tried} frames. The time does not include embedding, and the run stops "
                 "with an error (--on-no-face) if no face appears later."
             )
-            watch = Stopwatch(progress or Silent())
+            watch = Stopwatch(progress)
             began = time.monotonic()
             document = deidentify(source, target, replace(trial, on_no_face="solid"), models=models, progress=watch)
         watch.stop()

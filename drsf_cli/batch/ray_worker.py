@@ -21,7 +21,7 @@ from drsf_cli.deid.segments import Part, parts_of
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import open_source
-from drsf_cli.progress import Silent, Told
+from drsf_cli.progress import SILENT, Told
 from drsf_cli.report.schema import Report
 from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
@@ -107,7 +107,7 @@ class Worker:
             if len(parts) < 2 or (resume and finished(job) is not None):
                 return []
             make_folder(job.output.parent)
-            with opened(self._work(job), job.output, job.report, Silent()):
+            with opened(self._work(job), job.output, job.report, SILENT):
                 return parts
         except Exception:  # noqa: BLE001
             return []

@@ -38,7 +38,8 @@ def finished(job: Job) -> Report | None:
     try:
         same = (
             _deciding(document["settings"]) == _deciding(json.loads(json.dumps(settings_to_dict(job.settings))))
-            and _same_weights(document, job.settings)
+            # all other weights are fixed by the version of drsf
+            and all(digest(file) in known for file, known in _own_files(document, job.settings))
             and document["input"].get("camera_sha256") == _digest(job.settings.camera)
             and (None if targets is None else targets["sha256"]) == _digest(job.settings.targets)
             and document["input"]["sha256"] == digest(job.source)
@@ -88,11 +89,6 @@ def _read(path: Path) -> Report | None:
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
-
-
-def _same_weights(document: Report, settings: DeidSettings) -> bool:
-    """Whether the user's own weight files are unchanged; all others are fixed by the version of drsf."""
-    return all(digest(file) in known for file, known in _own_files(document, settings))
 
 
 def _own_files(document: Report, settings: DeidSettings) -> Iterator[tuple[Path, Collection[str]]]:

@@ -18,7 +18,7 @@ from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage import Covered, Readers, measure
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.reader import Frame
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import Outsider
 from drsf_cli.settings import Whose
@@ -35,7 +35,7 @@ def audit(
     *,
     identity: IdentityMeter | None = None,
     every: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Leakage:
     """`measure` for two files. `run`: how `written` was made.
 
@@ -44,7 +44,7 @@ def audit(
     work = Work.on(Path(original), run.settings, models)
     regions = run.regions
     if regions is None:
-        regions = work.cover(work.survey(progress or Silent()))
+        regions = work.cover(work.survey(progress))
     repelled = {name for name, one in outsiders.items() if set(one.victim.weights.values()) in run.repelled}
     return measure(
         work.reader,

@@ -11,7 +11,7 @@ from attacks.obscure import obscure
 from drsf_cli.deid.known_run import run_of
 from drsf_cli.deid.work import Work
 from drsf_cli.media.reader import Frame
-from drsf_cli.progress import Progress, Silent, counted
+from drsf_cli.progress import SILENT, Progress, counted
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.report.drawing import Panel, visualize
@@ -26,7 +26,7 @@ def single(
     *,
     camera: Path | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Draw `observations` on the frames of `source`."""
     visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite, progress=progress)
@@ -41,7 +41,7 @@ def compare(
     mask: str | None = None,
     camera: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Draw the original, the obscured video and the de-identified one (`written`) side by side, each with its reading.
 
@@ -51,7 +51,6 @@ def compare(
     InputError for clips that do not belong together, OutputError, UsageError.
     """
     original, written = Path(original), Path(written)
-    progress = progress or Silent()
     run = run_of(original, written, mask=mask)
     intrinsics = None if camera is None else Path(camera)
     work = Work.on(original, replace(run.settings, on_no_face="solid", camera=intrinsics), models)

@@ -39,7 +39,7 @@ from drsf_cli.media.atomic import AtomicOutput, publish_together
 from drsf_cli.media.files import page_path, report_path, sheet_path, state_of
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import Writer, open_writer
-from drsf_cli.progress import Progress, Silent, counted
+from drsf_cli.progress import SILENT, Progress, counted
 from drsf_cli.readers.finders import finders_around
 from drsf_cli.readers.infer import observed
 from drsf_cli.readers.models import Models
@@ -58,7 +58,7 @@ def deidentify(
     *,
     models: Models | None = None,
     report: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Report:
     """De-identify `source` into `output`, and write the report beside it (`report`, by default OUTPUT.report.json).
 
@@ -72,7 +72,7 @@ def deidentify(
     output = Path(output)
     report = Path(report) if report is not None else report_path(output)
     work = Work.on(Path(source), DeidSettings() if settings is None else settings, models)
-    with opened(work, output, report, progress or Silent()) as run:
+    with opened(work, output, report, progress) as run:
         embedded = run.embed(run.survey())
         return run.complete(embedded, began)
 
@@ -128,7 +128,7 @@ class Run:
         for one in (*self.beside, *([] if self.page is None else [self.page])):
             one.discard()
         self.store.close()
-        self.writer.__exit__(None, None, None)
+        self.writer.__exit__()
 
     def _open_writer(self) -> Writer:
         s, info = self.settings, self.reader.info

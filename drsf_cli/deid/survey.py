@@ -15,7 +15,7 @@ from attacks.obscure import Region, plan_regions, whole_frame
 from drsf_cli.deid.segments import in_segments
 from drsf_cli.media.files import SourceState, state_of
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.progress import Progress, Silent, runs, with_last
+from drsf_cli.progress import SILENT, Progress, runs, with_last
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import Plain
 from drsf_cli.readers.watch import Watch
@@ -75,7 +75,7 @@ def survey_video(
     observer: Observer,
     whose: Whose = "largest",
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     companions: Sequence[Detector] = (),
     segment: float = DeidSettings.segment,
     around: Around = Around(DeidSettings.min_face),  # noqa: B008 (it does not change)
@@ -107,7 +107,7 @@ def survey_video(
                 survey.seen.append(one.covering)
                 survey.times.append(frame.pts)
                 survey.around.append(one.around)
-            (progress or Silent()).advance(len(frames))
+            progress.advance(len(frames))
         parted = told_apart(survey.observations[first:], survey.times[first:], sustained=whose == "all")
         survey.observations[first:] = [observation for observation, _ in parted]
         survey.tracks += [tuple(track + number for number in own) for _, own in parted]

@@ -145,7 +145,7 @@ def evaluate(gt: Iterable[FrameObservation], pred: Iterable[FrameObservation]) -
             f"the ground truth ({len(truth)} frames) and the prediction ({len(prediction)} frames) have no frame_id in "
             f"common; give two readings of the same clip{f', or --offset {offset}' if offset else ''}."
         )
-    frames = tuple(_compare(truth[index], prediction[index]) for index in shared)
+    frames = tuple(compare_faces(truth[index], truth[index].own, prediction[index].own) for index in shared)
     return Evaluation(
         frames=frames,
         summaries=summarise(frames),
@@ -254,10 +254,6 @@ def evaluate_folders(
         only_in_pred=tuple(sorted(names[1] - names[0])),
         behaviour=pooled([evaluation.behaviour for evaluation in files.values() if evaluation.behaviour is not None]),
     )
-
-
-def _compare(gt: FrameObservation, pred: FrameObservation) -> FrameErrors:
-    return compare_faces(gt, gt.own, pred.own)
 
 
 def compare_faces(gt: FrameObservation, truth: Face | None, prediction: Face | None) -> FrameErrors:

@@ -36,7 +36,7 @@ from drsf_cli.measure.identity import IdentityMeter
 from drsf_cli.measure.leakage_form import COLUMNS, Columns, Figures, IdentityLeakage, Leakage, ModelLeakage
 from drsf_cli.measure.metrics import Metric, decided_by
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.progress import Progress, Silent, runs
+from drsf_cli.progress import SILENT, Progress, runs
 from drsf_cli.readers.outsiders import Outsider
 from export.device import Device
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role
@@ -110,14 +110,13 @@ def measure(
     identity: IdentityMeter | None = None,
     every: int | None = None,
     batch_size: int = 4,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Leakage:
     """The table, JSON-able, of every model of `readers`.
 
     `every`: only every so many frames are looked at; by default as many as keep them under `MOST_FRAMES`. Raises
     InputError where the two videos differ in length or size.
     """
-    progress = progress or Silent()
     count = len(covered.regions)
     known: dict[int, FrameObservation] = {}
     every = every or max(1, -(-count // MOST_FRAMES))

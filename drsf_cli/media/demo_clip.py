@@ -168,33 +168,15 @@ def demo_frames(
     if min(width, height) < 64:
         raise UsageError(f"A demo clip of {width}x{height} px is too small for a face; 64x64 is the least.")
     still = data.astronaut()
-    return _frames(count, fps, (width, height), seed, portrait or (lambda _: still), motion)
-
-
-def portrait_to_clip(size: tuple[int, int]) -> tuple[float, float, float]:
-    """Portrait px to one px of a clip of `size` (width, height), and the x and y of the portrait at its centre."""
-    width, height = size
-    scale = min(max(_VIEW_HEIGHT / height, _VIEW_WIDTHS[0] / width), _VIEW_WIDTHS[1] / width)
-    return scale, _VIEW_CENTER_X, 58.0 + 0.28 * scale * height  # the hair stays in frames of any shape
-
-
-def _frames(
-    count: int,
-    fps: float,
-    size: tuple[int, int],
-    seed: int,
-    portrait: Callable[[float], NDArray[np.uint8]],
-    motion: float,
-) -> Iterator[NDArray[np.uint8]]:
-    width, height = size
     scale, center_x, center_y = portrait_to_clip(size)
     across = center_x + (np.arange(width) - (width - 1) / 2) * scale
     down = center_y + (np.arange(height) - (height - 1) / 2) * scale
     x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
-    for index in range(count):
+
+    def drawn(index: int) -> NDArray[np.uint8]:
         phase = index / fps / 2.0
         dx, dy = _displacement(x, y, _pose(phase, motion))
-        picture = portrait(index / fps)
+        picture = still if portrait is None else portrait(index / fps)
         detail = picture.shape[0] / _PORTRAIT_SIDE
         # Backward: what is seen here came from there. Beyond the portrait's border it is mirrored, never black.
         frame = cv2.remap(
@@ -205,5 +187,14 @@ def _frames(
             borderMode=cv2.BORDER_REFLECT_101,
         )
         noise = np.random.default_rng((seed, index)).standard_normal(frame.shape, dtype=np.float32) * _NOISE
-        lit = frame.astype(np.float32) * _light(phase, width, height) + noise
-        yield np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+        lit: NDArray[np.float32] = frame.astype(np.float32) * _light(phase, width, height) + noise
+        return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+
+    return map(drawn, range(count))
+
+
+def portrait_to_clip(size: tuple[int, int]) -> tuple[float, float, float]:
+    """Portrait px to one px of a clip of `size` (width, height), and the x and y of the portrait at its centre."""
+    width, height = size
+    scale = min(max(_VIEW_HEIGHT / height, _VIEW_WIDTHS[0] / width), _VIEW_WIDTHS[1] / width)
+    return scale, _VIEW_CENTER_X, 58.0 + 0.28 * scale * height  # the hair stays in frames of any shape

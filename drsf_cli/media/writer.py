@@ -10,7 +10,6 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 import av
@@ -79,9 +78,7 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         try:
             self._close()
         finally:
@@ -198,7 +195,7 @@ class VideoWriter(Writer):
         try:
             self._open_streams(audio if info.has_audio else "drop")
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
 
     def _open_streams(self, audio: Audio) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from drsf_cli.media.demo_clip import demo_frames
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from export.onnx import ExportedNetwork, export_victim, recorded_inputs
 from victims import registry
 from victims.base import Aligner, Detector, GazeEstimator, Image, Role, Victim
@@ -25,7 +25,7 @@ def export_victims(
     opset: int = 17,
     fp16: bool = False,
     allow_unknown: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[list[ExportedNetwork], list[str]]:
     """Export the victims named by role, or with `everything` all whose weights are here.
 
@@ -39,7 +39,6 @@ def export_victims(
         raise UsageError("drsf export: name victims with --chain, -d, -a or -z, or give --all; not both.")
     if everything:
         named = [(entry.role, name) for name, entry in registry.VICTIMS.items()]
-    progress = progress or Silent()
     progress.begin("Exporting", len(named))
     victims: list[Victim] = []
     left_out: list[str] = []

@@ -12,7 +12,7 @@ from safetensors.torch import save as to_bytes
 from attacks.drawer import load_drawer
 from attacks.fitting.faces import ReadFaces, read_faces
 from attacks.fitting.loop import Chain, Settings, Training, hasten
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from drsf_cli.readers.faces_folder import MOST, check_paths, files_in, frames_of, kept_apart
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
@@ -63,14 +63,13 @@ def fit_drawer(
     repel: Sequence[str] = (),
     allow_unknown: bool = False,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Fitted:
     """Train the drawer of `chain` from the faces in the pictures and videos of the folder `data`, and write it.
 
     It begins with the drawer nearest to the chain, and takes so many `minutes`. Models named in `repel` are kept from
     reading. Raises UsageError, WeightsError, InputError for too few faces, and OutputError.
     """
-    progress = progress or Silent()
     if not 0 < minutes < np.inf:
         raise UsageError(f"--minutes {minutes:g} is out of range; it takes more than 0.")
     names = chain_of(chain)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from drsf_cli.readers.faces_folder import MOST, SMALLEST, check_paths, files_in, frames_of, kept_apart
 from victims import registry
 from victims.base import Image
@@ -39,7 +39,7 @@ def fork_weights(
     seed: int | None = None,
     steps: int = ForkSettings.steps,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Measured:
     """Train private weights of the victim `name` from faces of the folder `data`.
 
@@ -49,7 +49,6 @@ def fork_weights(
     faces, OutputError, and FidelityError, with nothing written, if the accuracy is not within a tenth of that of the
     released weights.
     """
-    progress = progress or Silent()
     family = FAMILIES.get(name.strip().lower())
     if family is None:
         raise UsageError(f"{name} cannot be forked; those that can are {', '.join(FAMILIES)}.")
@@ -73,12 +72,11 @@ def fork_weights(
     return result
 
 
-def read_faces(folder: Path, name: str, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
+def read_faces(folder: Path, name: str, progress: Progress = SILENT) -> tuple[Tensor, Tensor]:
     """Crops (n, 3, s, s) uint8 to train on and to measure on, of the faces in the pictures and videos of `folder`.
 
     Raises InputError where there are fewer than `FEWEST` faces.
     """
-    progress = progress or Silent()
     paths = files_in(folder)
     detector = registry.load_detector("mtcnn")
     aligner = registry.load_aligner_named("fan-compact") if name == "gaze-compact" else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from drsf_cli.media.reader import Frame, VideoReader
-from drsf_cli.progress import Progress, Silent, counted, runs
+from drsf_cli.progress import SILENT, Progress, counted, runs
 from drsf_cli.readers.models import Models
 from drsf_cli.readers.rotation import turned
 from victims.camera import Camera
@@ -23,7 +23,7 @@ def infer(
     camera: str | Path | None = None,
     rotate: str = "0",
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> list[FrameObservation]:
     """Every face of every frame of `source`: a video, a picture, a folder of pictures, or a reader of a part of one.
 
@@ -32,7 +32,6 @@ def infer(
 
     Raises InputError for what cannot be read, UsageError, DeviceError.
     """
-    progress = progress or Silent()
     source = source if isinstance(source, VideoReader) else VideoReader(source)
     reader = turned(source, rotate, models.reader(backend).detector)
     intrinsics = None if camera is None else Camera.load(Path(camera), reader.info.width, reader.info.height)

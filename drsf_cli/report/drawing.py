@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from drsf_cli.media.atomic import same_place
 from drsf_cli.media.reader import Frame, VideoReader
 from drsf_cli.media.writer import encoder_settings, open_writer
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from victims.base import Image
 from victims.camera import Camera, HeadPose, solve_head_pose
 from victims.face import Array, Face, FrameObservation
@@ -300,7 +300,7 @@ def visualize(
     *,
     camera: Camera | str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Draw the panels' observations on their frames and write them, side by side if there are several.
 
@@ -331,7 +331,6 @@ def visualize(
         drawn = stack.enter_context(closing(_drawn(panels, readers, seen, camera)))
         first = next(drawn)
         info = replace(last.info, width=first.image.shape[1], height=first.image.shape[0])
-        progress = progress or Silent()
         progress.begin("Drawing", last.info.frame_count)
         settings = encoder_settings(info, crf=18, looks_ahead=True)
         writer = stack.enter_context(open_writer(output, info, settings, overwrite=overwrite))

@@ -19,7 +19,7 @@ from drsf_cli.measure.glances import DEFAULT, load_zones
 from drsf_cli.measure.leakage_table import HEADINGS, MODEL_HEADINGS
 from drsf_cli.measure.metrics import PLOTTED, REPORTED, STATISTICS, WORST, measured, text_of, worst_by
 from drsf_cli.media.atomic import AtomicOutput
-from drsf_cli.progress import Progress, Silent
+from drsf_cli.progress import SILENT, Progress
 from drsf_cli.report.charts import Chart, make_chart
 from drsf_cli.report.filters import FILTERS, TESTS, plain
 from drsf_cli.report.schema import SAMPLES, FidelitySection, FrameSection, OtherFacesSection, Report, read_report
@@ -73,7 +73,7 @@ def render_html(
     *,
     include_original: bool = False,
     zones: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> str:
     """The page of checked reports, each with the path that it was read from (clips are looked for beside it, too).
 
@@ -81,7 +81,6 @@ def render_html(
     obscured ones. `zones`: of gaze (drsf_cli/measure/glances.py). Raises InputError for zones that are none.
     """
     count = min(SAMPLES, _PAGE_SAMPLES // max(1, len(reports)))
-    progress = progress or Silent()
     progress.begin("Reading frames to be shown", 2 * count * len(reports))
     sections = []
     ranges = load_zones(zones)
@@ -141,7 +140,7 @@ def write_html(
     include_original: bool = False,
     overwrite: bool = False,
     zones: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Read reports and write their page; returns its path.
 

@@ -34,7 +34,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings, VictimNames
 from tests.benchmarks.main_job import SHARED
 from tests.benchmarks.onnx_vs_torch import chains
-from victims.base import Objective, to_pixels
+from victims.base import FaceTargets, Objective, to_pixels
 from victims.camera import Camera
 
 KINDS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -116,7 +116,7 @@ def single_passes(clip: Path) -> Iterator[str]:
                     if victim.role == "detector":
                         objective = victim.objective(images, windows, boxes)
                     elif victim.role == "aligner":
-                        objective = victim.objective(images, windows, boxes, points)
+                        objective = victim.objective(images, windows, FaceTargets(boxes, points))
                     else:
                         gaze = np.stack([face.gaze] * count)
                         objective = victim.objective(images, windows, points, gaze, camera)

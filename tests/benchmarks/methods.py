@@ -31,7 +31,7 @@ from drsf_cli.media.writer import encoder_settings
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
 from tests.benchmarks.main_job import SHARED
-from victims.base import Window
+from victims.base import FaceTargets, Window
 from victims.camera import Camera
 
 PLAIN_STEPS, PLAIN_RATE, PLAIN_EPS = 150, 0.004, 24 / 255
@@ -67,7 +67,7 @@ def plain(clip: Path, start: float, end: float, models: Models, limit: int) -> s
         boxes, points = face.box[None], face.landmarks[None]
         objectives = (
             chain.detector.objective([covered], [whole], boxes),
-            chain.aligner.objective([covered], [whole], boxes, points),
+            chain.aligner.objective([covered], [whole], FaceTargets(boxes, points)),
             chain.gaze.objective([covered], [whole], points, face.gaze[None], Camera.default(width, height)),
         )
         base = torch.from_numpy(covered).permute(2, 0, 1)[None].float() / 255.0

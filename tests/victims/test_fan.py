@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from victims.base import Window, load_strict
+from victims.base import FaceTargets, Window, load_strict
 from victims.compact.landmark_net import LandmarkNet
 from victims.fan import NETWORK, CompactFan, Fan, HeatmapAligner
 from victims.heatmap_objective import EYES, MOUTH, openness_loss
@@ -217,7 +217,7 @@ def test_an_attack_reads_what_alignment_of_the_whole_frame_reads(
     window = WINDOWS[place]
     frame = covered(portrait, window)
     (target,) = victim.align([portrait], [PORTRAIT_BOX])
-    objective = victim.objective([frame], [window], PORTRAIT_BOX, target)
+    objective = victim.objective([frame], [window], FaceTargets(PORTRAIT_BOX, target))
 
     clean = objective.read(pixels_of(portrait, window), [0])
     assert clean.error.item() < 1e-4
@@ -242,7 +242,7 @@ def test_geometry_that_is_missing_is_the_targets_own(compact: CompactFan, portra
     (target,) = compact.align([portrait], [PORTRAIT_BOX])
     boxes = np.concatenate((PORTRAIT_BOX, PORTRAIT_BOX))
     frame = covered(portrait, window)
-    objective = compact.objective([frame] * 2, [window] * 2, boxes, np.concatenate((target, target)))
+    objective = compact.objective([frame] * 2, [window] * 2, FaceTargets(boxes, np.concatenate((target, target))))
     pixels = pixels_of(frame, window).expand(2, -1, -1, -1)
     nowhere = torch.full((2, 4), torch.nan)
     nowhere[1] = torch.tensor([174.0, 63.0, 268.0, 180.0])
@@ -256,7 +256,7 @@ def test_following_the_gradient_brings_the_landmarks_back(compact: CompactFan, p
     window = WINDOWS["holds the crop"]
     frame = covered(portrait, window)
     (target,) = compact.align([portrait], [PORTRAIT_BOX])
-    objective = compact.objective([frame], [window], PORTRAIT_BOX, target)
+    objective = compact.objective([frame], [window], FaceTargets(PORTRAIT_BOX, target))
     start = pixels_of(frame, window)
     delta = torch.zeros_like(start)
     readings = []
@@ -296,7 +296,7 @@ def test_fan_map_loss_has_the_slope_its_gradient_says(
     window = WINDOWS["holds the crop"]
     frame = covered(portrait, window)
     (target,) = small_fan.align([portrait], [PORTRAIT_BOX])
-    objective = small_fan.objective([frame], [window], PORTRAIT_BOX, target)
+    objective = small_fan.objective([frame], [window], FaceTargets(PORTRAIT_BOX, target))
     pixels = pixels_of(frame, window).requires_grad_()
     (gradient,) = torch.autograd.grad(objective.read(pixels, [0]).loss.sum(), pixels)
     direction = gradient / gradient.norm()

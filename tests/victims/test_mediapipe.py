@@ -22,10 +22,10 @@ from attacks.repel import BLIND, DistanceObjective
 from drsf_cli.media.demo_clip import demo_frames
 from drsf_cli.media.reader import VideoReader
 from export.session import authorised
-from victims.base import Image, Window
+from victims.base import FaceTargets, Image, Reading, Window
 from victims.boxes import iou
 from victims.camera import Camera
-from victims.face import Alignment, Array, Detections
+from victims.face import Alignment, Array, Detections, Start
 from victims.face_model import FACE_MODEL_68
 from victims.mediapipe.blazeface import MODELS, BlazeFace, load_blazeface, weighted_suppression
 from victims.mediapipe.blazeface_objective import BlazeFaceObjective
@@ -512,7 +512,7 @@ class Scene:
         windows, meshes = [WINDOW] * count, np.repeat(self.mesh, count, axis=0)
         boxes, landmarks = np.repeat(self.boxes, count, axis=0), np.repeat(self.landmarks, count, axis=0)
         detect = chain.short.objective(frames, windows, boxes)
-        align = chain.mesh.objective(frames, windows, boxes, landmarks, meshes)
+        align = chain.mesh.objective(frames, windows, FaceTargets(boxes, landmarks, meshes))
         look = chain.iris.objective(frames, windows, landmarks, np.repeat(self.gaze, count, axis=0), self.camera)
         return [
             Stage("detector", detect, 0.015),
@@ -572,14 +572,17 @@ def test_static_and_video_mode_have_targets_of_their_own(chain: Chain, scene: Sc
     (regions,) = chain.mesh.start_regions([scene.image], [scene.boxes])
     first, _ = read_regions(chain.mesh.networks["mesh"], scene.image, regions, chain.mesh.device)
     np.testing.assert_array_equal(start.mesh, first[0])
-    args = ([scene.image], [WINDOW], scene.boxes, scene.landmarks, scene.mesh)
+
+    def read(*starts: Start) -> Reading:
+        faces = FaceTargets(scene.boxes, scene.landmarks, scene.mesh, starts)
+        return chain.mesh.objective([scene.image], [WINDOW], faces).read(pixels, [0])
+
     pixels = window_pixels(scene.image)
-    with_start = chain.mesh.objective(*args, [start]).read(pixels, [0])
-    without = chain.mesh.objective(*args).read(pixels, [0])
+    with_start, without = read(start), read()
     assert float(with_start.loss[0]) < float(without.loss[0])
     # in the region of the detection the mesh is the one read first, to the rounding of pixels
     wrong = replace(start, mesh=start.mesh + np.array([6.0, 0.0, 0.0]))
-    assert float(chain.mesh.objective(*args, [wrong]).read(pixels, [0]).error[0]) == pytest.approx(
+    assert float(read(wrong).error[0]) == pytest.approx(
         6.0 / math.sqrt(np.prod(scene.boxes[0, 2:] - scene.boxes[0, :2])), rel=0.1
     )
 
@@ -679,7 +682,7 @@ def test_the_chain_comes_back(chain: Chain, scene: Scene) -> None:
 def test_a_mesh_can_be_kept_from_landmarks_alone(chain: Chain, scene: Scene) -> None:
     """An open head is read where the reader reads it, a covered one is not."""
     boxes, landmarks = (np.repeat(own, 2, axis=0) for own in (scene.boxes, scene.landmarks))
-    objective = chain.mesh.distance_objective([scene.image] * 2, [WINDOW] * 2, boxes, landmarks)
+    objective = chain.mesh.distance_objective([scene.image] * 2, [WINDOW] * 2, FaceTargets(boxes, landmarks))
     pixels = window_pixels(scene.image, scene.hidden).requires_grad_()
     reading = objective.read(pixels, [0, 1])
     np.testing.assert_allclose(reading.output[0], scene.landmarks[0], atol=2.5)

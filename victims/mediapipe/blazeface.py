@@ -172,25 +172,17 @@ def weighted_suppression(boxes: Array, points: Array, scores: Array, threshold: 
     usable = (scores >= threshold) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
     left = np.flatnonzero(usable)
     left = left[np.argsort(-scores[left], kind="stable")]
-    faces: list[tuple[Array, float, Array]] = []
+    found: tuple[list[Array], list[float], list[Array]] = [], [], []
     while len(left):
         same = iou(boxes[left], boxes[left[0]]) > OVERLAP
         same[0] = True
         group, weights = left[same], scores[left[same]]
-        faces.append(
-            (
-                np.average(boxes[group], axis=0, weights=weights),
-                float(scores[left[0]]),
-                np.average(points[group], axis=0, weights=weights),
-            )
-        )
+        found[0].append(np.average(boxes[group], axis=0, weights=weights))
+        found[1].append(float(scores[left[0]]))
+        found[2].append(np.average(points[group], axis=0, weights=weights))
         left = left[~same]
-    return (
-        Detections(
-            np.array([box for box, _, _ in faces]).reshape(-1, 4), np.array([score for _, score, _ in faces], float)
-        ),
-        np.array([own for _, _, own in faces]).reshape(-1, 6, 2),
-    )
+    own_boxes, own_scores, own_points = map(np.array, found)
+    return Detections(own_boxes.reshape(-1, 4), own_scores.astype(float)), own_points.reshape(-1, 6, 2)
 
 
 def load_blazeface(name: str, override: Path | None = None, allow_unknown: bool = False) -> BlazeFace:

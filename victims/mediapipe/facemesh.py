@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from victims.base import Aligner, ExportSpec, Image, Network, Objective, Window
+from victims.base import Aligner, ExportSpec, FaceTargets, Image, Network, Objective, Window
 from victims.boxes import iou
 from victims.face import Alignment, Array, Detections, Start
 from victims.mediapipe.blazeface import NETWORK as FINDER
@@ -238,30 +238,20 @@ class FaceMesh(Aligner):
             begun.append(faces)
         return begun
 
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array | None = None,
-        starts: Sequence[Start | None] | None = None,
-    ) -> Objective:
-        """See Aligner. `meshes` (B, 478, 3) are needed: 68 landmarks tell neither irises nor where the client looks."""
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
+        """See Aligner. Meshes (B, 478, 3) are needed: 68 landmarks tell neither irises nor where the client looks."""
         from victims.mediapipe.facemesh_objective import FaceMeshObjective  # which needs this module
 
-        if meshes is None:
+        if faces.meshes is None:
             raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
-        return FaceMeshObjective(self, frames, windows, boxes, landmarks, meshes, starts)
+        return FaceMeshObjective(self, frames, windows, faces, faces.meshes)
 
     @override
-    def distance_objective(
-        self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
-    ) -> Objective:
+    def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
         """See Aligner."""
         from victims.mediapipe.landmarks_objective import LandmarksObjective  # which needs this module
 
-        return LandmarksObjective(self, frames, windows, boxes, landmarks)
+        return LandmarksObjective(self, frames, windows, faces)
 
     @override
     def export_specs(self) -> dict[str, ExportSpec]:

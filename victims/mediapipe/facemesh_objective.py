@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from victims.base import Image, Objective, Reading, Window
-from victims.face import Array, Start
+from victims.base import FaceTargets, Image, Objective, Reading, Window
+from victims.face import Array
 from victims.mediapipe.blazeface_objective import BlazeFaceObjective
 from victims.mediapipe.facemesh import (
     MESH,
@@ -65,23 +65,17 @@ class FaceMeshObjective(Objective):
     """Weight of the mean over points."""
 
     def __init__(
-        self,
-        victim: FaceMesh,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array,
-        starts: Sequence[Start | None] | None = None,
+        self, victim: FaceMesh, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets, meshes: Array
     ) -> None:
+        """`meshes` (B, 478, 3): those of `faces`."""
         self._victim = victim
         device = victim.device
-        wide, meshes = np.asarray(boxes, dtype=np.float64), np.asarray(meshes, dtype=np.float64)
-        self._landmarks = torch.from_numpy(np.asarray(landmarks, dtype=np.float64)).to(device)
+        wide, meshes = np.asarray(faces.boxes, dtype=np.float64), np.asarray(meshes, dtype=np.float64)
+        self._landmarks = torch.from_numpy(np.asarray(faces.landmarks, dtype=np.float64)).to(device)
         self._sizes = torch.from_numpy(np.sqrt(np.prod(wide[:, 2:] - wide[:, :2], axis=1))).to(device)
         found = np.stack([detection_of(mesh, box) for mesh, box in zip(meshes, wide, strict=True)])
         eyes, first = meshes[:, [RIGHT_IRIS, LEFT_IRIS], :2], meshes.copy()
-        for row, own in enumerate(starts or ()):
+        for row, own in enumerate(faces.starts):
             if own is not None:
                 found[row], eyes[row], first[row] = own.box, own.points[:2], own.mesh
         start = np.stack([region_of_detection(*one) for one in zip(found, eyes, strict=True)])

@@ -11,12 +11,11 @@ from torch import Tensor
 from victims.base import Image, Objective, Reading, Window
 from victims.camera import Camera
 from victims.face import Array
-from victims.gaze import angle_loss
+from victims.gaze import GazeTargets
 from victims.mediapipe.facemesh import MESH, SIZE, assemble
 from victims.mediapipe.iris import IrisGaze, eye_geometry, gaze_from_irises, region_of_landmarks
 from victims.mediapipe.regions import RegionPixels, to_frame_tensor
 from victims.mediapipe.topology import POINTS, landmarks_68
-from weights.errors import DrsfError
 
 
 class IrisObjective(Objective):
@@ -38,13 +37,7 @@ class IrisObjective(Objective):
         camera: Camera,
     ) -> None:
         self._victim, self._camera = victim, camera
-        unit = np.asarray(gaze, dtype=np.float64)
-        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-        self._targets = torch.from_numpy(unit).to(victim.device)
-        own = [eye_geometry(face, camera) for face in landmarks]
-        self._own = [face for face in own if face is not None]
-        if len(self._own) < len(own) or not np.all(np.isfinite(unit)):
-            raise DrsfError(f"{victim.name}: a frame's target has landmarks that fit no head, or no gaze")
+        self._targets = GazeTargets(victim, landmarks, gaze, lambda face: eye_geometry(face, camera))
         regions = np.stack([region_of_landmarks(face) for face in landmarks])
         self._regions = torch.from_numpy(regions).to(victim.device)
         self._source = list(frames), list(windows), regions
@@ -56,26 +49,13 @@ class IrisObjective(Objective):
         Points that fit no head leave the loss to the target's pose, but the error is infinite and the output NaN: at
         decode time such a face has no gaze.
         """
-        rows = torch.as_tensor(list(items), device=self._targets.device)
-        faces = [self._own[item] for item in items]
-        lost = torch.zeros(len(faces), dtype=torch.bool)
-        if geometry is not None:
-            known = geometry.detach().double().cpu().numpy()
-            known = landmarks_68(known) if known.shape[1] == POINTS else known
-            for row, landmarks in enumerate(known):
-                if np.all(np.isfinite(landmarks)):
-                    face = eye_geometry(landmarks, self._camera)
-                    lost[row] = face is None
-                    faces[row] = face or faces[row]
-        points = geometry if geometry is not None and geometry.shape[1] == POINTS else self._read_mesh(pixels, rows)
-        vectors = gaze_from_irises(points, faces, self._camera)
-        loss, error = angle_loss(vectors, self._targets[rows])
-        lost = lost.to(error.device)
-        return Reading(
-            loss.to(pixels.dtype),
-            error.masked_fill(lost, torch.inf).to(pixels.dtype),
-            vectors.detach().masked_fill(lost[:, None], torch.nan).to(pixels.dtype),
-        )
+        known = None if geometry is None else geometry.detach().double().cpu().numpy()
+        if geometry is not None and geometry.shape[1] == POINTS:
+            points, known = geometry, landmarks_68(np.asarray(known))
+        else:
+            points = self._read_mesh(pixels, torch.as_tensor(list(items), device=self._victim.device))
+        faces, lost = self._targets.places(items, known)
+        return self._targets.reading(gaze_from_irises(points, faces, self._camera), items, lost, pixels)
 
     def _read_mesh(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """(n, 478, 3) px of the frame."""

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from victims.base import Image, Objective, Reading, Window
-from victims.face import Array
+from victims.base import FaceTargets, Image, Objective, Reading, Window
 from victims.mediapipe.facemesh import MESH, SIZE, FaceMesh, assemble
 from victims.mediapipe.iris import region_of_landmarks
 from victims.mediapipe.regions import RegionPixels, to_frame_tensor
@@ -27,14 +26,14 @@ class LandmarksObjective(Objective):
     """Huber's loss is linear from here on, in sizes of the box."""
 
     def __init__(
-        self, victim: FaceMesh, frames: Sequence[Image], windows: Sequence[Window], boxes: Array, landmarks: Array
+        self, victim: FaceMesh, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
     ) -> None:
         self._network = victim.networks[MESH]
         device = victim.device
-        wide = np.asarray(boxes, dtype=np.float64)
+        wide = np.asarray(faces.boxes, dtype=np.float64)
         self._sizes = torch.from_numpy(np.sqrt(np.prod(wide[:, 2:] - wide[:, :2], axis=1))).to(device)
-        self._landmarks = torch.from_numpy(np.asarray(landmarks, dtype=np.float64)).to(device)
-        regions = np.stack([region_of_landmarks(own) for own in landmarks])
+        self._landmarks = torch.from_numpy(np.asarray(faces.landmarks, dtype=np.float64)).to(device)
+        regions = np.stack([region_of_landmarks(own) for own in faces.landmarks])
         self._regions = torch.from_numpy(regions).to(device)
         self._pixels = RegionPixels(frames, windows, regions, SIZE, True, device)
 

@@ -23,9 +23,20 @@ from typing_extensions import override
 from attacks.training.strangers.crop_networks import MobileFaceNet, Pfld
 from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaFace, UltraFace, YuNet
 from attacks.training.strangers.looks import PointsObjective, UnseenObjective, padded
-from victims.base import Aligner, Detector, ExportSpec, Image, Objective, Victim, Window, load_strict, to_pixels
+from victims.base import (
+    Aligner,
+    Detector,
+    ExportSpec,
+    FaceTargets,
+    Image,
+    Objective,
+    Victim,
+    Window,
+    load_strict,
+    to_pixels,
+)
 from victims.boxes import suppress
-from victims.face import Array, Detections, Start
+from victims.face import Array, Detections
 from victims.warp import crop_squares
 from weights.errors import UsageError, WeightsError
 from weights.loading import load_state_dict
@@ -189,17 +200,9 @@ class ZooAligner(Aligner):
             found.append(self.read_squares(pixels, squares).double().numpy() if len(squares) else np.zeros((0, 68, 2)))
         return found
 
-    def objective(
-        self,
-        frames: Sequence[Image],
-        windows: Sequence[Window],
-        boxes: Array,
-        landmarks: Array,
-        meshes: Array | None = None,
-        starts: Sequence[Start | None] | None = None,
-    ) -> Objective:
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
         """See Aligner; `looks.PointsObjective`: of the windows alone, from the boxes that are given here."""
-        return PointsObjective(self, windows, boxes, landmarks)
+        return PointsObjective(self, windows, faces.boxes, faces.landmarks)
 
     @override
     def export_specs(self) -> dict[str, ExportSpec]:
