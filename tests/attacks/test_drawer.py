@@ -80,7 +80,7 @@ def test_every_attribute_counts(drawer: Drawer, other: Attributes) -> None:
 def test_it_keeps_to_eps_and_to_the_square(drawer: Drawer) -> None:
     drawn = drawer.draw([covered()], [attributes()], WINDOW)
     assert drawn.shape == (1, 3, WINDOW.height, WINDOW.width)
-    assert float(drawn.abs().max()) <= EPS
+    assert float(drawn.abs().max()) <= np.float32(EPS)
     x1, y1, x2, y2 = square_of(attributes().box) - np.tile([WINDOW.x, WINDOW.y], 2)
     outside = torch.ones(WINDOW.height, WINDOW.width, dtype=torch.bool)
     # a pixel more for the interpolation

@@ -103,7 +103,7 @@ def test_the_same_result_as_one_process(cluster, clips, tmp_path):
     assert contents(spread) == expected
     reports = [one for name, one in expected.items() if name.endswith(".report.json")]
     assert len(reports) == 4
-    assert all(report["cost"]["steps_per_frame"] > 0 for report in reports)
+    assert all(report["cost"]["victim_passes_per_frame"] > 0 for report in reports)
     rows = json.loads((spread / "drsf-summary.json").read_text())["files"]
     nodes = {row["worker"].rpartition("/")[0] for row in rows}
     assert len(nodes) == 2

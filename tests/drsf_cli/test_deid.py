@@ -182,9 +182,9 @@ def test_a_frame_in_which_the_detector_misses_the_face_is_covered(clip, tmp_path
 
     see, nothing = Watch.see, Detections(np.zeros((0, 4)), np.zeros(0))
 
-    def missing(self, frames, last):
+    def missing(self, frames, last, plain):
         blank = [frame.index == 3 for frame in frames]
-        seen = see(self, frames, last)
+        seen = see(self, frames, last, plain)
         return [
             replace(one, reported=nothing, covering=nothing) if b else one for b, one in zip(blank, seen, strict=True)
         ]

@@ -65,7 +65,7 @@ def test_it_writes_nothing_and_says_what_would_be(clip, tmp_path, monkeypatch, c
     said = " ".join(re.sub(r"[^\w.,:()/-]+", " ", capsys.readouterr().out).split())
     for text in ("320x240, 20 frames", "hidden.mp4.report.json", "hidden.mp4.report.html", "pixelate_5, none"):
         assert text in said.replace("\n", " ")
-    assert re.search(r"about \d+ (s|min), measured on 4 frames", said), "minutes on a busy machine"
+    assert re.search(r"about \d+ (s|min), measured on 16 frames", said), "minutes on a busy machine"
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_it_foresees_the_time_of_a_real_run(clip, tmp_path):
     settings = DeidSettings(attack="none")
     models = Models.load(settings.victims, "cpu")
     expected = dry_run_of(job_of(clip, tmp_path / "out.mp4", settings), models)
-    assert (expected.frames, expected.tried) == (20, 4)
+    assert (expected.frames, expected.tried) == (20, 16)
     assert main(["deid", str(clip), "-o", str(tmp_path / "out.mp4"), "--attack", "none", "-q"]) == 0
     report = json.loads((tmp_path / "out.mp4.report.json").read_text())
     real = report["cost"]["seconds_per_frame"] * 20
@@ -89,8 +89,8 @@ def job_of(clip, output, settings):
 def test_start_and_end_count(clip, tmp_path):
     settings = DeidSettings(attack="none", start=0.1, end=0.5)
     found = dry_run_of(job_of(clip, tmp_path / "out.mp4", settings), Models.load(settings.victims, "cpu"))
-    assert (found.frames, found.tried) == (10, 4)
-    assert found.trial["input"]["frames"] == 4
+    assert (found.frames, found.tried) == (10, 10)
+    assert found.trial["input"]["frames"] == 10
 
 
 def test_what_the_run_would_refuse_it_refuses(clip, tmp_path, capsys):

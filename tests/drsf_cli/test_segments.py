@@ -142,7 +142,7 @@ def test_parts_in_any_order_give_what_one_run_gives(embed: str, clip: Path, mode
     ][::-1]
     report = complete(job, work, surveys, regions, embedded, 1000.0, Silent())
     assert report["cost"]["seconds_per_frame"] > 1000 / 14
-    assert any(row["steps"] > 0 for row in report["frames"])
+    assert any(row["passes"] > 0 for row in report["frames"])
     assert contents(apart) == contents(alone)
     assert len(list(between.iterdir())) == 4
 
