@@ -26,7 +26,7 @@ from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
 from drsf_cli.deid.clip import SurveyedClip
-from drsf_cli.deid.faces import Redrawing, focus_of
+from drsf_cli.deid.faces import focus_of, redrawn
 from drsf_cli.deid.fidelity import Fidelity, fidelity
 from drsf_cli.deid.sections import Findings, frames_section, report_section
 from drsf_cli.deid.segments import segment_of
@@ -155,9 +155,9 @@ class Run:
     def write(self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], title: str) -> Written:
         """Obscure and write every frame, with what the store has of it. `embedded`: without its pixels."""
         self.progress.begin(title, len(clip))
-        drawn, focus = Redrawing(clip, self.store, embedded), focus_of(embedded)
+        focus = focus_of(embedded)
         for frame in clip.frames():
-            self._write(frame, drawn.image(frame), focus.get(frame.index, []))
+            self._write(frame, redrawn(clip, self.store, embedded, frame), focus.get(frame.index, []))
             self.progress.advance()
         self.writer.finish()
         return Written(clip, embedded)
