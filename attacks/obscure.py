@@ -282,9 +282,7 @@ def region_mask(regions: Sequence[Region], height: int, width: int) -> NDArray[n
 def head_mask(box: Array, height: int, width: int) -> NDArray[np.bool_]:
     """(height, width), true in the head region of the face in `box` (4,)."""
     x1, y1, x2, y2 = (max(0, round(float(v))) for v in head_region(box))
-    mask = np.zeros((height, width), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
+    return region_mask([Region((x1, y1, x2, y2), 1)], height, width)
 
 
 def _snap(area: Array, cell: int, origin: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int] | None:
