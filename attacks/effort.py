@@ -32,27 +32,38 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How the steps of correction after the drawing are taken, and how they are spent (attacks/perturb.py)."""
+
+    smoothing: float = 3.0
+    """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
+    extra: int = 0
+    """Further steps of a frame that is `attacks.perturb.POOR` after the others."""
+    behind: float = 0.0
+    """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
+    would cost bring more where they are needed. Models that are repelled push until they are apart."""
+    cap: float = 0.45
+    """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
+    length near its end, and 2 for one that is a square; the victims' have parts of both."""
+    tries: int = 0
+    """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
+    average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
+    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+
+
+@dataclass(frozen=True)
 class Effort:
-    """How the drawer is fitted, the steps of correction after the drawing, and how they are spent."""
+    """How the drawer is fitted, and how much the drawing is corrected."""
 
     steps: int
     """Gradient steps of every frame that is not good enough as it is drawn ..."""
     named_steps: int
     """... and where their rule was named with --attack."""
-    extra: int
-    """Further steps of one whose worst error is over `poor` tolerances."""
-    tries: int
-    """Points at and near the mean of a frame's iterates that are tried at the end, without a gradient."""
-    behind: float
-    """A victim whose error, in tolerances, is under this share of the worst one's does not push."""
     batch: int
     """Frames that are worked on at once."""
+    correction: Correction = Correction()
     tuning: Tuning | None = None
     """None: what is drawn is drawn by the bundled drawer."""
-    smoothing: float = 3.0
-    """Sigma in px of the Gaussian over every gradient ..."""
-    cap: float = 0.45
-    """... and longest step, as `AttackSettings` has them."""
     live: bool = False
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
@@ -62,21 +73,19 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         # Read from the written file at CRF 23: IoU, NME, gaze on 50 frames of the demo clip, and on 25 of talking_720p,
         # with the passes a frame (docs/measurements/attack.md).
         # 0.943, 1.25 %, 2.4 degrees; 0.948, 0.65 %, 1.8 degrees
-        "fast": Effort(steps=0, named_steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "fast": Effort(steps=0, named_steps=0, batch=8),
         # 0.963, 0.78 %, 2.2 degrees at 6.2 passes on the former. Two steps whose lesser victims
         # rest (behind=0.6) take 2.4 passes, nearly as long, and come to 0.943 and 0.72 % (25 frames of the demo clip).
         # Without the leash it was 0.967, 0.67 %, 1.9 degrees, and more strangers saw it (docs/measurements/leakage.md).
         "normal": Effort(
             steps=0,
             named_steps=3,
-            extra=3,
-            tries=0,
-            behind=0.25,
             batch=8,
+            correction=Correction(extra=3, behind=0.25),
             tuning=Tuning(samples=320, each=6, rate=7e-4, back=0.75),
         ),
         # 0.971, 0.60 %, 1.1 degrees at 6.5 passes; 0.980, 0.30 %, 0.63 degrees at 8.4 before openness was weighed
-        "best": Effort(steps=5, named_steps=5, extra=3, tries=3, behind=0.5, batch=1, live=True),
+        "best": Effort(steps=5, named_steps=5, batch=1, correction=Correction(extra=3, behind=0.5, tries=3), live=True),
     }
 )
 
@@ -84,11 +93,15 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         "fast": EFFORTS["fast"],
         # 12 frames of the demo clip: IoU 0.98, NME 0.90 % and 2.2 degrees at 16.6 passes; EFFORTS 1.31 % at 4.5
-        "normal": Effort(steps=6, named_steps=6, extra=0, tries=0, behind=0.0, batch=1, smoothing=2.0, cap=0.5),
+        "normal": Effort(steps=6, named_steps=6, batch=1, correction=Correction(smoothing=2.0, cap=0.5)),
         # 10 frames of the talking clip, as MediaPipe's client reads them in video mode: 0.88 % and irises 0.8 px off at
         # 33 passes; "normal" 1.02 % and 1.0 px at 17.5 (docs/victims.md)
         "best": Effort(
-            steps=12, named_steps=12, extra=8, tries=3, behind=0.0, batch=1, smoothing=2.0, cap=0.5, live=True
+            steps=12,
+            named_steps=12,
+            batch=1,
+            correction=Correction(smoothing=2.0, extra=8, cap=0.5, tries=3),
+            live=True,
         ),
     }
 )
