@@ -121,7 +121,10 @@ class Run:
         self.recovered: list[FrameObservation] = []
         self._segment = 0
         """The last frame's."""
-        self.writer: Writer = self._open_writer()
+        s = work.settings
+        self.writer: Writer = open_writer(
+            output, self.reader.info, work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
+        )
 
     def close(self) -> None:
         """Remove what was not published."""
@@ -129,12 +132,6 @@ class Run:
             one.discard()
         self.store.close()
         self.writer.__exit__()
-
-    def _open_writer(self) -> Writer:
-        s, info = self.settings, self.reader.info
-        return open_writer(
-            self.output, info, self.work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
-        )
 
     # -- the passes -------------------------------------------------------------------------------------------------
 
