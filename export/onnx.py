@@ -14,7 +14,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -80,7 +80,7 @@ def export_victim(
     for name, (data, row) in exported.items():
         path = folder / f"{victim.name}_{name}{'_fp16' if fp16 else ''}.onnx"
         write_atomically(path, data)
-        rows.append(ExportedNetwork(**{**vars(row), "path": path}))
+        rows.append(replace(row, path=path))
     return rows
 
 

@@ -90,13 +90,8 @@ class Camera:
                     f"camera file {path} is for {file_width:.0f}x{file_height:.0f} px, which is another "
                     f"aspect than the video's {width}x{height}; give the calibration of this camera"
                 )
-            to_video = np.array(
-                [
-                    [scale_x, 0, (scale_x - 1) / 2],
-                    [0, scale_y, (scale_y - 1) / 2],
-                    [0, 0, 1],
-                ]
-            )
+            to_video = np.diag([scale_x, scale_y, 1.0])
+            to_video[:2, 2] = (scale_x - 1) / 2, (scale_y - 1) / 2
             matrix = to_video @ matrix
         return Camera(matrix, coefficients)
 
