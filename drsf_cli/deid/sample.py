@@ -69,6 +69,7 @@ def unlike(rows: Sequence[Array], count: int) -> list[int]:
     chosen = np.unique(np.linspace(0, len(rows) - 1, max(count // 2, 1)).round().astype(int)).tolist()
     distances = np.min([np.linalg.norm(table - table[row], axis=1) for row in chosen], axis=0)
     while len(chosen) < count:
+        distances[chosen] = -1.0  # none twice, though faces be equal
         chosen.append(int(distances.argmax()))
         distances = np.minimum(distances, np.linalg.norm(table - table[chosen[-1]], axis=1))
     return sorted(chosen)

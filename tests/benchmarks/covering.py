@@ -31,6 +31,7 @@ from drsf_cli.progress import runs, with_last
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.watch import Watch
 from drsf_cli.settings import DeidSettings
+from export.session import authorised
 from tests.benchmarks.main_job import SHARED
 from victims.face import Array, Detections
 from victims.mtcnn import load_mtcnn
@@ -66,8 +67,9 @@ def detections_of(
 
 
 def _detect(clip: Path, cache: Path, retinaface: Path | None, every: int) -> None:
-    own = load_mtcnn("mtcnn")
-    companions = [] if retinaface is None else [load_retinaface("retinaface", retinaface)]
+    own = authorised(load_mtcnn("mtcnn"), "cpu")
+    others = [] if retinaface is None else [load_retinaface("retinaface", retinaface)]
+    companions = [authorised(one, "cpu") for one in others]
     found: dict[str, list[Detections]] = {"read": [], "cover": []}
     times, reader = [], VideoReader(clip)
     size = reader.info.height, reader.info.width

@@ -1,16 +1,20 @@
 """Heads that are turned or cut by the border, on stills composed of people of faces68: how many stay open.
 
-    python -m tests.benchmarks.turned_heads [--turned N] [--cut N] [--skip N] [--audit-every K]
-        [--retinaface FILE]
+    python -m tests.benchmarks.turned_heads [--turned N] [--cut N] [--mirror N] [--skip N] [--audit-every K]
+        [--retinaface FILE [--alone]] [--cut-close SCORE]
 
 Each still has an upright head and, beside it, another person's, 40 to 120 px from brows to chin in a tile of 200 px:
 
 * turned: around its face by 15, 30, ... 345 degrees;
-* cut: by the left or the right border, of which 30, 40, ... 80 % of the face's width is in the picture.
+* cut: by the left or the right border, of which 30, 40, ... 80 % of the face's width is in the picture;
+* mirror: a strip from the forehead to the tip of the nose, mirrored, in a dark surround, as a rear-view mirror shows a
+  driver. None unless asked for: nothing is promised of them, and they do not count for the exit code.
 
 A still is surveyed as `drsf deid` surveys a picture. The truth are the landmarks of the data set: their hull with a
 forehead added. A head is *open* where less than 90 % of what is visible of that is covered. Every K-th still is audited
-with the second head open on purpose: the audit must find it. Exits with 1 where a turned head or more than 1 % of the
+with the second head open on purpose: the audit must find it. `--alone`: RetinaFace covers in place of MTCNN.
+`--cut-close`: the mean score of the close looks from which a face that the border cuts counts, in place of around.py's;
+0 takes all of them. Exits with 1 where a turned head or more than 1 % of the
 cut ones are open, or the audit misses any.
 """
 
@@ -34,6 +38,7 @@ from PIL import Image as Picture
 from attacks.obscure import Pixelate, Region, head_region, plan_regions, region_mask
 from drsf_cli.deid.checks import AuditReport, check_uncovered
 from drsf_cli.media.reader import Frame
+from drsf_cli.readers import around
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.covering import see_all
 from drsf_cli.readers.finders import FaceFinder, finders_around
@@ -53,6 +58,10 @@ SIZES = (40.0, 120.0)
 ANGLES = range(15, 360, 15)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 COVERED = 0.9
+DARK = 28
+"""Grey level around the mirror."""
+MIRROR_ROOM = 0.4
+"""What the mirror shows beside the face to either side, in heights of the face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +158,26 @@ def cut_stills(count: int, seed: int = 2) -> Iterator[Still]:
         yield Still(what, np.ascontiguousarray(image), face_mask(landmarks, image.shape), box_of(upright))
 
 
+def mirror_stills(count: int, seed: int = 3) -> Iterator[Still]:
+    rng = np.random.default_rng(seed)
+    chosen = people(count + 1)
+    for k in range(count):
+        first, upright = placed(chosen[k + 1], rng.uniform(50, 90))
+        height = float(np.exp(rng.uniform(*np.log(SIZES))))
+        second, landmarks = placed(chosen[k], height)
+        second, landmarks = np.ascontiguousarray(second[:, ::-1]), np.array([TILE, 0]) + landmarks * np.array([-1, 1])
+        face = face_mask(landmarks, second.shape)
+        top, bottom = int(np.flatnonzero(face.any(axis=1))[0]), round(float(landmarks[30, 1]) + 0.06 * height)
+        shown = np.full_like(second, DARK)
+        low, high = landmarks[:, 0].min() - MIRROR_ROOM * height, landmarks[:, 0].max() + MIRROR_ROOM * height
+        strip = slice(top, bottom), slice(max(0, round(low)), min(TILE, round(high)))
+        shown[strip] = second[strip]
+        visible = np.zeros_like(face)
+        visible[strip] = face[strip]
+        mask = np.hstack([np.zeros_like(face), visible])
+        yield Still(f"person {k} in the mirror, {height:.0f} px", np.hstack([first, shown]), mask, box_of(upright))
+
+
 def covered(still: Still, own: Detector, companions: list[Detector]) -> NDArray[np.bool_]:
     """(H, W): what `drsf deid` would cover of the still."""
     _, seen = see_all(own, companions, [still.image], Around(DeidSettings.min_face))
@@ -174,21 +203,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="open heads that are turned or cut", allow_abbrev=False)
     parser.add_argument("--turned", type=int, default=460)
     parser.add_argument("--cut", type=int, default=360)
+    parser.add_argument("--mirror", type=int, default=0)
     parser.add_argument("--skip", type=int, default=0, help="stills of each kind that are left out at the start")
     parser.add_argument("--audit-every", type=int, default=5)
     parser.add_argument("--retinaface", type=Path, help="weights of a second detector that covers")
+    parser.add_argument("--alone", action="store_true", help="and MTCNN does not")
+    parser.add_argument("--cut-close", type=float, default=around.CUT_CLOSE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    own = authorised(load_mtcnn("mtcnn"), "cpu")
-    companions: list[Detector] = []
+    around.CUT_CLOSE = arguments.cut_close
+    detectors: list[Detector] = [] if arguments.alone else [authorised(load_mtcnn("mtcnn"), "cpu")]
     if arguments.retinaface is not None:
-        companions = [authorised(load_retinaface("retinaface", arguments.retinaface), "cpu")]
-    finders = finders_around([own, *companions], Around(DeidSettings.min_face))
+        detectors.append(authorised(load_retinaface("retinaface", arguments.retinaface), "cpu"))
+    own, *companions = detectors
+    finders = finders_around(detectors, Around(DeidSettings.min_face))
     finders.pop("lbp-cascade")  # slow, and what it alone sees is not certain
     good = True
     for name, stills, allowed in (
         ("turned", turned_stills(arguments.turned), 0.0),
         ("cut", cut_stills(arguments.cut), 0.01),
+        ("mirror", mirror_stills(arguments.mirror), 1.0),
     ):
         count = opened = audited = missed = 0
         area = 0.0
@@ -202,7 +236,7 @@ def main() -> int:
                 print(f"  open: {still.what}: {share:.0%} covered", flush=True)
             if count % 50 == 0:
                 print(f"  {count} {name}, {opened} open", flush=True)
-            if count % arguments.audit_every == 0:
+            if name != "mirror" and count % arguments.audit_every == 0:
                 audited += 1
                 if not found_open(still, finders):
                     missed += 1

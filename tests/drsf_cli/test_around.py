@@ -406,6 +406,28 @@ def test_a_turned_head_beside_an_upright_one_is_covered(mtcnn: Mtcnn, tile: Imag
     assert share(regions, face_of(0), (240, 480)) == 1.0
 
 
+@pytest.mark.parametrize("kind", ["on its side", "cut"])
+def test_a_companion_looks_around_too(mtcnn: Mtcnn, tile: Image, kind: str) -> None:
+    """Beside a detector that sees nothing."""
+
+    class Blind:
+        covers, cover_threshold = True, 0.5
+
+        def detect(self, images: Sequence[Image], threshold: float | None = None) -> list[Detections]:
+            return [NOTHING] * len(images)
+
+        def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
+            return self.detect(images), self.detect(images)
+
+    second, face = (np.rot90(tile), face_of(3, 240)) if kind == "on its side" else (tile[:, :120], (315, 45, 360, 150))
+    image = np.ascontiguousarray(np.hstack([tile, second]))
+    (own,) = mtcnn.detect([image], mtcnn.cover_threshold)
+    assert not (own.boxes[:, [0, 2]].mean(axis=1) > 240).any(), "seen without looking around: this tests nothing"
+    _, (seen,) = see_all(cast(Detector, Blind()), [mtcnn], [image], FULL)
+    (regions,) = plan_regions(cover_boxes(link([seen], [0.0]), [0.0]), Pixelate(5), *image.shape[:2])
+    assert share(regions, face, image.shape[:2]) == 1.0
+
+
 @pytest.mark.parametrize("degrees", [45, 135])
 def test_a_diagonal_head_is_covered(mtcnn: Mtcnn, tile: Image, degrees: int) -> None:
     """By what is seen in the diagonal looks alone, pictures of 340 x 340 px for 240 x 240 px, and closely."""
