@@ -156,11 +156,6 @@ class EncoderSettings:
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset} is unknown; it takes one of {', '.join(PRESETS)}")
 
-    @property
-    def planar_yuv(self) -> bool:
-        """Whether frames are coded as luma and chroma, not as RGB."""
-        return self.pixel_format.startswith("yuv")
-
     def encoder(self, width: int, height: int) -> VideoCodecContext:
         """A new encoder for frames of `width` x `height` pixels."""
         context = cast(VideoCodecContext, av.CodecContext.create(self.codec.encoder, "w"))
@@ -178,7 +173,7 @@ class EncoderSettings:
             context.sample_aspect_ratio = self.sample_aspect_ratio
         context.color_primaries = self.colour.primaries
         context.color_trc = self.colour.transfer
-        if self.planar_yuv:
+        if self.pixel_format.startswith("yuv"):  # luma and chroma, not RGB
             context.colorspace = self.colour.matrix
             context.color_range = JPEG_RANGE if self.colour.full_range else MPEG_RANGE
         else:

@@ -32,27 +32,38 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How the steps of correction after the drawing are taken, and how they are spent (attacks/perturb.py)."""
+
+    smoothing: float = 3.0
+    """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
+    extra: int = 0
+    """Further steps of a frame that is `attacks.perturb.POOR` after the others."""
+    behind: float = 0.0
+    """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
+    would cost bring more where they are needed. Models that are repelled push until they are apart."""
+    cap: float = 0.45
+    """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
+    length near its end, and 2 for one that is a square; the victims' have parts of both."""
+    tries: int = 0
+    """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
+    average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
+    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+
+
+@dataclass(frozen=True)
 class Effort:
-    """How the drawer is fitted, the steps of correction after the drawing, and how they are spent."""
+    """How the drawer is fitted, and how much the drawing is corrected."""
 
     steps: int
     """Gradient steps of every frame that is not good enough as it is drawn ..."""
     named_steps: int
     """... and where their rule was named with --attack."""
-    extra: int
-    """Further steps of one whose worst error is over `poor` tolerances."""
-    tries: int
-    """Points at and near the mean of a frame's iterates that are tried at the end, without a gradient."""
-    behind: float
-    """A victim whose error, in tolerances, is under this share of the worst one's does not push."""
     batch: int
     """Frames that are worked on at once."""
+    correction: Correction = Correction()
     tuning: Tuning | None = None
     """None: what is drawn is drawn by the bundled drawer."""
-    smoothing: float = 3.0
-    """Sigma in px of the Gaussian over every gradient ..."""
-    cap: float = 0.45
-    """... and longest step, as `AttackSettings` has them."""
     live: bool = False
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
@@ -67,11 +78,18 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         # Read from the file at CRF 23, 50 frames of the demo clip: IoU, NME, gaze (docs/measurements/attack.md).
         # FAST
-        "fast": Effort(steps=0, named_steps=0, extra=0, tries=0, behind=0.0, batch=8),
+        "fast": Effort(steps=0, named_steps=0, batch=8),
         # NORMAL
-        "normal": Effort(steps=0, named_steps=3, extra=3, tries=0, behind=0.25, batch=8, tuning=FIT),
+        "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
         # BEST
-        "best": Effort(steps=5, named_steps=5, extra=3, tries=3, behind=0.5, batch=1, tuning=FIT, live=True),
+        "best": Effort(
+            steps=5,
+            named_steps=5,
+            batch=1,
+            correction=Correction(extra=3, behind=0.5, tries=3),
+            tuning=FIT,
+            live=True,
+        ),
     }
 )
 
@@ -83,12 +101,8 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "normal": Effort(
             steps=3,
             named_steps=3,
-            extra=0,
-            tries=0,
-            behind=0.0,
             batch=2,
-            smoothing=2.0,
-            cap=0.5,
+            correction=Correction(smoothing=2.0, cap=0.5),
             tuning=replace(FIT, rate=1e-3, back=0.25),
         ),
         # 10 frames of the talking clip, as MediaPipe's client reads them in video mode: 0.88 % and irises 0.8 px off at
@@ -96,12 +110,8 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "best": Effort(
             steps=12,
             named_steps=12,
-            extra=8,
-            tries=3,
-            behind=0.0,
             batch=1,
-            smoothing=2.0,
-            cap=0.5,
+            correction=Correction(smoothing=2.0, extra=8, cap=0.5, tries=3),
             tuning=replace(FIT, rate=1e-3, back=0.25),
             live=True,
         ),

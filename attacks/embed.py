@@ -84,10 +84,6 @@ class Embedded:
         """The same with an empty change, to be kept for a whole clip."""
         return replace(self, change=np.zeros((0, 0, 3), np.int8))
 
-    def with_pixels(self, change: NDArray[np.int8]) -> Embedded:
-        """The same with another `change` (h, w, 3), grey levels."""
-        return replace(self, change=change)
-
     def apply(self, covered: CoveredImage) -> CoveredImage:
         """A new image: the covered frame with the perturbation."""
         image = CoveredImage(covered.copy())

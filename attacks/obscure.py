@@ -110,8 +110,17 @@ class Pixelate(Obscuring):
         return max(_MIN_CELL, math.ceil(side / self.blocks))
 
     def hide(self, patch: Image, region: Region) -> Image:
-        """Every block at its mean."""
-        return _pixelated(patch, region)
+        """Every block at its mean, rounded half up."""
+        x1, y1, x2, y2 = region.rect
+        xs = _cell_starts(x1, x2, region.origin[0], region.cell)
+        ys = _cell_starts(y1, y2, region.origin[1], region.cell)
+        rows = np.add.reduceat(patch, ys, axis=0, dtype=np.int64)
+        sums = np.add.reduceat(rows, xs, axis=1)  # (cells down, cells across, 3)
+        widths = np.diff(np.append(xs, x2 - x1))
+        heights = np.diff(np.append(ys, y2 - y1))
+        counts = (heights[:, None] * widths[None, :])[:, :, None]
+        means: Image = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
+        return means.repeat(heights, axis=0).repeat(widths, axis=1)
 
     def warning(self) -> str | None:
         """For many blocks."""
@@ -282,9 +291,7 @@ def region_mask(regions: Sequence[Region], height: int, width: int) -> NDArray[n
 def head_mask(box: Array, height: int, width: int) -> NDArray[np.bool_]:
     """(height, width), true in the head region of the face in `box` (4,)."""
     x1, y1, x2, y2 = (max(0, round(float(v))) for v in head_region(box))
-    mask = np.zeros((height, width), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
+    return region_mask([Region((x1, y1, x2, y2), 1)], height, width)
 
 
 def _snap(area: Array, cell: int, origin: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int] | None:
@@ -297,20 +304,6 @@ def _snap(area: Array, cell: int, origin: tuple[int, int], height: int, width: i
     x1, x2 = max(0, x1), min(width, x2)
     y1, y2 = max(0, y1), min(height, y2)
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
-
-
-def _pixelated(patch: Image, region: Region) -> Image:
-    """The patch of a region with every cell at its mean, rounded half up."""
-    x1, y1, x2, y2 = region.rect
-    xs = _cell_starts(x1, x2, region.origin[0], region.cell)
-    ys = _cell_starts(y1, y2, region.origin[1], region.cell)
-    rows = np.add.reduceat(patch, ys, axis=0, dtype=np.int64)
-    sums = np.add.reduceat(rows, xs, axis=1)  # (cells down, cells across, 3)
-    widths = np.diff(np.append(xs, x2 - x1))
-    heights = np.diff(np.append(ys, y2 - y1))
-    counts = (heights[:, None] * widths[None, :])[:, :, None]
-    means: Image = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
-    return means.repeat(heights, axis=0).repeat(widths, axis=1)
 
 
 def _cell_starts(start: int, stop: int, origin: int, cell: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attacks.budget import Budget, rounded
+from attacks.effort import Correction
 from attacks.steps import METHODS
 from attacks.trail import Trail
 from victims.base import Objective, Reading
@@ -55,29 +56,21 @@ class AttackSettings:
     steps: int
     options: Mapping[str, float] = field(default_factory=dict)
     """The step rule's own parameters; what is missing keeps the method's default."""
-    smoothing: float = 3.0
-    """Sigma in px of the Gaussian that every gradient is smoothed with: energy goes where codecs keep it."""
-    extra: int = 0
-    """Further steps after `steps` of a frame that is POOR."""
-    behind: float = 0.0
-    """A victim whose error, in tolerances, is under this share of the worst one's does not push: the passes that it
-    would cost bring more where they are needed. Models that are repelled push until they are apart."""
-    cap: float = 0.45
-    """Longest step, in units of the one that would bring the linearised loss to 0. Newton's is 1 for a loss that is a
-    length near its end, and 2 for one that is a square; the victims' have parts of both."""
-    tries: int = 0
-    """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
-    average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
-    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+    correction: Correction = field(default_factory=Correction)
+
+    @property
+    def most(self) -> int:
+        """Steps that a frame takes at most."""
+        return self.steps + self.correction.extra
 
     @property
     def reads(self) -> bool:
         """Whether drawings are read at all, to be corrected."""
-        return self.steps + self.extra > 0
+        return self.most > 0
 
     def goes_on(self, taken: int, score: float) -> bool:
         """Whether a frame with `score` so far takes another step after `taken`."""
-        return taken < self.steps or (taken < self.steps + self.extra and score > POOR)
+        return taken < self.steps or (taken < self.most and score > POOR)
 
 
 @dataclass
@@ -113,7 +106,7 @@ def perturb(
     if settings.steps == 0:  # most are good enough as they are
         search.look(active)
         active = [item for item in active if settings.goes_on(0, float(search.score[item]))]
-    for taken in range(settings.steps + settings.extra + 1):
+    for taken in range(settings.most + 1):
         going = [item for item in active if settings.goes_on(taken, float(search.score[item]))]
         search.look([item for item in active if item not in going])
         if not going:
@@ -139,7 +132,7 @@ class _Search:
         method = METHODS[settings.method]
         self.rule = method.rule(
             count,
-            settings.steps + settings.extra,
+            settings.most,
             lambda u, items: budget.project(u * eps, items) / eps,
             {**method.options, **settings.options},
         )
@@ -169,19 +162,20 @@ class _Search:
         if not short or not reading.pulls:
             return []
         items, pulls = [items[row] for row in short], [pull.of(short) for pull in reading.pulls]
-        gradient = unit(smoothed(direction(pulls), self.settings.smoothing) * self.budget.mask[items])
+        gradient = unit(smoothed(direction(pulls), self.settings.correction.smoothing) * self.budget.mask[items])
         before = self.delta[items]
         loss = torch.stack([pull.loss for pull in pulls]).sum(dim=0)
         move = self.rule.step(before / eps, gradient, loss, items) * eps - before
-        self.delta[items] = before + move * step_length(move, pulls, self.settings.cap)
+        self.delta[items] = before + move * step_length(move, pulls, self.settings.correction.cap)
         self.outcome.steps[items] += 1
         return items
 
     def look_near_means(self) -> None:
         """Try points at and near the mean of each frame's iterates, where it is not good enough yet."""
-        short = [item for item in range(len(self.score)) if self.score[item] > 1.0] if self.settings.tries else []
+        tries = self.settings.correction.tries
+        short = [item for item in range(len(self.score)) if self.score[item] > 1.0] if tries else []
         means = {item: mean for item in short if (mean := self.trail.mean(item)) is not None}
-        for number in range(self.settings.tries):
+        for number in range(tries):
             items = [item for item in means if self.score[item] > 1.0]
             if not items:
                 break
@@ -190,7 +184,7 @@ class _Search:
 
     def _read(self, items: list[int], probe: Tensor, with_gradient: bool) -> Combined:
         pixels = delivered(self.budget, self.delta, probe, items, self.channel)
-        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.behind, self.each)
+        reading = read_stages(pixels, items, self.stages, with_gradient, self.settings.correction.behind, self.each)
         self.outcome.passes[items] += len(reading.pulls)
         self.outcome.checks[items] += len(self.stages) - len(reading.pulls)
         return reading
@@ -278,7 +272,7 @@ def read_stages(
 ) -> Combined:
     """Read `pixels` (n, 3, h, w) of frames `items` in turn, as at decode time; pulls `with_gradient` only.
 
-    `behind`: see AttackSettings. `each` shares the stages that do not wait for one another, and the gradients.
+    `behind`: see Correction. `each` shares the stages that do not wait for one another, and the gradients.
     """
     readings: dict[str, Reading] = {}
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.obscure import CoveredImage
+from attacks.embed import Target
 from attacks.perturb import Stage
 from victims.base import Aligner, Detector, FaceTargets, GazeEstimator, Objective, Reading, Victim, Window
 from victims.camera import Camera
-from victims.face import Face
 
 BLIND = 0.2
 """A repelled detector's best score that is low enough; detectors report faces from 0.5 or 0.7 on, and what is read
@@ -56,18 +54,6 @@ class DistanceObjective(Objective):
         return Reading(lacking / self.apart, lacking.detach() / self.apart, reading.output)
 
 
-class HiddenFrame(Protocol):
-    """What is needed of a frame to embed in; `attacks.embed.Target` is one."""
-
-    @property
-    def covered(self) -> CoveredImage:
-        """The obscured frame, (H, W, 3)."""
-
-    @property
-    def face(self) -> Face:
-        """The face that is hidden in it."""
-
-
 @dataclass(frozen=True)
 class Repeller:
     """Repels `models`, by name, in the frames of a clip seen by `camera` (None: the field's default for the size)."""
@@ -75,7 +61,7 @@ class Repeller:
     models: Mapping[str, Victim]
     camera: Camera | None = None
 
-    def stages(self, frames: Sequence[HiddenFrame], window: Window) -> list[Stage]:
+    def stages(self, frames: Sequence[Target], window: Window) -> list[Stage]:
         """Stages for a batch of frames that share a window; they come after the chain's own, whose outputs they use.
 
         A model is left out where the frames' faces lack what it is to be kept away from: an aligner without landmarks.
@@ -95,13 +81,13 @@ class Repeller:
         return stages
 
     @staticmethod
-    def _aligner(victim: Aligner, frames: Sequence[HiddenFrame], window: Window) -> Objective:
+    def _aligner(victim: Aligner, frames: Sequence[Target], window: Window) -> Objective:
         boxes = np.stack([frame.face.box for frame in frames])
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
         faces = FaceTargets(boxes, landmarks)
         return victim.distance_objective([f.covered for f in frames], [window] * len(frames), faces)
 
-    def _gaze(self, victim: GazeEstimator, frames: Sequence[HiddenFrame], window: Window) -> Objective:
+    def _gaze(self, victim: GazeEstimator, frames: Sequence[Target], window: Window) -> Objective:
         landmarks = np.stack([frame.face.landmarks for frame in frames if frame.face.landmarks is not None])
         gaze = np.stack([frame.face.gaze for frame in frames if frame.face.gaze is not None])
         height, width = frames[0].covered.shape[:2]

@@ -31,6 +31,8 @@ class StepRule(ABC):
         self.project = project
         self.options = dict(options)
         self._taken = [0] * count
+        self._kept: dict[int, Any] = {}
+        """What the rule keeps of each frame."""
 
     def look_ahead(self, delta: Tensor, items: Sequence[int]) -> Tensor:
         """Where the gradient is to be taken; where the perturbation is, unless a rule says otherwise."""
@@ -62,19 +64,15 @@ class IFgsm(StepRule):
 
 
 class MiFgsm(StepRule):
-    """m <- mu m + g / mean|g|; u <- P(u - a sign m). Dong et al. 2017, arXiv 1710.06081."""
-
-    def __init__(self, count: int, steps: int, project: Project, options: Mapping[str, float]) -> None:
-        super().__init__(count, steps, project, options)
-        self._momentum: dict[int, Tensor] = {}
+    """m <- mu m + g / mean|g|; u <- P(u - a sign m). Dong et al. 2017, arXiv 1710.06081. Momentum is kept."""
 
     def _accumulated(self, gradient: Tensor, items: Sequence[int]) -> Tensor:
         size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
         direction = torch.where(size > 0, gradient / size.clamp_min(1e-30), torch.zeros_like(gradient))
         for row, item in enumerate(items):
-            before = self._momentum.get(item)
-            self._momentum[item] = direction[row] if before is None else self.options["mu"] * before + direction[row]
-        return torch.stack([self._momentum[item] for item in items])
+            before = self._kept.get(item)
+            self._kept[item] = direction[row] if before is None else self.options["mu"] * before + direction[row]
+        return torch.stack([self._kept[item] for item in items])
 
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
@@ -89,8 +87,8 @@ class NiFgsm(MiFgsm):
         ahead = delta.clone()
         alpha = self._alpha(items, delta)
         for row, item in enumerate(items):
-            if item in self._momentum:
-                ahead[row] -= alpha[row] * self.options["mu"] * self._momentum[item].sign()
+            if item in self._kept:
+                ahead[row] -= alpha[row] * self.options["mu"] * self._kept[item].sign()
         return self.project(ahead, list(items))
 
 
@@ -163,17 +161,13 @@ class Optimiser(StepRule):
     arguments: Mapping[str, str | tuple[str, str]] = {}
     """Argument of the optimiser -> the option(s) it takes its value from."""
 
-    def __init__(self, count: int, steps: int, project: Project, options: Mapping[str, float]) -> None:
-        super().__init__(count, steps, project, options)
-        self._optimisers: dict[int, tuple[Tensor, torch.optim.Optimizer]] = {}
-
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         raw = torch.stack([self._one(item, delta[row], gradient[row]) for row, item in enumerate(items)])
         return self.project(raw, list(items))
 
     def _one(self, item: int, value: Tensor, gradient: Tensor) -> Tensor:
-        if item not in self._optimisers:
+        if item not in self._kept:
             parameter = value.detach().clone().requires_grad_()
             arguments: dict[str, Any] = {
                 name: tuple(self.options[part] for part in option)
@@ -181,15 +175,16 @@ class Optimiser(StepRule):
                 else self.options[option]
                 for name, option in self.arguments.items()
             }
-            self._optimisers[item] = (parameter, self.kind([parameter], **arguments))
-        parameter, optimiser = self._optimisers[item]
+            self._kept[item] = (parameter, self.kind([parameter], **arguments))
+        parameter, optimiser = self._kept[item]
         with torch.no_grad():
             parameter.copy_(value)
         for group in optimiser.param_groups:
             group["lr"] = self.options["lr"] * self.options["decay"] ** self._taken[item]
         parameter.grad = gradient.detach().clone()
         optimiser.step()
-        return parameter.detach().clone()
+        moved: Tensor = parameter.detach().clone()
+        return moved
 
 
 def _optimiser(kind: type[torch.optim.Optimizer], **arguments: str | tuple[str, str]) -> type[Optimiser]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,31 +14,26 @@ AWAY = 0.3
 """Share of the way from the mean to an iterate."""
 
 
-@dataclass(frozen=True)
-class _Iterate:
-    score: Tensor
-    delta: Tensor
-
-
 class Trail:
     """Each frame's iterates."""
 
     def __init__(self, count: int) -> None:
-        self._iterates: list[list[_Iterate]] = [[] for _ in range(count)]
+        self._iterates: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
+        """Score and perturbation of each."""
 
     def add(self, items: Sequence[int], score: Tensor, probe: Tensor) -> None:
         """Iterates (n, 3, h, w) of frames `items`; those in which a victim finds nothing are left out."""
         for row, item in enumerate(items):
             if torch.isfinite(score[row]):
-                self._iterates[item].append(_Iterate(score[row], probe[row].clone()))
+                self._iterates[item].append((score[row], probe[row].clone()))
 
     def mean(self, item: int) -> Tensor | None:
         """The weighted mean (3, h, w), the better ones counting more; None where there is no iterate."""
         many = self._iterates[item]
         if not many:
             return None
-        weights = torch.softmax(torch.stack([-DISCOUNT * one.score for one in many]), dim=0)
-        deltas = torch.stack([one.delta for one in many])
+        weights = torch.softmax(torch.stack([-DISCOUNT * score for score, _ in many]), dim=0)
+        deltas = torch.stack([delta for _, delta in many])
         mean: Tensor = torch.tensordot(weights.to(deltas), deltas, dims=1)
         return mean
 
@@ -50,5 +44,5 @@ class Trail:
         """
         if number == 0:
             return mean
-        many = sorted(self._iterates[item], key=lambda one: float(one.score))
-        return torch.lerp(mean, many[(number - 1) % len(many)].delta, AWAY)
+        many = sorted(self._iterates[item], key=lambda one: float(one[0]))
+        return torch.lerp(mean, many[(number - 1) % len(many)][1], AWAY)

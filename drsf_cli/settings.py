@@ -270,17 +270,8 @@ class DeidSettings(Limited):
         if chosen is None:
             return None
         name, options = chosen
-        return AttackSettings(
-            name,
-            _eps(self.eps),
-            effort.steps if self.attack is None else effort.named_steps,
-            options,
-            extra=effort.extra,
-            tries=effort.tries,
-            behind=effort.behind,
-            smoothing=effort.smoothing,
-            cap=effort.cap,
-        )
+        steps = effort.steps if self.attack is None else effort.named_steps
+        return AttackSettings(name, _eps(self.eps), steps, options, effort.correction)
 
     @property
     def takes_steps(self) -> bool:

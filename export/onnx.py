@@ -14,7 +14,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from export.session import OPSET, OnnxNetwork, drsf_version
 from victims.base import ExportSpec, Network, Victim
 from weights.catalog import catalog
-from weights.errors import DrsfError, OutputError
-from weights.files import write_atomically
+from weights.errors import DrsfError
+from weights.files import make_folder, write_atomically
 
 LIMIT = 1e-4
 """Largest relative difference of a float32 file."""
@@ -75,15 +75,12 @@ def export_victim(
     exported = {
         name: export_network(victim, name, opset, fp16, (samples or {}).get(name, ())) for name in victim.networks
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder.") from error
+    make_folder(folder, "folder")
     rows = []
     for name, (data, row) in exported.items():
         path = folder / f"{victim.name}_{name}{'_fp16' if fp16 else ''}.onnx"
         write_atomically(path, data)
-        rows.append(ExportedNetwork(**{**vars(row), "path": path}))
+        rows.append(replace(row, path=path))
     return rows
 
 
@@ -214,7 +211,8 @@ def _to_half(model: onnx.ModelProto, full_precision: Sequence[str]) -> onnx.Mode
     kept = [
         node.name
         for node in model.graph.node
-        if (node.op_type == "Conv" and _groups(node) > 1) or node.name.startswith(tuple(full_precision))
+        if (node.op_type == "Conv" and (_attribute(node, "group") or 1) > 1)
+        or node.name.startswith(tuple(full_precision))
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers below half's smallest are raised to it, as parity then shows
@@ -233,8 +231,8 @@ def _without_detours(graph: onnx.GraphProto) -> None:
     makers = {node.output[0]: node for node in nodes}
     direct: dict[str, str] = {}
     for node in nodes:
-        before = makers.get(node.input[0]) if _cast_to(node) == onnx.TensorProto.FLOAT else None
-        if before is not None and _cast_to(before) == onnx.TensorProto.FLOAT16:
+        before = makers.get(node.input[0]) if _attribute(node, "to") == onnx.TensorProto.FLOAT else None
+        if before is not None and _attribute(before, "to") == onnx.TensorProto.FLOAT16:
             direct[node.output[0]] = before.input[0]
     for node in nodes:
         node.input[:] = [direct.get(name, name) for name in node.input]
@@ -247,12 +245,9 @@ def _without_detours(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _cast_to(node: onnx.NodeProto) -> int | None:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "to"), None)
-
-
-def _groups(convolution: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1)
+def _attribute(node: onnx.NodeProto, name: str) -> int | None:
+    """A whole number; None where the node does not have it."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), None)
 
 
 def _metadata(victim: Victim, name: str, spec: ExportSpec) -> dict[str, str]:

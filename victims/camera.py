@@ -27,22 +27,6 @@ from scipy.spatial.transform import Rotation
 from victims.face_model import FACE_MODEL_68, LEFT_EYE_CORNERS, MOUTH_CORNERS, NOSE_WINGS, RIGHT_EYE_CORNERS
 from weights.errors import DrsfError, InputError
 
-__all__ = [
-    "FACE_MODEL_68",
-    "NORMALIZATIONS",
-    "Camera",
-    "HeadPose",
-    "Normalization",
-    "NormalizedView",
-    "angle_between_degrees",
-    "angles_to_vector",
-    "denormalize",
-    "euler_angles",
-    "normalize_view",
-    "solve_head_pose",
-    "vector_to_angles",
-]
-
 _ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratio up to which a camera file is taken to describe the video's camera."""
 
@@ -106,13 +90,8 @@ class Camera:
                     f"camera file {path} is for {file_width:.0f}x{file_height:.0f} px, which is another "
                     f"aspect than the video's {width}x{height}; give the calibration of this camera"
                 )
-            to_video = np.array(
-                [
-                    [scale_x, 0, (scale_x - 1) / 2],
-                    [0, scale_y, (scale_y - 1) / 2],
-                    [0, 0, 1],
-                ]
-            )
+            to_video = np.diag([scale_x, scale_y, 1.0])
+            to_video[:2, 2] = (scale_x - 1) / 2, (scale_y - 1) / 2
             matrix = to_video @ matrix
         return Camera(matrix, coefficients)
 
@@ -346,11 +325,6 @@ def vector_to_angles(gaze: np.ndarray) -> np.ndarray:
     unit = gaze / np.linalg.norm(gaze, axis=-1, keepdims=True)
     pitch = np.arcsin(np.clip(-unit[..., 1], -1.0, 1.0))
     return np.stack([pitch, np.arctan2(-unit[..., 0], -unit[..., 2])], axis=-1)
-
-
-def denormalize(gaze: np.ndarray, view: NormalizedView) -> np.ndarray:
-    """(..., 3) gaze in the normalised frame -> (..., 3) in the camera frame: transpose of N, no scaling."""
-    return np.asarray(np.asarray(gaze, dtype=np.float64) @ view.rotation)
 
 
 def angle_between_degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -39,8 +39,6 @@ from weights.errors import DrsfError, UsageError
 from weights.loading import load_state_dict
 from weights.store import resolve
 
-__all__ = ["GAZE_MODELS", "GazeModel", "NormalizedGaze", "angle_loss", "load_gaze"]
-
 _FACES_PER_CALL = 16
 """Faces that go through warp and network together when reading; bounds memory."""
 

@@ -134,31 +134,18 @@ class Mtcnn(Detector):
     @override
     def export_specs(self) -> dict[str, ExportSpec]:
         text = "RGB 0..255, (x - 127.5) / 128, area-resampled; outputs are logits, softmax outside"
-        batch = {0: "batch"}
-        shifts_and_logits = ("shifts", "logits")
-        return {
-            "pnet": ExportSpec(
-                (torch.zeros(2, 3, 40, 60),),
-                ("pixels",),
-                shifts_and_logits,
-                {name: {0: "batch", 2: "height", 3: "width"} for name in ("pixels", *shifts_and_logits)},
-                f"pyramid level; {text}",
-            ),
-            "rnet": ExportSpec(
-                (torch.zeros(2, 3, 24, 24),),
-                ("pixels",),
-                shifts_and_logits,
-                dict.fromkeys(("pixels", *shifts_and_logits), batch),
-                f"24x24 crop; {text}",
-            ),
-            "onet": ExportSpec(
-                (torch.zeros(2, 3, 48, 48),),
-                ("pixels",),
-                ("shifts", "points", "logits"),
-                dict.fromkeys(("pixels", "shifts", "points", "logits"), batch),
-                f"48x48 crop; {text}",
-            ),
-        }
+        specs = {}
+        for name, (height, width), what in (
+            ("pnet", (40, 60), "pyramid level"),
+            ("rnet", (24, 24), "24x24 crop"),
+            ("onet", (48, 48), "48x48 crop"),
+        ):
+            outputs = ("shifts", "points", "logits") if name == "onet" else ("shifts", "logits")
+            free = {0: "batch", 2: "height", 3: "width"} if name == "pnet" else {0: "batch"}
+            axes = dict.fromkeys(("pixels", *outputs), free)
+            example = (torch.zeros(2, 3, height, width),)
+            specs[name] = ExportSpec(example, ("pixels",), outputs, axes, f"{what}; {text}")
+        return specs
 
 
 def load_mtcnn(name: str = "mtcnn", override: Path | None = None, allow_unknown: bool = False) -> Mtcnn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -28,23 +29,17 @@ class TimedImage(Protocol):
         """(H, W, 3) uint8 RGB."""
 
 
+@dataclass(eq=False)
 class Observer:
     """A detector, an aligner and a gaze estimator in a row. The last two may be left out.
 
     `camera` is that of the video; None means the field's default for the frame's size.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        aligner: Aligner | None = None,
-        gaze: GazeEstimator | None = None,
-        camera: Camera | None = None,
-    ) -> None:
-        self.detector = detector
-        self.aligner = aligner
-        self.gaze = gaze
-        self.camera = camera
+    detector: Detector
+    aligner: Aligner | None = None
+    gaze: GazeEstimator | None = None
+    camera: Camera | None = None
 
     @property
     def victims(self) -> dict[str, Detector | Aligner | GazeEstimator]:

@@ -38,6 +38,14 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place.") from error
 
 
+def make_folder(folder: Path, place: str) -> None:
+    """Make a folder and those above it. Raises OutputError, which says what to choose instead: another `place`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another {place}.") from error
+
+
 def flush_to_disk(stream: IO[bytes]) -> None:
     """Flush a written file to the disk."""
     stream.flush()

@@ -22,6 +22,7 @@ from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.deid.targets import read_targets
 from drsf_cli.deid.work import FIT_STEP
 from drsf_cli.media.files import refuse_existing
+from drsf_cli.media.probe import VideoInfo
 from drsf_cli.media.reader import open_source
 from drsf_cli.progress import SILENT, Progress
 from drsf_cli.readers.models import Models
@@ -45,9 +46,7 @@ class Forecast:
     writes: tuple[Path, ...]
     frames: int
     """Frames of the input between --start and --end: counted if each packet is a frame, else estimated."""
-    width: int
-    height: int
-    fps: float
+    info: VideoInfo
     tried: int
     """Frames that were measured."""
     seconds: float
@@ -179,9 +178,7 @@ def dry_run_of(job: Job, models: Models, *, folder_is_made: bool = False, progre
         source=source,
         writes=job.files,
         frames=frames,
-        width=reader.info.width,
-        height=reader.info.height,
-        fps=float(reader.info.average_rate),
+        info=reader.info,
         tried=tried,
         seconds=watch.forecast(elapsed, tried, frames, fitted_faces(settings, float(reader.info.average_rate), frames)),
         settings=settings,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attacks.codec import CODECS
 from drsf_cli.batch.inputs import Input
 from drsf_cli.media.files import page_path, report_path, sheet_path
 from drsf_cli.media.images import is_image
-from drsf_cli.media.writer import video_suffix
 from drsf_cli.settings import DeidSettings
 from weights.errors import UsageError
 
@@ -50,7 +50,7 @@ def default_name(source: Path, codec: str) -> str:
     """The name of an input's output: `drive.avi` becomes `drive_deid.mp4`, a picture a PNG, a folder a folder."""
     if source.is_dir():
         return source.resolve().name + SUFFIX
-    return source.stem + SUFFIX + (".png" if is_image(source) else video_suffix(codec))
+    return source.stem + SUFFIX + (".png" if is_image(source) else CODECS[codec].suffixes[0])
 
 
 def plan_jobs(wishes: Sequence[Wish], output: Path | None, several: bool, into_folder: bool = False) -> list[Job]:

@@ -14,7 +14,7 @@ import csv
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,7 @@ class Row:
 
 def read_manifest(path: Path) -> list[Row]:
     """Every row. Raises InputError, UsageError, with file and line."""
-    readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = {
-        ".csv": _csv_rows,
-        ".jsonl": _json_rows,
-    }
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if path.suffix.lower() not in readers:
         raise UsageError(f"--manifest {path} is neither a .csv nor a .jsonl file.")
     try:

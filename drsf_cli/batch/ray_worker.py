@@ -14,7 +14,7 @@ import torch
 from drsf_cli.batch.jobs import Job
 from drsf_cli.batch.parts import EmbeddedPart, Regions, complete, embed_part, plan_parts
 from drsf_cli.batch.resume import finished
-from drsf_cli.batch.run import ModelShelf, Result, attempted, make_folder, process
+from drsf_cli.batch.run import ModelShelf, Result, attempted, process
 from drsf_cli.deid.clip import SourceChangedError
 from drsf_cli.deid.pipeline import deidentify, opened
 from drsf_cli.deid.segments import Part, parts_of
@@ -25,6 +25,7 @@ from drsf_cli.progress import SILENT, Told
 from drsf_cli.report.schema import Report
 from drsf_cli.settings import DeidSettings
 from weights.errors import DrsfError, InputError
+from weights.files import make_folder
 
 TELL_S = 0.25
 """How often a worker reports its progress."""
@@ -106,7 +107,7 @@ class Worker:
             parts = parts_of(open_source(job.source, s), s.segment)
             if len(parts) < 2 or (resume and finished(job) is not None):
                 return []
-            make_folder(job.output.parent)
+            make_folder(job.output.parent, "-o")
             with opened(self._work(job), job.output, job.report, SILENT):
                 return parts
         except Exception:  # noqa: BLE001

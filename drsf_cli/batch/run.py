@@ -28,8 +28,8 @@ from drsf_cli.readers.models import Models
 from drsf_cli.report.schema import Report
 from drsf_cli.report.versions import versions
 from drsf_cli.settings import DeidSettings
-from weights.errors import DrsfError, OutputError, UsageError
-from weights.files import write_atomically
+from weights.errors import DrsfError, UsageError
+from weights.files import make_folder, write_atomically
 
 State = Literal["done", "skipped", "failed"]
 
@@ -129,7 +129,7 @@ def attempted(
                 restore_page(job, document)
                 return Result(job, "skipped", time.monotonic() - began, worker, figures=figures(document))
             clear_leftovers(job, keep)
-        make_folder(job.output.parent)
+        make_folder(job.output.parent, "-o")
         document = work()
     except DrsfError as error:
         return failed(str(error), error.exit_code)
@@ -140,14 +140,6 @@ def attempted(
             traceback.format_exc(),
         )
     return Result(job, "done", time.monotonic() - began, worker, figures=figures(document))
-
-
-def make_folder(folder: Path) -> None:
-    """Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another -o.") from error
 
 
 class Local:
@@ -225,7 +217,7 @@ def run_batch(
     """
     results: list[Result] = []
     if summary is not None:
-        make_folder(summary.parent)
+        make_folder(summary.parent, "-o")
         if resume:
             for path in leftovers(summary):  # left by a run that was killed while it wrote the summary
                 path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from drsf_cli.commands.options import attack_flag, cover_flag, examples, file_fl
 from drsf_cli.commands.output import ErrorStyle, err, out, print_error
 from drsf_cli.settings import DeidSettings, Shape, VictimNames
 from weights.errors import BatchError, DrsfError, UsageError
+from weights.files import make_folder
 
 if TYPE_CHECKING:
     from drsf_cli.batch.jobs import Job
@@ -126,7 +127,7 @@ def deid(
     help_all: options.HelpAll = False,
 ) -> None:
     """Obscure every head of videos, pictures or folders of pictures, and embed what authorised models read."""
-    from drsf_cli.batch.run import make_folder, plan_batch
+    from drsf_cli.batch.run import plan_batch
 
     settings = DeidSettings(
         victims=VictimNames().replaced(detector, aligner, gaze, chain),
@@ -180,7 +181,7 @@ def deid(
         _deid_many(batch, chosen, resume, share, quiet, context.obj)
     else:
         if into_folder:
-            make_folder(batch.jobs[0].output.parent)
+            make_folder(batch.jobs[0].output.parent, "-o")
         _deid_one(batch.jobs[0], resume, quiet)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,10 +43,10 @@ def viz(
     """
     from drsf_cli.deid.known_run import run_of
     from drsf_cli.deid.panels import compare as compare_clips
-    from drsf_cli.deid.panels import single
     from drsf_cli.measure.records import read_observations
     from drsf_cli.readers.infer import infer as infer_video
     from drsf_cli.readers.models import Models
+    from drsf_cli.report.drawing import Panel, visualize
 
     if compare is not None and json_file is not None:
         raise UsageError("--compare reads all its panels itself; leave --json out.")
@@ -55,17 +55,15 @@ def viz(
     known = VictimNames() if compare is None else run_of(compare, source).settings.victims
     names = known.replaced(detector, aligner, gaze, chain)
     with bars(quiet) as progress:
+        how: dict[str, Any] = {"camera": camera, "overwrite": overwrite, "progress": progress}
         if json_file is not None:
-            seen = read_observations(json_file)
-            single(source, output, seen, camera=camera, overwrite=overwrite, progress=progress)
+            visualize([Panel(source.name, source, read_observations(json_file))], output, **how)
         else:
             models = Models.load(names, known_device(device), allow_unknown)
             if compare is None:
                 seen = infer_video(source, models, camera=camera, progress=progress)
-                single(source, output, seen, camera=camera, overwrite=overwrite, progress=progress)
+                visualize([Panel(source.name, source, seen)], output, **how)
             else:
-                compare_clips(
-                    compare, source, output, models, mask=mask, camera=camera, overwrite=overwrite, progress=progress
-                )
+                compare_clips(compare, source, output, models, mask=mask, **how)
     if not quiet:
         out.print(f"Wrote {output}.", soft_wrap=True)

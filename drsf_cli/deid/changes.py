@@ -7,6 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -58,7 +59,7 @@ class ChangeStore:
         file.seek(start)
         window = embedded.window
         change = np.frombuffer(zlib.decompress(file.read(size)), dtype=np.int8)
-        return embedded.with_pixels(change.reshape(window.height, window.width, 3))
+        return replace(embedded, change=change.reshape(window.height, window.width, 3))
 
     def adopt(self, path: Path, places: Places, first: FaceKey) -> None:
         """Add what another store wrote to `path`. Its frame 0 and track 0 become `first`."""

@@ -29,17 +29,13 @@ class SurveyedClip:
     regions: Sequence[tuple[Region, ...]]
     """Of each frame."""
     obscuring: Obscuring
-    wanted: Survey | None = None
-    """The survey with other attributes, which are to be embedded (drsf_cli/deid/targets.py); None: those seen."""
+    targets: Survey
+    """What should be read from the output, frame by frame: the survey, or one with other attributes
+    (drsf_cli/deid/targets.py)."""
 
     def __len__(self) -> int:
         """Frames."""
         return len(self.survey.times)
-
-    @property
-    def targets(self) -> Survey:
-        """The attributes that should be read from the output, frame by frame."""
-        return self.survey if self.wanted is None else self.wanted
 
     def frames(self) -> Iterator[Frame]:
         """Read the source again. Raises SourceChangedError unless it is what it was in the survey."""

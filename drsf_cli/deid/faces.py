@@ -17,56 +17,40 @@ from drsf_cli.deid.clip import SurveyedClip
 from drsf_cli.media.reader import Frame
 
 
-class FacesEmbedder:
-    """Embeds runs of frames of one clip, in order."""
+def embed_faces(
+    clip: SurveyedClip, embedder: Embedder, frames: Sequence[Frame], covered: Sequence[CoveredImage]
+) -> tuple[list[CoveredImage], dict[FaceKey, Embedded]]:
+    """The `covered` frames, a run of a clip's, with all perturbations in them, and the perturbations.
 
-    def __init__(self, clip: SurveyedClip, embedder: Embedder) -> None:
-        self._clip, self._embedder = clip, embedder
-
-    def embed(
-        self, frames: Sequence[Frame], covered: Sequence[CoveredImage]
-    ) -> tuple[list[CoveredImage], dict[FaceKey, Embedded]]:
-        """The `covered` frames with all perturbations in them, and the perturbations."""
-        images = list(covered)
-        done: dict[FaceKey, Embedded] = {}
-        rows = {frame.index: row for row, frame in enumerate(frames)}
-        for track in self._order(frames):
-            targets = [
-                target
-                for frame, image in zip(frames, images, strict=True)
-                if track in self._clip.tracks(frame) and (target := self._clip.target(frame, image, track)) is not None
-            ]
-            targets = [replace(one, beside=self._beside(done, one.index)) for one in targets]
-            for one in self._embedder.embed(targets, track):
-                row = rows[one.index]
-                images[row] = one.apply(images[row])
-                done[one.index, track] = one
-        return images, done
-
-    def _order(self, frames: Sequence[Frame]) -> list[int]:
-        """The tracks in the order of embedding. The frame's own comes last, when all others are as they will be."""
-        tracks = [track for frame in frames for track in self._clip.tracks(frame)]
-        return list(dict.fromkeys(tracks))[::-1]
-
-    @staticmethod
-    def _beside(done: Mapping[FaceKey, Embedded], index: int) -> tuple[Rect, ...]:
-        return tuple(one.focus for key, one in done.items() if key[0] == index)
+    The frame's own face comes last, when all others are as they will be.
+    """
+    images = list(covered)
+    done: dict[FaceKey, Embedded] = {}
+    rows = {frame.index: row for row, frame in enumerate(frames)}
+    tracks = dict.fromkeys(track for frame in frames for track in clip.tracks(frame))
+    for track in reversed(tracks):
+        targets = [
+            target
+            for frame, image in zip(frames, images, strict=True)
+            if track in clip.tracks(frame) and (target := clip.target(frame, image, track)) is not None
+        ]
+        beside = focus_of(done)
+        targets = [replace(one, beside=tuple(beside.get(one.index, ()))) for one in targets]
+        for one in embedder.embed(targets, track):
+            row = rows[one.index]
+            images[row] = one.apply(images[row])
+            done[one.index, track] = one
+    return images, done
 
 
-class Redrawing:
-    """A clip with what was embedded in it: `store` has the pixels of every face in `embedded`."""
-
-    def __init__(self, clip: SurveyedClip, store: ChangeStore, embedded: Mapping[FaceKey, Embedded]) -> None:
-        self._clip, self._store, self._embedded = clip, store, embedded
-
-    def image(self, frame: Frame) -> CoveredImage:
-        """The covered frame with everything embedded in it."""
-        image = self._clip.covered(frame)
-        for track in sorted(self._clip.tracks(frame)):
-            key = frame.index, track
-            if key in self._embedded:
-                image = self._store.get(key, self._embedded[key]).apply(image)
-        return image
+def redrawn(clip: SurveyedClip, store: ChangeStore, embedded: Mapping[FaceKey, Embedded], frame: Frame) -> CoveredImage:
+    """The covered frame with everything embedded in it: `store` has the pixels of every face in `embedded`."""
+    image = clip.covered(frame)
+    for track in sorted(clip.tracks(frame)):
+        key = frame.index, track
+        if key in embedded:
+            image = store.get(key, embedded[key]).apply(image)
+    return image
 
 
 def focus_of(embedded: Mapping[FaceKey, Embedded]) -> dict[int, list[Rect]]:

@@ -1,9 +1,9 @@
-"""`drsf viz`: one clip with what is read from it, or the classic three panels."""
+"""`drsf viz --compare`: the classic three panels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,21 +15,7 @@ from drsf_cli.progress import SILENT, Progress, counted
 from drsf_cli.readers.infer import infer
 from drsf_cli.readers.models import Models
 from drsf_cli.report.drawing import Panel, visualize
-from victims.face import FrameObservation
 from weights.errors import InputError
-
-
-def single(
-    source: Path,
-    output: Path,
-    observations: Sequence[FrameObservation],
-    *,
-    camera: Path | None = None,
-    overwrite: bool = False,
-    progress: Progress = SILENT,
-) -> None:
-    """Draw `observations` on the frames of `source`."""
-    visualize([Panel(source.name, source, observations)], output, camera=camera, overwrite=overwrite, progress=progress)
 
 
 def compare(

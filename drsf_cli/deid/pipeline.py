@@ -26,7 +26,7 @@ from drsf_cli.deid.baselines import noise_floor, obscured_only
 from drsf_cli.deid.changes import ChangeStore, FaceKey
 from drsf_cli.deid.checks import AuditReport, audit_file
 from drsf_cli.deid.clip import SurveyedClip
-from drsf_cli.deid.faces import Redrawing, focus_of
+from drsf_cli.deid.faces import focus_of, redrawn
 from drsf_cli.deid.fidelity import Fidelity, fidelity
 from drsf_cli.deid.sections import Findings, frames_section, report_section
 from drsf_cli.deid.segments import segment_of
@@ -121,7 +121,10 @@ class Run:
         self.recovered: list[FrameObservation] = []
         self._segment = 0
         """The last frame's."""
-        self.writer: Writer = self._open_writer()
+        s = work.settings
+        self.writer: Writer = open_writer(
+            output, self.reader.info, work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
+        )
 
     def close(self) -> None:
         """Remove what was not published."""
@@ -129,12 +132,6 @@ class Run:
             one.discard()
         self.store.close()
         self.writer.__exit__()
-
-    def _open_writer(self) -> Writer:
-        s, info = self.settings, self.reader.info
-        return open_writer(
-            self.output, info, self.work.encoder, audio=s.audio, start=s.start, end=s.end, overwrite=s.overwrite
-        )
 
     # -- the passes -------------------------------------------------------------------------------------------------
 
@@ -155,9 +152,9 @@ class Run:
     def write(self, clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], title: str) -> Written:
         """Obscure and write every frame, with what the store has of it. `embedded`: without its pixels."""
         self.progress.begin(title, len(clip))
-        drawn, focus = Redrawing(clip, self.store, embedded), focus_of(embedded)
+        focus = focus_of(embedded)
         for frame in clip.frames():
-            self._write(frame, drawn.image(frame), focus.get(frame.index, []))
+            self._write(frame, redrawn(clip, self.store, embedded, frame), focus.get(frame.index, []))
             self.progress.advance()
         self.writer.finish()
         return Written(clip, embedded)

@@ -28,7 +28,6 @@ from drsf_cli.report.schema import (
     FrameSection,
     InputSection,
     ModelSection,
-    OutputSection,
     Report,
     TargetsSection,
     VisibilitySection,
@@ -69,7 +68,7 @@ def report_section(found: Findings, output: Path, written: Path) -> Report:
     return {
         "drsf": versions()["drsf"],
         "input": input_section(found.clip, settings.camera),
-        "output": output_section(output, written),
+        "output": {"path": str(output), "sha256": digest(written), "bytes": size_of(written)},
         "settings": settings_to_dict(settings),
         "targets": targets_section(found.work.given),
         "victims": models.describe(),
@@ -145,11 +144,6 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
     }
 
 
-def output_section(output: Path, written: Path) -> OutputSection:
-    """About the temporary file `written`, which will be called `output`."""
-    return {"path": str(output), "sha256": digest(written), "bytes": size_of(written)}
-
-
 def visibility_section(embedded: Mapping[FaceKey, Embedded]) -> VisibilitySection | None:
     """Over all faces; None where nothing was embedded."""
     seen = [one.visibility for one in embedded.values() if one.visibility is not None]
@@ -200,7 +194,7 @@ def targets_section(given: Given | None) -> TargetsSection | None:
         "path": str(given.path),
         "sha256": digest(given.path),
         "frames": sum(bool(one.faces) for one in given.frames.values()),
-        "faces": given.face_count,
+        "faces": sum(len(one.faces) for one in given.frames.values()),
     }
 
 

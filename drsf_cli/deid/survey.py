@@ -35,8 +35,7 @@ class Survey:
     observations: list[FrameObservation] = field(default_factory=list)
     """Of each frame the faces whose attributes are embedded: at most one, unless those of all are."""
     tracks: list[tuple[int, ...]] = field(default_factory=list)
-    """Of each of them, whose face it is: a number from 0 that it keeps through a segment. What is embedded for one face
-    is where the next of its track starts from."""
+    """Of each of them, whose face it is: a number from 0 that it keeps through a segment."""
     seen: list[Detections] = field(default_factory=list)
     """Every face of each frame, for covering."""
     times: list[float] = field(default_factory=list)

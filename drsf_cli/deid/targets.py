@@ -57,11 +57,6 @@ class Given:
     path: Path
     frames: Mapping[int, FrameObservation]
 
-    @property
-    def face_count(self) -> int:
-        """How many faces are given in all frames."""
-        return sum(len(one.faces) for one in self.frames.values())
-
 
 def read_targets(path: Path, info: VideoInfo) -> Given:
     """Attributes in the form that `drsf infer` writes (drsf_cli/measure/records.py).

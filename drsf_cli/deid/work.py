@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from attacks.codec import CODECS, DeliveryCodec, EncoderSettings
 from attacks.drawer import Drawer, load_drawer
-from attacks.embed import Embedded, Embedder, Target
+from attacks.embed import Embedded, Embedder
 from attacks.live import LiveCodec, Sent
 from attacks.obscure import CoveredImage, Region
-from attacks.perturb import AttackSettings, Stage
+from attacks.perturb import AttackSettings
 from attacks.repel import Repeller
 from attacks.tuning import tuned
 from drsf_cli.deid.changes import FaceKey
 from drsf_cli.deid.clip import SurveyedClip
-from drsf_cli.deid.faces import FacesEmbedder
+from drsf_cli.deid.faces import embed_faces
 from drsf_cli.deid.sample import sample_of
 from drsf_cli.deid.segments import Part, in_segments
 from drsf_cli.deid.survey import Survey, plan_cover, survey_video
@@ -32,7 +32,7 @@ from drsf_cli.readers.models import Models
 from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
-from victims.base import Detector, Victim, Window
+from victims.base import Detector, Victim
 from victims.camera import Camera
 from victims.crew import Each
 from victims.observe import Observer
@@ -102,11 +102,6 @@ class Work:
             return None
         return DeliveryCodec(replace(self.encoder, looks_ahead=False))
 
-    @cached_property
-    def extra_stages(self) -> Callable[[Sequence[Target], Window], list[Stage]] | None:
-        """What keeps the repelled models from reading."""
-        return Repeller(self.repelled, self.camera).stages if self.repelled else None
-
     def survey(self, progress: Progress) -> Survey:
         """See every frame."""
         reader, s = self.reader, self.settings
@@ -157,8 +152,8 @@ class Work:
             trying = attack is not None and s.effort_settings.live and self.delivery is not None
             live = LiveCodec(self.delivery.settings) if trying and self.delivery is not None else None
             with live or contextlib.nullcontext():
-                faces = None if drawing is None else FacesEmbedder(clip, replace(drawing, codec=live or drawing.codec))
-                embed = partial(_embedded, clip, faces)
+                embedder = None if drawing is None else replace(drawing, codec=live or drawing.codec)
+                embed = partial(_embedded, clip, embedder)
                 for frames, images, embedded in each(embed, runs(segment, s.frames_at_once)):
                     for frame, image in zip(frames, images, strict=True):
                         own = {key: one for key, one in embedded.items() if key[0] == frame.index}
@@ -186,12 +181,13 @@ class Work:
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
         """What embeds with `attack` through `codec`."""
         chain = self.models.reader("torch", self.camera)
-        return Embedder(chain, attack, self.drawer, codec, self.extra_stages, self.models.each)
+        repelling = Repeller(self.repelled, self.camera).stages if self.repelled else None
+        return Embedder(chain, attack, self.drawer, codec, repelling, self.models.each)
 
 
 def _embedded(
-    clip: SurveyedClip, faces: FacesEmbedder | None, frames: Sequence[Frame]
+    clip: SurveyedClip, embedder: Embedder | None, frames: Sequence[Frame]
 ) -> tuple[Sequence[Frame], list[CoveredImage], dict[FaceKey, Embedded]]:
     """Frames, what is seen of them once they are obscured, and what is embedded."""
     covered = [clip.covered(frame) for frame in frames]
-    return frames, *((covered, {}) if faces is None else faces.embed(frames, covered))
+    return frames, *((covered, {}) if embedder is None else embed_faces(clip, embedder, frames, covered))

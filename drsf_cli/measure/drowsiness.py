@@ -156,7 +156,7 @@ def perclos(lids: Eyelids, timeline: Timeline) -> Array:
     count = len(lids.share)
     if not lids.followed:
         return np.full(count, np.nan)
-    spent = timeline.durations
+    spent = timeline.ends - timeline.starts
     known = np.concatenate([[0.0], np.cumsum(spent * np.isfinite(lids.share))])
     shut = np.concatenate([[0.0], np.cumsum(spent * mostly_closed(lids))])
     first = np.searchsorted(timeline.starts, timeline.ends - MINUTE - 1e-6)

@@ -14,7 +14,7 @@ from drsf_cli.measure.behaviour import behaviour_to_dict
 from drsf_cli.measure.evaluation import Evaluation, FolderEvaluation, FrameErrors, Summary, value_of
 from drsf_cli.measure.metrics import COMPARABLE, METRICS
 from weights.errors import OutputError
-from weights.files import write_atomically
+from weights.files import make_folder, write_atomically
 
 
 def evaluation_to_dict(evaluation: Evaluation | FolderEvaluation) -> dict[str, Any]:
@@ -119,10 +119,7 @@ def plot_paths(evaluation: Evaluation | FolderEvaluation, path: Path) -> dict[Pa
 def write_plots(evaluation: Evaluation | FolderEvaluation, path: Path) -> None:
     """Draw the error curves to the places of `plot_paths`, making folders below `path`. Raises OutputError."""
     for place, one in plot_paths(evaluation, path).items():
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{place.parent} cannot be made ({error.strerror}); choose another --plot.") from error
+        make_folder(place.parent, "--plot")
         plot_errors(one, place)
 
 

@@ -172,7 +172,7 @@ def _placed_all(readers: Readers) -> list[_Seen]:
 def _placed(outsider: Outsider, authorised: Observer, device: Device, repelled: bool) -> _Seen:
     """The authorised chain with `outsider` in its place; the models before it do not run."""
     victim = outsider.reader(device)
-    chain = Observer(authorised.detector, authorised.aligner, authorised.gaze, authorised.camera)
+    chain = replace(authorised)
     if isinstance(victim, Detector):
         chain.detector = victim
     elif isinstance(victim, Aligner):

@@ -72,11 +72,6 @@ class Timeline:
         ends = np.append(np.where(near, times[1:], times[:-1] + step), times[-1] + step)
         return cls(times, ends, np.concatenate([[False], near]))
 
-    @property
-    def durations(self) -> Array:
-        """(n,) s."""
-        return np.asarray(self.ends - self.starts)
-
     def runs(self, labels: Sequence[object] | NDArray[np.bool_]) -> list[Event]:
         """Runs of equal `labels`, (n,), one for each row; None and False are left out."""
         events = []

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from attacks.codec import CODECS, Codec, Converter, EncoderSettings, Focus, Rect, find_codec
+from attacks.codec import Codec, Converter, EncoderSettings, Focus, Rect, find_codec
 from drsf_cli.media.atomic import NO_SPACE, AtomicOutput, synchronise
 from drsf_cli.media.container import decimal, reason
 from drsf_cli.media.images import IMAGE_SUFFIXES, writable_suffix, write_image
@@ -343,8 +343,3 @@ class ImageWriter(Writer):
         else:
             write_image(self.temporary, image)
         self.frames_written += 1
-
-
-def video_suffix(codec: str) -> str:
-    """The default container of a codec: '.mp4' or '.mkv'."""
-    return CODECS[codec].suffixes[0]

@@ -108,16 +108,12 @@ def see_around(
 def covering_alone(own: Detector, companions: Sequence[Detector], around: Around) -> list[Finder]:
     """For `own` and each companion: what finds the faces that `see_all` covers because of it alone."""
     if not own.covers:
-        return [partial(_reads, own), *covering_alone(companions[0], companions[1:], around)]
-
-    def leads(images: Sequence[Image]) -> list[Detections]:
-        return see_all(own, [], images, around)[1]
-
-    return [leads, *(partial(_accompanies, one, around) for one in companions)]
-
-
-def _reads(own: Detector, images: Sequence[Image]) -> list[Detections]:
-    return [_uncertain(seen) for seen in own.detect(images)]
+        others = covering_alone(companions[0], companions[1:], around)
+        return [lambda images: [_uncertain(seen) for seen in own.detect(images)], *others]
+    return [
+        lambda images: see_all(own, [], images, around)[1],
+        *(partial(_accompanies, one, around) for one in companions),
+    ]
 
 
 def _accompanies(companion: Detector, around: Around, images: Sequence[Image]) -> list[Detections]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,7 +79,7 @@ class Models:
     def reader(self, backend: str = "onnx", camera: Camera | None = None) -> Observer:
         """An observer of whole frames: through ONNX Runtime, or through torch, which is differentiable."""
         chain = self.torch_chain if backend == "torch" else self._onnx_chain()
-        return Observer(chain.detector, chain.aligner, chain.gaze, camera)
+        return replace(chain, camera=camera)
 
     def _onnx_chain(self) -> Observer:
         if self._onnx is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from drsf_cli.measure.metrics import Metric, text_of
 
+Segments = tuple[tuple[tuple[float, float], ...], ...]
 _MAX_POINTS = 1500
 """Points of one curve; of longer clips each point is the worst of several frames."""
 
@@ -19,7 +20,7 @@ class Curve:
 
     name: str
     label: str
-    segments: tuple[tuple[tuple[float, float], ...], ...]
+    segments: Segments
     """Runs of consecutive frames that were measured; x, y in the drawing's units."""
     mean_y: float | None = None
     """Where its mean lies, if a line is to be drawn there."""
@@ -72,7 +73,11 @@ def make_chart(frames: Sequence[Mapping[str, Any]], measure: Metric) -> Chart | 
         if not known:
             continue
         mean_y = round(y_of(sum(known) / len(known)), 2) if name == "floor" else None
-        curves.append(Curve(name, label, _segments(xs, thin, x_of, y_of), mean_y))
+        points = (
+            None if value is None else (round(x_of(x), 2), round(y_of(value), 2))
+            for x, value in zip(xs, thin, strict=True)
+        )
+        curves.append(Curve(name, label, segments_of(points), mean_y))
         texts[name] = [
             (nothing(frames[group[0]]) if name == "recovered" else "–") if value is None else text_of(value, measure)
             for group, value in zip(groups, thin, strict=True)
@@ -127,18 +132,14 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def _segments(
-    xs: Sequence[float],
-    values: Sequence[float | None],
-    x_of: Callable[[float], float],
-    y_of: Callable[[float], float],
-) -> tuple[tuple[tuple[float, float], ...], ...]:
+def segments_of(points: Iterable[tuple[float, float] | None]) -> Segments:
+    """Runs of points (x, y) that follow one another; None stands between two."""
     segments: list[list[tuple[float, float]]] = [[]]
-    for x, value in zip(xs, values, strict=True):
-        if value is None:
+    for point in points:
+        if point is None:
             segments.append([])
         else:
-            segments[-1].append((round(x_of(x), 2), round(y_of(value), 2)))
+            segments[-1].append(point)
     return tuple(tuple(segment) for segment in segments if segment)
 
 

@@ -327,7 +327,7 @@ def visualize(
                 raise OutputError(f"{output} is one of the inputs; choose another name.")
         if isinstance(camera, str | Path):
             camera = Camera.load(camera, last.info.width, last.info.height)
-        seen = [_by_index(panel) for panel in panels]
+        seen = [{observation.index: observation for observation in panel.observations} for panel in panels]
         drawn = stack.enter_context(closing(_drawn(panels, readers, seen, camera)))
         first = next(drawn)
         info = replace(last.info, width=first.image.shape[1], height=first.image.shape[0])
@@ -338,10 +338,6 @@ def visualize(
             writer.write(frame.image, frame.pts_ticks, frame.duration_ticks)
             progress.advance()
         return writer.publish()
-
-
-def _by_index(panel: Panel) -> dict[int, FrameObservation]:
-    return {observation.index: observation for observation in panel.observations}
 
 
 def _frames(source: VideoReader | Iterable[Image]) -> Iterator[tuple[Image, Frame | None]]:

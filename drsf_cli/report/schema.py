@@ -345,14 +345,9 @@ def sample(
     It has what was read from the original, from the output, and from the obscured frame without a perturbation, and the
     rectangles that were obscured.
     """
-    entry: SampleSection = {"frame_id": int(frame_id), "regions": regions_section(regions)}
-    if original is not None:
-        entry["original"] = to_records([original])[0]
-    if recovered is not None:
-        entry["recovered"] = to_records([recovered])[0]
-    if obscured_only is not None:
-        entry["obscured_only"] = to_records([obscured_only])[0]
-    return entry
+    readings = {"original": original, "recovered": recovered, "obscured_only": obscured_only}
+    read = {kind: to_records([one])[0] for kind, one in readings.items() if one is not None}
+    return cast(SampleSection, {"frame_id": int(frame_id), "regions": regions_section(regions), **read})
 
 
 def reading(entry: Mapping[str, Any], kind: str, place: str) -> FrameObservation | None:

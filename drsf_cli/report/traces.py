@@ -6,7 +6,7 @@ texts and lines keep their size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from drsf_cli.measure.behaviour import CONTINUOUS, Behaviour, compare_signals
 from drsf_cli.measure.glances import EYES_CLOSED, OTHER, Zones
 from drsf_cli.measure.signals import Measured, Signals, derive
-from drsf_cli.report.charts import axis, ticks
+from drsf_cli.report.charts import Segments, axis, segments_of, ticks
 from victims.face import Array
 
 _MAX_POINTS = 1200
@@ -31,7 +31,7 @@ class Line:
 
     name: str
     """"original" or "recovered"."""
-    segments: tuple[tuple[tuple[float, float], ...], ...]
+    segments: Segments
     """Runs of frames that were read; x, y in percent."""
 
 
@@ -142,27 +142,25 @@ def _panel(key: str, tables: Sequence[Signals], places: Array, x_of: Callable[[f
     low, high = low - room, high + room
     y_of = axis(low, high, 100.0, 0.0)
     lines = [
-        Line(which, _segments(column, places, x_of, y_of)) for which, column in zip(READINGS, columns, strict=True)
+        Line(which, segments_of(_points(column, places, x_of, y_of)))
+        for which, column in zip(READINGS, columns, strict=True)
     ]
     marks = tuple((round(y_of(y), 2), f"{y:g}") for y in ticks(low, high, 4))
     return Panel(key, title, unit, tuple(lines), marks)
 
 
-def _segments(
+def _points(
     values: Array, places: Array, x_of: Callable[[float], float], y_of: Callable[[float], float]
-) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Runs of known values; of long clips the extremes of each group of frames, so that no blink is lost."""
+) -> Iterator[tuple[float, float] | None]:
+    """Known values, None in gaps; of long clips the extremes of each group of frames, so that no blink is lost."""
     every = max(1, -(-2 * len(values) // _MAX_POINTS)) if len(values) > _MAX_POINTS else 1
-    segments: list[list[tuple[float, float]]] = [[]]
     for start in range(0, len(values), every):
         group = values[start : start + every]
         if not np.isfinite(group).any():
-            segments.append([])
+            yield None
             continue
         for row in sorted({int(np.nanargmin(group)), int(np.nanargmax(group))}):
-            place = (round(x_of(float(places[start + row])), 3), round(y_of(float(group[row])), 2))
-            segments[-1].append(place)
-    return tuple(tuple(segment) for segment in segments if segment)
+            yield round(x_of(float(places[start + row])), 3), round(y_of(float(group[row])), 2)
 
 
 def _strip(table: Signals, places: Array, x_of: Callable[[float], float]) -> tuple[Stretch, ...]:

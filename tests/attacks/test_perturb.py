@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attacks.budget import Budget
+from attacks.effort import Correction
 from attacks.perturb import AttackSettings, Stage, perturb
 from attacks.steps import METHODS
 from victims.base import Objective, Reading
@@ -45,7 +46,7 @@ def test_every_method_reaches_an_attainable_target(name):
     budget, weights, now = make()
     objective = Projection(weights, now + torch.tensor([0.8, -0.8, 0.4]))
     stage = Stage("detector", objective, 0.03)
-    settings = AttackSettings(name, EPS, METHODS[name].steps, smoothing=0.0)
+    settings = AttackSettings(name, EPS, METHODS[name].steps, correction=Correction(smoothing=0.0))
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
     assert (outcome.errors["detector"] <= 0.08).all()  # a tenth of the start
     assert outcome.delta.abs().max() <= EPS + 1e-6
@@ -69,7 +70,7 @@ def test_only_frames_that_go_on_are_run_backward():
     """Two frames, one step each; the poor one takes three more by itself."""
     budget, weights, now = make(2)
     objective = Projection(weights, now + torch.tensor([0.9, 0.15]))
-    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, 0.0, extra=3, cap=0.0)
+    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, Correction(smoothing=0.0, extra=3, cap=0.0))
     outcome = perturb(budget, torch.zeros_like(budget.base), [Stage("detector", objective, 0.03)], settings)
     assert [items for items, _ in objective.calls] == [[0, 1], [1], [0], [0], [0], [0]]
     assert outcome.passes.tolist() == [4, 1]
@@ -110,7 +111,7 @@ def test_the_best_iterate_is_kept():
             seen.append(float(reading.error[0]))
             return reading
 
-    settings = AttackSettings("i-fgsm", EPS, 7, {"alpha": 0.9, "decay": 1.0}, smoothing=0.0, cap=0.0)
+    settings = AttackSettings("i-fgsm", EPS, 7, {"alpha": 0.9, "decay": 1.0}, Correction(smoothing=0.0, cap=0.0))
     stage = Stage("detector", Watching(weights, now + 0.3), 1e-6)
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
     assert float(outcome.errors["detector"][0]) == min(seen)
@@ -121,7 +122,9 @@ def test_a_poor_frame_takes_more_steps():
     """Steps move what is read by 0.02 at most, so that frames start and end 30 and 5 tolerances away, or nearly so."""
     budget, weights, now = make(2)
     reach = float((weights.abs() * budget.mask).sum()) * EPS
-    settings = AttackSettings("i-fgsm", EPS, 2, {"alpha": 0.02 / reach, "decay": 1.0}, 0.0, extra=3, cap=0.0)
+    settings = AttackSettings(
+        "i-fgsm", EPS, 2, {"alpha": 0.02 / reach, "decay": 1.0}, Correction(smoothing=0.0, extra=3, cap=0.0)
+    )
     stage = Stage("detector", Projection(weights, now + torch.tensor([0.9, 0.15])), 0.03)
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
     assert outcome.steps.tolist() == outcome.passes.tolist() == [5, 2]
@@ -147,7 +150,12 @@ def test_a_hinge_counts_only_while_it_pushes(hinge, kept):
         Stage("detector", Planned([9.0, 5.0, 4.8]), 1.0),
         Stage("repel", Planned([0.0, 0.0, 0.4]), 1.0, hinge=hinge),
     ]
-    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 2, smoothing=0.0))
+    outcome = perturb(
+        budget,
+        torch.zeros_like(budget.base),
+        stages,
+        AttackSettings("i-fgsm", EPS, 2, correction=Correction(smoothing=0.0)),
+    )
     assert float(outcome.errors["detector"][0]) == pytest.approx(kept)
 
 
@@ -158,7 +166,12 @@ def test_a_hinge_that_pushes_counts():
         Stage("detector", Planned([9.0, 5.0, 4.5]), 1.0),
         Stage("repel", Planned([0.0, 0.0, 0.8]), 1.0, hinge=True),
     ]
-    outcome = perturb(budget, torch.zeros_like(budget.base), stages, AttackSettings("i-fgsm", EPS, 2, smoothing=0.0))
+    outcome = perturb(
+        budget,
+        torch.zeros_like(budget.base),
+        stages,
+        AttackSettings("i-fgsm", EPS, 2, correction=Correction(smoothing=0.0)),
+    )
     assert float(outcome.errors["detector"][0]) == pytest.approx(5.0)
 
 
@@ -167,7 +180,7 @@ def overshooting(tries, growth=1.0, tolerance=0.2):
     by hand (u <- u - a sign(g), a = 0.5 growth^k), and what gives a perturbation's score."""
     budget, weights, now = make(1)
     options = {"alpha": 0.5, "decay": growth}
-    settings = AttackSettings("i-fgsm", EPS, 3, options, smoothing=0.0, cap=0.0, tries=tries)
+    settings = AttackSettings("i-fgsm", EPS, 3, options, Correction(smoothing=0.0, cap=0.0, tries=tries))
     target = now + 0.3
     stage = Stage("detector", Projection(weights, target), tolerance)
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
@@ -209,7 +222,7 @@ def test_the_best_of_all_that_was_tried_is_delivered(tries, growth, tolerance, w
 def test_a_start_that_is_good_is_kept_and_nothing_tried():
     budget, weights, now = make(2)
     stage = Stage("detector", Projection(weights, now + torch.tensor([0.0, 0.6])), 0.05)
-    settings = AttackSettings("i-fgsm", EPS, 3, tries=2)
+    settings = AttackSettings("i-fgsm", EPS, 3, correction=Correction(tries=2))
     outcome = perturb(budget, torch.zeros_like(budget.base), [stage], settings)
     assert (outcome.delta[0] == 0).all()
     assert (outcome.delta[1] != 0).any()
@@ -224,7 +237,7 @@ def test_a_victim_that_is_far_less_off_than_another_is_not_run_backward(second, 
         Stage("detector", Projection(weights, now + 0.27), 0.03),
         Stage("aligner", Projection(weights.flip(-1), (budget.base * weights.flip(-1)).sum().view(1) + second), 0.03),
     ]
-    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, behind=0.25)
+    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, Correction(behind=0.25))
     outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
     assert outcome.passes.tolist() == [pushing]
     assert outcome.checks.tolist() == [2 - pushing + 2]
@@ -237,7 +250,7 @@ def test_a_box_does_not_starve_for_landmarks_that_are_lost_with_it():
         Stage("detector", Projection(weights, now + 0.27), 0.03),
         Stage("aligner", Projection(weights.flip(-1), (budget.base * weights.flip(-1)).sum().view(1) + 27.0), 0.03),
     ]
-    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, behind=0.25)
+    settings = AttackSettings("i-fgsm", EPS, 1, {"alpha": 1e-4}, Correction(behind=0.25))
     outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
     assert outcome.passes.tolist() == [2]
 
@@ -247,7 +260,7 @@ def test_the_sum_of_errors_decides_what_is_best():
     budget, weights, now = make(1)
     wanted = {"one": (1.0, 0.25), "two": (1.0, 0.26), "other": (-1.0, 0.16)}  # direction, tolerance
     stages = [Stage(name, Projection(weights, now + side * 0.4), limit) for name, (side, limit) in wanted.items()]
-    settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 0.03, "decay": 1.0}, smoothing=0.0, cap=0.0)
+    settings = AttackSettings("i-fgsm", EPS, 3, {"alpha": 0.03, "decay": 1.0}, Correction(smoothing=0.0, cap=0.0))
     outcome = perturb(budget, torch.zeros_like(budget.base), stages, settings)
     worst = max(float(outcome.errors[stage.name][0]) / stage.tolerance for stage in stages)
     total = sum(float(outcome.errors[stage.name][0]) / stage.tolerance for stage in stages)
@@ -285,7 +298,7 @@ def test_the_channel_is_what_the_victim_sees():
     positive = weights.abs()
     value = (budget.base * positive).sum(dim=(1, 2, 3))
     stage = Stage("detector", Projection(positive, value), 0.05)
-    settings = AttackSettings("adam", EPS, 60, smoothing=0.0)
+    settings = AttackSettings("adam", EPS, 60, correction=Correction(smoothing=0.0))
     outcome = perturb(
         budget, torch.zeros_like(budget.base), [stage], settings, channel=lambda x: (x - 0.01).clamp(0, 1)
     )

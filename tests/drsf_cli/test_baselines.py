@@ -52,7 +52,7 @@ def test_it_is_read_from_the_whole_clip_as_the_writer_encodes_it(
         writer.publish()
     observations = [FrameObservation(frame.index, frame.pts, (Face(BOX, 1.0),)) for frame in frames]
     survey = Survey(observations, [(0,)] * COUNT, [], [frame.pts for frame in frames])
-    clip, observer = SurveyedClip(reader, survey, [()] * COUNT, Pixelate(5)), Looking()
+    clip, observer = SurveyedClip(reader, survey, [()] * COUNT, Pixelate(5), survey), Looking()
     settings = encoder_settings(reader.info, "h264", crf=33, focus_qp=-9)
     floor = noise_floor(clip, cast(Observer, observer), settings, FOCUS, Silent())
     assert floor is not None

@@ -15,7 +15,7 @@ from attacks.obscure import Pixelate, Region
 from drsf_cli.app import main
 from drsf_cli.deid.changes import ChangeStore
 from drsf_cli.deid.clip import SurveyedClip, nearest_face
-from drsf_cli.deid.faces import FacesEmbedder, Redrawing, focus_of
+from drsf_cli.deid.faces import embed_faces, focus_of, redrawn
 from drsf_cli.deid.fidelity import fidelity, score
 from drsf_cli.deid.survey import Survey, survey_video
 from drsf_cli.measure.evaluation import evaluate, match_faces
@@ -140,7 +140,7 @@ def test_no_pixel_has_two_faces(tmp_path: Path) -> None:
     def masks(*boxes: Array) -> list[np.ndarray]:
         faces = tuple(Face(own, 0.9) for own in boxes)
         survey = Survey([FrameObservation(0, 0.0, faces)], [tuple(range(len(faces)))], [], [0.0])
-        clip = SurveyedClip(reader, survey, [regions], Pixelate(5))
+        clip = SurveyedClip(reader, survey, [regions], Pixelate(5), survey)
         targets = [clip.target(frame, image, track) for track in range(len(faces))]
         return [target.mask for target in targets if target is not None]
 
@@ -273,10 +273,10 @@ def test_a_face_is_embedded_in_frames_that_show_the_others(tmp_path: Path) -> No
     reader = VideoReader(make_clip(tmp_path / "x.mkv", images, codec="ffv1", pixel_format="bgr0", options={}))
     observations = [FrameObservation(k, k / 25, (face(20, 30), face(110, 30))) for k in range(2)]
     survey = Survey(observations, [(0, 1)] * 2, [], [k / 25 for k in range(2)])
-    clip = SurveyedClip(reader, survey, [(Region((0, 0, 160, 96), 12),)] * 2, Pixelate(5))
+    clip = SurveyedClip(reader, survey, [(Region((0, 0, 160, 96), 12),)] * 2, Pixelate(5), survey)
     brighter = Brighter()
     frames = list(clip.frames())
-    done, embedded = FacesEmbedder(clip, cast(Embedder, brighter)).embed(frames, [frame.image for frame in frames])
+    done, embedded = embed_faces(clip, cast(Embedder, brighter), frames, [frame.image for frame in frames])
     other, own = brighter.given
     assert [one.index for one in other] == [one.index for one in own] == [0, 1]
     assert [one.beside for one in other] == [(), ()]
@@ -293,7 +293,7 @@ def test_what_is_kept_is_drawn_again(tmp_path: Path) -> None:
     image = np.full((96, 160, 3), 90, np.uint8)
     reader = VideoReader(make_clip(tmp_path / "x.mkv", [image], codec="ffv1", pixel_format="bgr0", options={}))
     survey = Survey([FrameObservation(0, 0.0, (face(20, 30), face(90, 30)))], [(3, 1)], [], [0.0])
-    clip = SurveyedClip(reader, survey, [()], Pixelate(5))
+    clip = SurveyedClip(reader, survey, [()], Pixelate(5), survey)
     kept = {}
     store = ChangeStore()
     for track, window, level in ((3, Window(0, 0, 64, 64), 8), (1, Window(64, 32, 64, 64), 5)):
@@ -301,9 +301,8 @@ def test_what_is_kept_is_drawn_again(tmp_path: Path) -> None:
         one = Embedded(0, window, (0, 0, 64, 64), change, {}, 1, 1, 1)
         store.put((0, track), one)
         kept[0, track] = one.without_pixels()
-    drawn = Redrawing(clip, store, kept)
     (frame,) = clip.frames()
-    whole = drawn.image(frame)
+    whole = redrawn(clip, store, kept, frame)
     assert (whole[:64, :64] == 98).all()
     assert (whole[32:96, 64:128] == 95).all()
     assert (whole != 90).all(axis=-1).sum() == 2 * 64 * 64

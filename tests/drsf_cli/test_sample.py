@@ -51,7 +51,7 @@ def clip(tmp_path: Path) -> SurveyedClip:
         times=[frame.pts for frame in reader],
     )
     covers = (REGION, Region((90, 8, 154, 88), 16, (90, 8)))
-    return SurveyedClip(reader, survey, [covers] * FRAMES, parse_obscuring("pixelate_5"))
+    return SurveyedClip(reader, survey, [covers] * FRAMES, parse_obscuring("pixelate_5"), survey)
 
 
 def test_a_sample_is_of_its_segment_and_has_the_rare(clip: SurveyedClip) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from attacks.obscure import Region
 from drsf_cli.app import main
+from drsf_cli.deid.sections import targets_section
 from drsf_cli.deid.survey import Survey
 from drsf_cli.deid.targets import Given, averaged_survey, given_survey, read_targets
 from drsf_cli.measure.records import read_observations, to_records
@@ -287,9 +288,13 @@ def test_settings_that_say_two_things_are_refused(settings: dict[str, Any], said
         DeidSettings(**settings)
 
 
-def test_a_file_counts_its_faces() -> None:
+def test_the_report_counts_given_faces(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[]")
     rows = {0: survey().observations[0], 1: FrameObservation(1, 0.04, (face(), face(80.0)))}
-    assert Given(Path("a.json"), rows).face_count == 3
+    section = targets_section(Given(path, rows))
+    assert section is not None
+    assert (section["frames"], section["faces"]) == (2, 3)
 
 
 @pytest.mark.slow

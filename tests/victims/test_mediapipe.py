@@ -652,7 +652,7 @@ def test_a_spread_gradient_is_right_for_smooth_changes(
 def settings_of_effort() -> AttackSettings:
     """How steps are taken for a chain with a mesh."""
     own = MESH_EFFORTS["normal"]
-    return AttackSettings("sgd", 24 / 255, own.steps, smoothing=own.smoothing, cap=own.cap)
+    return AttackSettings("sgd", 24 / 255, own.steps, correction=own.correction)
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ import numpy as np
 
 from victims.base import Image
 from victims.camera import (
-    FACE_MODEL_68,
     NORMALIZATIONS,
     Camera,
     angles_to_vector,
@@ -34,6 +33,7 @@ from victims.camera import (
 )
 from victims.compact.training.eyes import Eye, Look, draw_eye
 from victims.compact.training.faces68 import load_faces68
+from victims.face_model import FACE_MODEL_68
 
 SPEC = NORMALIZATIONS["eth-xgaze"]
 SIDE = SPEC.size[0]
