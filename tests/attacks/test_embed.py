@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacks.codec import DeliveryCodec, EncoderSettings, find_codec
 from attacks.drawer import Attributes, Drawer, DrawerNet
+from attacks.effort import Correction
 from attacks.embed import Embedder, Target, _within, as_crops, common_window
 from attacks.perturb import AttackSettings, Stage
 from victims.base import Objective, Reading, Window
@@ -112,7 +113,7 @@ def test_only_a_frame_that_reads_badly_takes_steps_that_are_extra(
 
     one = embedder(0)
     one.objective = Always()  # type: ignore[attr-defined]
-    one.settings = replace(one.settings, extra=2)
+    one.settings = replace(one.settings, correction=Correction(extra=2))
     (done,) = one.embed([target()])
     assert (done.steps, done.passes, done.checks) == (steps, passes, checks)
 

@@ -47,7 +47,8 @@ def row(tries: int, clip: Path, settings: DeidSettings) -> str:
         return done
 
     def ended(budget: Any, start: Any, stages: Any, own: AttackSettings, *channels: Any) -> Outcome:
-        return perturb(budget, start, stages, replace(own, tries=tries if own.tries else 0), *channels)
+        correction = replace(own.correction, tries=tries if own.correction.tries else 0)
+        return perturb(budget, start, stages, replace(own, correction=correction), *channels)
 
     with (
         tempfile.TemporaryDirectory() as folder,
