@@ -48,7 +48,7 @@ class Correction:
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
-    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/experiments.md)."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from victims.drawn_regions import ManualRegion
 
 DEFAULT_RULE = "sgd"
-"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
+"""The rule of steps where none is named (docs/measurements/earlier-engine.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
 Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
