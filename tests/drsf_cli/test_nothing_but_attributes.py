@@ -56,7 +56,7 @@ def run(
 MASKS = ("pixelate_5", "blur_20", "solid")
 RUNS = [
     *(run(effort, mask) for effort in EFFORTS for mask in MASKS),
-    # steps that see the coded frame: as a crop, and on the encoder in the middle of the file
+    # a fit and steps that see the coded frame: as a crop, and on the encoder in the middle of the file
     run("normal", codec="h264"),
     run("best", codec="h264"),
     run("normal", repel="retinaface"),
