@@ -381,8 +381,14 @@ STAGES = [
     (video_writer.VideoWriter, "write"), (video_writer.VideoWriter, "finish"), (video_writer.VideoWriter, "publish"),
 ]  # fmt: skip
 
+
+def bundled(embedder: Any, *others: object) -> Any:
+    """In place of fitting a drawer, which these victims have no gradient for."""
+    return embedder
+
+
 ATTACKED = [
-    (work.Embedder, "embed"), (work, "load_drawer"), (work, "DeliveryCodec"),
+    (work.Embedder, "embed"), (work, "load_drawer"), (work, "DeliveryCodec"), (work, "sample_of"), (work, "tuned"),
     (work, "LiveCodec"), (work.LiveCodec, "take"), (pipeline, "noise_floor"),
 ]  # fmt: skip
 """Stages that `--attack none` leaves out."""
@@ -422,6 +428,7 @@ def test_an_exception_while_embedding_leaves_nothing(
         return [Embedded(t.index, window, (0, 0, 32, 32), np.zeros((32, 32, 3), np.int8), {}, 1, 1, 1) for t in targets]
 
     monkeypatch.setattr(work.Embedder, "embed", embeds)
+    monkeypatch.setattr(work, "tuned", bundled)
     monkeypatch.setattr(*stage, fails)
     given = settings(attack="mi-fgsm", effort="best", codec="h264")
     with pytest.raises(type(error)):
@@ -442,6 +449,7 @@ def test_an_encoder_process_that_is_killed_leaves_nothing(tmp_path: Path, monkey
         real(self, frame)
 
     monkeypatch.setattr(work.LiveCodec, "take", kills)
+    monkeypatch.setattr(work, "tuned", bundled)
     monkeypatch.setattr(work.Embedder, "embed", lambda self, targets, track=0: [])
     given = settings(attack="mi-fgsm", effort="best", codec="h264")
     with pytest.raises(DrsfError, match="process of the delivery encoder ended"):
