@@ -1,1 +1,1 @@
-"""Obscuring, the perturbation and its step rules, repelling, and the codec in the loop."""
+"""Obscuring, the drawer and its fit to a clip, steps of correction, repelling, and the codec in the loop."""

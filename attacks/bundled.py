@@ -14,4 +14,4 @@ DRAWERS: Mapping[str, str] = MappingProxyType(
         "blazeface-full": "drawer_mediapipe.safetensors",
     }
 )
-"""Detector -> file of the drawer of a chain with it. Of another detector it is MTCNN's that gives the start."""
+"""Detector -> file of the drawer of a chain with it. With another detector it is MTCNN's that draws or is fitted."""

@@ -2,7 +2,8 @@
 
 What it is given is a crop of the *obscured* frame and maps drawn from the attributes alone: landmarks by group, the
 box, irises where the gaze puts them, gaze and size as numbers. So the drawing is a function of what anybody sees of
-the obscured frame and of the attributes that the report states, and carries no more about a person than they do.
+the obscured frame and of the attributes that the report states, and carries no more about a person than they do. Once
+it is fitted to a segment (attacks/tuning.py), that holds of the segment's obscured frames and attributes together.
 
 Conventions: boxes are (4,) xyxy px of the frame; landmarks (68, 2) px of the frame, iBUG order, index coordinates;
 `gaze_angle` is (pitch, yaw) rad in the reader's normalised view (`victims.face.Face`). Pixels are float RGB in [0, 1],

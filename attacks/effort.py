@@ -1,4 +1,4 @@
-"""How much work goes into a frame: the one place for what decides it, each with the measurement that chose it."""
+"""How much work goes into a clip: the one place for what decides it, each with the measurement that chose it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Correction:
     tries: int = 0
     """How many points at and near the mean of start and iterates are tried at the end, as Polyak and Juditsky 1992
     average, the better iterates counting more: single ones scatter by the codec's noise, their mean comes back better
-    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/attack.md)."""
+    than most of them, and of a few points near it one is luckier than the mean (docs/measurements/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
             correction=Correction(smoothing=2.0, cap=0.5),
             tuning=replace(FIT, rate=1e-3, back=0.25),
         ),
-        # 10 frames of the talking clip, as MediaPipe's client reads them in video mode: 0.88 % and irises 0.8 px off at
-        # 33 passes; "normal" 1.02 % and 1.0 px at 17.5 (docs/victims.md)
+        # 10 frames of the talking clip without the fit, as MediaPipe's client reads them in video mode: 0.88 % and
+        # irises 0.8 px off at 33 passes; "normal", then of six steps, 1.02 % and 1.0 px at 17.5 (docs/victims.md)
         "best": Effort(
             steps=12,
             named_steps=12,

@@ -1,9 +1,9 @@
 """Embedding: each frame of a clip from its drawing.
 
-The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes, once it is fitted to the clip
-(attacks/tuning.py); the loop in attacks/perturb.py corrects it as far as the effort goes. Frames know nothing of each
-other. Those of a batch are worked on together in one window that holds their heads. Whatever is embedded comes from
-what is obscured and from the face's attributes: no type here holds a pixel of the original.
+The drawer (attacks/drawer.py) gives every frame's perturbation from its attributes, once it is fitted to the segment
+(attacks/tuning.py); the loop in attacks/perturb.py corrects it as far as the effort goes. No frame starts from another
+one. Those of a batch are worked on together in one window that holds their heads. Whatever is embedded comes from what
+is obscured and from the attributes of faces: no type here holds a pixel of the original.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Embedded:
     """Role -> error as the loop last measured it."""
     steps: int
     passes: int
-    """Victim passes: how often one victim was run forward and backward over this frame."""
+    """Victim passes: how often one victim was run forward and backward over this frame, in the fit and in steps."""
     checks: int
     """Forward runs without a gradient."""
     visibility: Visibility | None = None
@@ -101,7 +101,7 @@ class Embedder:
     drawer: Drawer
     codec: DeliveryCodec | LiveCodec | None = None
     """What the result is delivered through: seen as coded crops, or, with the encoder of a stream in the state in which
-    these frames come next, as it will be in the file. None when that is lossless, or nothing is corrected."""
+    these frames come next, as it will be in the file. None when that is lossless, or no victim is read."""
     extra_stages: Callable[[Sequence[Target], Window], list[Stage]] | None = None
     """Further objectives for a batch, such as models to repel."""
     each: Each = map

@@ -1,4 +1,4 @@
-"""Models to be kept from reading: further stages of an attack that push the other way.
+"""Models to be kept from reading: further stages, of the drawer's fit and of steps, that push the other way.
 
 Embedding for one network revives its relatives. A repelled model is given an objective of its own, a hinge: while it
 reads more than it should its gradient is normalised and added like a victim's, and once it reads little enough it

@@ -231,7 +231,7 @@ class Method:
     """Defaults of the rule's own parameters, which `--attack NAME:KEY=VALUE,...` sets."""
     source: str
     steps: int = 60
-    """Default limit of steps of a cold start."""
+    """Within which it comes to its end from nothing drawn; how many a run takes, its effort says."""
 
 
 _SIGN = {"alpha": 0.25, "decay": 0.96}

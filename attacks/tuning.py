@@ -2,8 +2,9 @@
 
 The bundled drawer was trained on many people's faces, and reads a little off on any single one. As in test-time
 training (Sun et al. 2020, arXiv 1909.13231) a copy of it goes on learning from what the victims read of a sample of the
-stretch's frames; then it draws every frame in one pass. What that takes does not grow with the stretch, and frames
-know nothing of each other. Like all else here it is a function of obscured frames and of attributes alone.
+stretch's frames; then it draws every frame in one pass. What that takes does not grow with the stretch, and no frame
+starts from another one. Like all else here, what is learnt is a function of obscured frames and of attributes alone:
+those of all sampled frames, so that what is drawn in one of them may depend on the others (docs/threat-model.md).
 """
 
 from __future__ import annotations

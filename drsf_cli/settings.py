@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from victims.drawn_regions import ManualRegion
 
 DEFAULT_RULE = "sgd"
-"""The rule of steps where none is named (docs/measurements/attack.md compares them)."""
+"""The rule of steps where none is named (docs/measurements/earlier-engine.md compares them)."""
 OnNoFace = Literal["refuse", "solid", "copy"]
 Rotation = Literal["0", "90", "180", "270", "auto"]
 Audio = Literal["drop", "copy", "aac"]
@@ -157,13 +157,14 @@ class DeidSettings(Limited):
     eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
     """Largest change of a pixel, of 1."""
     effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")
-    """How much the drawing is corrected: `fast` not at all, `normal` by a few short steps a frame, `best` by more
-    steps, each tried on the video encoder itself (attacks/effort.py)."""
+    """`fast`: the bundled drawer draws. `normal`: it is fitted to a sample of each segment first, and frames that still
+    read badly take steps; with `attack` named, all take three. `best`: it is fitted, and every frame takes steps, each
+    tried on the video encoder itself (attacks/effort.py)."""
     drawer: Path | None = limited(None, optional(path), "--drawer")
-    """Weights of the drawer; None: those bundled for the detector, or the nearest."""
+    """Weights of the drawer, before it is fitted; None: those bundled for the detector, or the nearest."""
     segment: float = limited(60.0, number(0, "seconds", above=True))
-    """Seconds of the file's clock after which the encoder starts afresh, so that each segment can be processed
-    independently (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
+    """Seconds of the file's clock after which the encoder starts afresh and the drawer is fitted anew, so that each
+    segment can be processed independently (drsf_cli/deid/segments.py). Covering is planned over the whole clip."""
     batch_size: int | None = limited(None, optional(whole(1)), "--batch-size")
     """Frames that are worked on at once; None: the effort's own number."""
     codec: str = limited("h264", one_of(*CODECS), "--codec")
@@ -183,7 +184,7 @@ class DeidSettings(Limited):
     """Cores to work on; None: all that this process may run on. Frames, looks and networks are shared among them, each
     on one thread (victims/crew.py), so the output does not depend on their number. The threads of torch belong to the
     process: the command and a cluster's workers set one, `deidentify` does not, and torch may split sums among more,
-    after which an attack ends elsewhere."""
+    after which another, equally good perturbation comes out."""
     allow_unknown_weights: bool = limited(False, switch, "--allow-unknown-weights")
     max_gap: float = limited(1.0, number(0, "seconds"))
     """Seconds without a sighting through which a track is interpolated; beyond, the last head stays covered."""
@@ -215,7 +216,8 @@ class DeidSettings(Limited):
     """Write the page of the report, too."""
     repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
     """Models that should read nothing: names, `NAME@FILE`, `all` that are installed and not authorised, or `none`.
-    Repelling costs passes and a little accuracy (docs/measurements/leakage.md)."""
+    They push while the drawer is fitted, and in steps; `fast` has neither and repels none. Repelling costs passes and a
+    little accuracy (docs/measurements/leakage.md)."""
     audit: Audit = limited("file", one_of("file", "full"))
     """`file`: audit the written file; `full`: also measure what other models read from it."""
 
@@ -275,13 +277,13 @@ class DeidSettings(Limited):
 
     @property
     def takes_steps(self) -> bool:
-        """Whether victims are read for a gradient, which is also when models are repelled."""
+        """Whether victims are read for a gradient, by the fit or by steps, which is also when models are repelled."""
         effort = self.effort_settings
         return self.attack_settings is not None and (effort.named_steps > 0 or effort.tuning is not None)
 
     @property
     def effort_settings(self) -> Effort:
-        """How much work goes into a frame."""
+        """How much work goes into a clip."""
         return (MESH_EFFORTS if self.victims.reads_mesh else EFFORTS)[self.effort]
 
     @property

@@ -61,7 +61,7 @@ def deid(
         str, attack_flag("--eps", "Largest change of a pixel, such as 16/255.", rare=True)
     ] = DeidSettings.eps,
     effort: Annotated[
-        str, attack_flag("--effort", "Work for each frame: fast, normal or best.", words=list(EFFORTS))
+        str, attack_flag("--effort", "Work for embedding: fast, normal or best.", words=list(EFFORTS))
     ] = DeidSettings.effort,
     drawer: Annotated[
         Path | None, attack_flag("--drawer", "Weights of a drawer of your own (weights fit).", rare=True)

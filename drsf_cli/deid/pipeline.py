@@ -2,7 +2,7 @@
 
     survey    read the original, see and track every face, take the targets
     cover     plan what each frame must hide, missed detections included
-    embed     obscure, perturb, write to a temporary file
+    embed     fit the drawer, obscure, perturb, write to a temporary file
     verify    read that file back as an authorised reader does
     audit     check the file itself: form, hidden regions, uncovered faces
     publish   rename into place with the report beside it

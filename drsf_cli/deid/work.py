@@ -83,7 +83,7 @@ class Work:
 
     @cached_property
     def repelled(self) -> dict[str, Victim]:
-        """The models that are repelled, by name; none where no step is taken."""
+        """The models that are repelled, by name; none where no victim is read for a gradient."""
         wanted = self.settings.repel if self.settings.takes_steps else ()
         return repelled_victims(wanted, self.models, self.settings.allow_unknown_weights)
 
@@ -96,7 +96,7 @@ class Work:
 
     @cached_property
     def delivery(self) -> DeliveryCodec | None:
-        """What steps see of the codec, frame by frame; None where that is lossless."""
+        """What the fit and steps see of the codec, frame by frame; None where that is lossless."""
         s, info = self.settings, self.reader.info
         if CODECS[s.codec].lossless or info.kind != "video":
             return None
@@ -136,9 +136,9 @@ class Work:
     def embed(
         self, clip: SurveyedClip, progress: Progress
     ) -> Iterator[tuple[Frame, CoveredImage, dict[FaceKey, Embedded]]]:
-        """Each frame once everything is embedded, what is seen of it once it is obscured, and what is embedded.
+        """Each frame, its picture with everything embedded in it, and what is embedded.
 
-        Each segment by itself.
+        Each segment by itself, with a drawer that is fitted to it.
         """
         s, time_base, done = self.settings, self.reader.info.time_base, 0
         attack = s.attack_settings
@@ -188,6 +188,6 @@ class Work:
 def _embedded(
     clip: SurveyedClip, embedder: Embedder | None, frames: Sequence[Frame]
 ) -> tuple[Sequence[Frame], list[CoveredImage], dict[FaceKey, Embedded]]:
-    """Frames, what is seen of them once they are obscured, and what is embedded."""
+    """Frames, their pictures with everything embedded in them, and what is embedded."""
     covered = [clip.covered(frame) for frame in frames]
     return frames, *((covered, {}) if embedder is None else embed_faces(clip, embedder, frames, covered))

@@ -25,7 +25,7 @@ from weights.files import write_atomically
 
 REPEL_WEIGHT = 2.0
 """Of what keeps the others from reading, beside the chain's own victims, each of which has at most 1: at this weight
-YuNet saw 6 % of the faces kept out after 25 minutes, where it saw all before (docs/measurements/attack.md)."""
+YuNet saw 6 % of the faces kept out after 25 minutes, where it saw all before (weights/bundled/drawer_mtcnn.md)."""
 HELD_OUT_MOST = 48
 """Faces to measure on."""
 

@@ -150,7 +150,7 @@ class FrameSection(Errors):
     missed: NotRequired[bool]
     """Whether the original has the face and the output does not."""
     passes: NotRequired[Count]
-    """Passes of the victims that embedding took."""
+    """Passes of the victims that fitting the drawer and steps took in this frame."""
     steps: NotRequired[Count]
     """Steps of correction."""
     floor: NotRequired[Errors | None]
@@ -282,7 +282,7 @@ class Report(TypedDict):
     victims: dict[str, ModelSection | None]
     """The authorised models by role."""
     drawer: NotRequired[dict[str, str] | None]
-    """The weights that drew the perturbation: file name -> sha256."""
+    """The weights of the drawer, before it was fitted to the clip: file name -> sha256."""
     repelled: NotRequired[dict[str, ModelSection] | None]
     """Models that were made to read nothing, by the name they were given with."""
     providers: NotRequired[dict[str, list[str]]]

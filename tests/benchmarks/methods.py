@@ -4,10 +4,9 @@
                                        [--effort normal|best] [--plain N]
 
 Each method runs `drsf deid` on a part of the clip, H.264 at CRF 23, with its defaults but for --effort. The plain
-recipe, on N frames, is
-the original implementation's (docs/measurements/attack.md): the torch optimiser RMSprop at a learning rate of 0.004 on
-the whole frame's pixels, 150 steps from nothing, no early stop, raw losses added, no codec in the loop, the last
-iterate.
+recipe, on N frames, is the original implementation's (docs/measurements/earlier-engine.md): the torch optimiser RMSprop
+at a learning rate of 0.004 on the whole frame's pixels, 150 steps from nothing, no early stop, raw losses added, no
+codec in the loop, the last iterate.
 Prints a Markdown table with victim passes and CPU seconds a frame.
 """
 

@@ -1,8 +1,9 @@
-"""The premise of docs/threat-model.md: what is written is a function of the obscured frames and of the attributes.
+"""The premise of docs/threat-model.md: a segment is written from its obscured frames and their attributes alone.
 
-Two originals are made that look alike once they are obscured and of which the same attributes are embedded. They differ
-in every pixel of the head, and what comes out must not differ in a bit. The counter-test has a heatmap of the original
-for a target, as an earlier engine had, and the same comparison finds it.
+Two films are made that look alike once they are obscured and of which the same attributes are embedded. Their heads
+differ in every frame, those that the drawer is fitted to included, and what comes out must not differ in a bit. The
+counter-test has a heatmap of the original for a target, as an earlier engine had: it gets into what is written through
+the fit, and the same comparison finds it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run(
 MASKS = ("pixelate_5", "blur_20", "solid")
 RUNS = [
     *(run(effort, mask) for effort in EFFORTS for mask in MASKS),
-    # steps that see the coded frame: as a crop, and on the encoder in the middle of the file
+    # a fit and steps that see the coded frame: as a crop, and on the encoder in the middle of the file
     run("normal", codec="h264"),
     run("best", codec="h264"),
     run("normal", repel="retinaface"),
@@ -135,7 +136,7 @@ def embedded(folder: Path, original: Image, face: Face, settings: DeidSettings, 
         ((_, one),) = done.items()
         assert np.count_nonzero(one.change) > 1000, "something is embedded"
         if settings.takes_steps:
-            assert one.passes > 0
+            assert one.passes > 0, "the fit or a step read this frame"
             assert all(np.isfinite(error) for error in one.errors.values()), "the chain reads what it corrects"
         written.append(image)
     assert len(written) == FRAMES
