@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-RULES = (
-    "i-fgsm", "mi-fgsm", "ni-fgsm", "pgd", "apgd", "tanh-adam", "rmsprop", "adam", "adamw", "adamax", "adagrad",
-    "adadelta", "asgd", "rprop", "sgd",
-)  # fmt: skip
-"""The step rules of `attacks.steps.METHODS`."""
 CODECS = ("h264", "h264-rgb", "ffv1")
 """Those of `attacks.codec.CODECS`."""
 CRF = (0, 51)

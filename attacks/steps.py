@@ -4,6 +4,8 @@ A rule keeps the state of each frame apart (momentum, moments, step size), so th
 depend on which frames share its batch. It is given gradients that are already combined, masked and scaled to a root
 mean square of 1 per frame, and works in units of eps: u = delta / eps lies in [-1, 1], so that no learning rate
 depends on the budget or on the size of a loss.
+
+The table is known without torch, which the shell's completion does not wait for: torch is imported where it is used.
 """
 
 from __future__ import annotations
@@ -11,16 +13,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from weights.errors import UsageError
 
-Project = Callable[[Tensor, list[int]], Tensor]
-"""(perturbations in units of eps, frames) -> the nearest feasible ones, same unit."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Project = Callable[[Tensor, list[int]], Tensor]
+    """(perturbations in units of eps, frames) -> the nearest feasible ones, same unit."""
 
 
 class StepRule(ABC):
@@ -52,7 +55,7 @@ class StepRule(ABC):
     def _alpha(self, items: Sequence[int], like: Tensor) -> Tensor:
         """Step sizes (n, 1, 1, 1): `alpha`, shrunk by `decay` at every step a frame has taken."""
         sizes = [self.options["alpha"] * self.options["decay"] ** self._taken[item] for item in items]
-        return torch.tensor(sizes, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
+        return like.new_tensor(sizes).view(-1, 1, 1, 1)
 
 
 class IFgsm(StepRule):
@@ -67,6 +70,8 @@ class MiFgsm(StepRule):
     """m <- mu m + g / mean|g|; u <- P(u - a sign m). Dong et al. 2017, arXiv 1710.06081. Momentum is kept."""
 
     def _accumulated(self, gradient: Tensor, items: Sequence[int]) -> Tensor:
+        import torch
+
         size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
         direction = torch.where(size > 0, gradient / size.clamp_min(1e-30), torch.zeros_like(gradient))
         for row, item in enumerate(items):
@@ -111,6 +116,8 @@ class Apgd(StepRule):
 
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
+        import torch
+
         rows = []
         for row, item in enumerate(items):
             rows.append(self._one(item, delta[row : row + 1], gradient[row : row + 1], float(loss[row])))
@@ -157,16 +164,21 @@ class _ApgdState:
 class Optimiser(StepRule):
     """A torch optimiser on u, then projection. One parameter a frame, so that moments do not mix."""
 
-    kind: type[torch.optim.Optimizer]
+    kind: str
+    """Its name in torch.optim."""
     arguments: Mapping[str, str | tuple[str, str]] = {}
     """Argument of the optimiser -> the option(s) it takes its value from."""
 
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
+        import torch
+
         raw = torch.stack([self._one(item, delta[row], gradient[row]) for row, item in enumerate(items)])
         return self.project(raw, list(items))
 
     def _one(self, item: int, value: Tensor, gradient: Tensor) -> Tensor:
+        import torch
+
         if item not in self._kept:
             parameter = value.detach().clone().requires_grad_()
             arguments: dict[str, Any] = {
@@ -175,7 +187,7 @@ class Optimiser(StepRule):
                 else self.options[option]
                 for name, option in self.arguments.items()
             }
-            self._kept[item] = (parameter, self.kind([parameter], **arguments))
+            self._kept[item] = (parameter, getattr(torch.optim, self.kind)([parameter], **arguments))
         parameter, optimiser = self._kept[item]
         with torch.no_grad():
             parameter.copy_(value)
@@ -187,12 +199,8 @@ class Optimiser(StepRule):
         return moved
 
 
-def _optimiser(kind: type[torch.optim.Optimizer], **arguments: str | tuple[str, str]) -> type[Optimiser]:
-    return type(
-        kind.__name__,
-        (Optimiser,),
-        {"kind": kind, "arguments": arguments, "__doc__": f"torch.optim.{kind.__name__} on u."},
-    )
+def _optimiser(kind: str, **arguments: str | tuple[str, str]) -> type[Optimiser]:
+    return type(kind, (Optimiser,), {"kind": kind, "arguments": arguments, "__doc__": f"torch.optim.{kind} on u."})
 
 
 class TanhAdam(StepRule):
@@ -207,11 +215,11 @@ class TanhAdam(StepRule):
     @override
     def move(self, delta: Tensor, gradient: Tensor, loss: Tensor, items: Sequence[int]) -> Tensor:
         u = delta.clamp(-self.LIMIT, self.LIMIT)
-        w = self._adam.step(torch.atanh(u), gradient * (1.0 - u * u), loss, items)
-        return self.project(torch.tanh(w), list(items))
+        w = self._adam.step(u.atanh(), gradient * (1.0 - u * u), loss, items)
+        return self.project(w.tanh(), list(items))
 
 
-Adam = _optimiser(torch.optim.Adam, betas=("beta1", "beta2"))
+Adam = _optimiser("Adam", betas=("beta1", "beta2"))
 
 
 @dataclass(frozen=True)
@@ -237,25 +245,25 @@ METHODS: dict[str, Method] = {
     "apgd": Method(Apgd, {"alpha": 0.5, "rho": 0.75}, "arXiv 2003.01690"),
     "tanh-adam": Method(TanhAdam, {**_ADAM, "lr": 0.2}, "arXiv 1608.04644 with arXiv 1412.6980"),
     "rmsprop": Method(
-        _optimiser(torch.optim.RMSprop, alpha="smoothing"), {"lr": 0.08, "decay": 0.98, "smoothing": 0.9}, "Hinton 2012"
+        _optimiser("RMSprop", alpha="smoothing"), {"lr": 0.08, "decay": 0.98, "smoothing": 0.9}, "Hinton 2012"
     ),
     "adam": Method(Adam, _ADAM, "arXiv 1412.6980"),
     "adamw": Method(
-        _optimiser(torch.optim.AdamW, betas=("beta1", "beta2"), weight_decay="weight_decay"),
+        _optimiser("AdamW", betas=("beta1", "beta2"), weight_decay="weight_decay"),
         {**_ADAM, "weight_decay": 0.01},
         "arXiv 1711.05101",
     ),
-    "adamax": Method(_optimiser(torch.optim.Adamax, betas=("beta1", "beta2")), _ADAM, "arXiv 1412.6980"),
-    "adagrad": Method(_optimiser(torch.optim.Adagrad), {"lr": 0.3, "decay": 1.0}, "Duchi et al. 2011"),
+    "adamax": Method(_optimiser("Adamax", betas=("beta1", "beta2")), _ADAM, "arXiv 1412.6980"),
+    "adagrad": Method(_optimiser("Adagrad"), {"lr": 0.3, "decay": 1.0}, "Duchi et al. 2011"),
     "adadelta": Method(
-        _optimiser(torch.optim.Adadelta, rho="rho", eps="eps"),
+        _optimiser("Adadelta", rho="rho", eps="eps"),
         {"lr": 1.0, "decay": 0.98, "rho": 0.9, "eps": 1e-3},
         "arXiv 1212.5701",
     ),
-    "asgd": Method(_optimiser(torch.optim.ASGD), {"lr": 0.15, "decay": 0.98}, "Polyak and Juditsky 1992"),
-    "rprop": Method(_optimiser(torch.optim.Rprop), {"lr": 0.1, "decay": 1.0}, "Riedmiller and Braun 1993"),
+    "asgd": Method(_optimiser("ASGD"), {"lr": 0.15, "decay": 0.98}, "Polyak and Juditsky 1992"),
+    "rprop": Method(_optimiser("Rprop"), {"lr": 0.1, "decay": 1.0}, "Riedmiller and Braun 1993"),
     "sgd": Method(
-        _optimiser(torch.optim.SGD, momentum="momentum"),
+        _optimiser("SGD", momentum="momentum"),
         {"lr": 0.1, "decay": 0.98, "momentum": 0.6},
         "Robbins and Monro 1951",
         steps=24,

@@ -153,7 +153,7 @@ class DeidSettings(Limited):
     )
     """`none`, or a step rule with parameters of its own: `sgd`, `sgd:lr=0.2,momentum=0.5`; None: DEFAULT_RULE, where
     the effort takes steps."""
-    mask: str = limited("pixelate_5", text("pixelate_N, blur_N or solid", _mask), "--mask")
+    mask: str = limited("pixelate_5", text("a mask such as pixelate_N, blur_N or solid", _mask), "--mask")
     eps: str = limited("24/255", text("a text such as 16/255 or 0.06", _eps), "--eps")
     """Largest change of a pixel, of 1."""
     effort: EffortName = limited("normal", one_of(*EFFORTS), "--effort")

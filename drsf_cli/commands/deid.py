@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 
 from attacks.effort import EFFORTS
-from attacks.names import CODECS, RULES
+from attacks.names import CODECS
+from attacks.steps import METHODS
 from drsf_cli.batch.shards import Shard, parse_shard
 from drsf_cli.commands import options
 from drsf_cli.commands.bars import FileBars, bars, shown
@@ -50,7 +51,8 @@ def deid(
     aligner: options.Aligner = None,
     gaze: options.Gaze = None,
     attack: Annotated[
-        str | None, attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *RULES))
+        str | None,
+        attack_flag("-g", "--attack", "Step optimiser, or none; NAME:KEY=VALUE,...", words=("none", *METHODS)),
     ] = DeidSettings.attack,
     mask: Annotated[
         str, cover_flag("-m", "--mask", "What hides heads, such as pixelate_5, blur_20 or solid.")
