@@ -278,7 +278,8 @@ def read_stages(
 
     def read(stage: Stage) -> Reading:
         before = readings.get(stage.after) if stage.after else None
-        return stage.objective.read(pixels, items, _geometry(stage, before))
+        with torch.set_grad_enabled(with_gradient):  # each thread has its own mode
+            return stage.objective.read(pixels, items, _geometry(stage, before))
 
     for ready in _in_turn(stages):
         readings |= zip([stage.name for stage in ready], each(read, ready), strict=True)

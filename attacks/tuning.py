@@ -25,8 +25,8 @@ from attacks.embed import Embedder, Target, common_window
 from attacks.perturb import Pull, delivered, direction, read_stages
 from victims.base import Window
 
-BATCH, SHARE = 4, 2
-"""Faces a step, and how many of them are read together on one core."""
+BATCH = 4
+"""Faces a step; each is read on a core of its own, since what gradients need takes about half a gigabyte a face."""
 WARM = 5
 """Steps over which the learning rate rises; then it falls along a half cosine."""
 CLIPPED = 50.0
@@ -86,27 +86,24 @@ class _Tuner:
         drawn = draw_with(self.network, covered, attributes, window)
         first = self.embedder.drawer.draw(covered, attributes, window)
 
-        def wish(rows: range) -> Tensor:
-            own, change = [targets[row] for row in rows], drawn.detach()[rows.start : rows.stop]
-            budget = self.embedder.budget(own, window)
-            gradient = self.tuning.back * back((change - first[rows.start : rows.stop]) * budget.mask)
+        def wish(row: int) -> Tensor:
+            own, change = targets[row], drawn.detach()[row : row + 1]
+            budget = self.embedder.budget([own], window)
             pulls = self._pulls(own, window, budget, change)
-            for target in own:
-                self.spent[target.index, track] = self.spent.get((target.index, track), 0) + len(pulls)
+            self.spent[own.index, track] = self.spent.get((own.index, track), 0) + len(pulls)
+            gradient = self.tuning.back * back((change - first[row : row + 1]) * budget.mask)
             return gradient + direction(pulls) * budget.mask if pulls else gradient
 
-        shares = [range(k, min(k + SHARE, len(targets))) for k in range(0, len(targets), SHARE)]
         self.optimiser.zero_grad()
-        drawn.backward(torch.cat(list(self.embedder.each(wish, shares))))
+        drawn.backward(torch.cat(list(self.embedder.each(wish, range(len(targets))))))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIPPED)
         self.optimiser.step()
 
-    def _pulls(self, targets: Sequence[Target], window: Window, budget: Budget, drawn: Tensor) -> list[Pull]:
-        """What the victims wish of drawings (B, 3, h, w) as they come back from the codec."""
-        items = list(range(len(targets)))
-        delta = budget.project(drawn, items)
-        pixels = delivered(budget, delta, delta, items, self.embedder.channel(targets, window))
-        return read_stages(pixels, items, self.embedder.stages(targets, window), with_gradient=True).pulls
+    def _pulls(self, target: Target, window: Window, budget: Budget, drawn: Tensor) -> list[Pull]:
+        """What the victims wish of a drawing (1, 3, h, w) as it comes back from the codec."""
+        delta = budget.project(drawn, [0])
+        pixels = delivered(budget, delta, delta, [0], self.embedder.channel([target], window))
+        return read_stages(pixels, [0], self.embedder.stages([target], window), with_gradient=True).pulls
 
 
 def back(change: Tensor) -> Tensor:
