@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-SECONDS, FRAMES = 0.24, 6
+SECONDS, FRAMES = 0.96, 24
 LITTLE = 1000
 """Bytes: what libraries leave, such as a mark that a session was."""
 
