@@ -79,7 +79,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": Effort(steps=0, named_steps=0, batch=8),
         # 0.963, 0.71 %, 1.7 degrees; no frame took a step, and the fit took 17 passes a frame, 0.6 in a whole minute
         "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
-        # 0.973, 0.59 %, 0.96 degrees at 6 passes more
+        # 0.975, 0.58 %, 0.89 degrees at 6 passes more
         "best": Effort(
             steps=5,
             named_steps=5,
