@@ -138,13 +138,16 @@ class Embedder:
         """The chain's objectives for a batch."""
         covered = [target.covered for target in targets]
         windows = [window] * len(targets)
-        boxes = np.stack([target.face.box for target in targets])
-        stages = [Stage("detector", self.chain.detector.objective(covered, windows, boxes), TOLERANCES["detector"])]
-        if self.chain.aligner is not None:
+        boxes, detector = np.stack([target.face.box for target in targets]), self.chain.detector
+        if self.chain.aligner is None:
+            stages = [Stage("detector", detector.objective(covered, windows, boxes), TOLERANCES["detector"])]
+        else:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
             meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
             whole = np.stack(meshes) if len(meshes) == len(targets) else None
             faces = FaceTargets(boxes, landmarks, whole, [target.face.start for target in targets])
+            objective = self.chain.aligner.detector_objective(detector, covered, windows, faces)
+            stages = [Stage("detector", objective, TOLERANCES["detector"])]
             objective = self.chain.aligner.objective(covered, windows, faces)
             stages.append(Stage("aligner", objective, TOLERANCES["aligner"], "detector"))
             if self.chain.gaze is not None:

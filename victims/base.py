@@ -224,6 +224,12 @@ class Aligner(Victim):
         """
         raise self.no_gradient()
 
+    def detector_objective(
+        self, detector: Detector, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
+    ) -> Objective:
+        """Make `detector` return the boxes of `faces`, and what else of its answer this aligner's crops come from."""
+        return detector.objective(frames, windows, faces.boxes)
+
     def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
         """The same as `objective`, of an aligner that is *not* to read the landmarks: it needs no meshes."""
         return self.objective(frames, windows, faces)

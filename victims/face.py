@@ -57,6 +57,8 @@ class Alignment:
     the 68, in its own order."""
     starts: tuple[Start | None, ...] | None = None
     """(k,) of faces that a detection of the aligner's own was found for."""
+    present: NDArray[np.bool_] | None = None
+    """(k,) whether there is a face; None: the aligner does not tell, and takes all for one."""
 
 
 def iou(first: Array, second: Array) -> Array:

@@ -10,7 +10,10 @@ import numpy as np
 
 from victims.base import Aligner, Detector, GazeEstimator, Image
 from victims.camera import Camera, euler_angles, solve_head_pose
-from victims.face import Alignment, Array, Detections, Face, FrameObservation
+from victims.face import Alignment, Array, Detections, Face, FrameObservation, iou
+
+SAME = 0.3
+"""IoU from which a face is taken for that of the frame before."""
 
 
 class TimedImage(Protocol):
@@ -70,18 +73,26 @@ class Observer:
     ) -> list[tuple[Face, ...]]:
         """`faces` of images that follow one another and the frame with the faces `before`.
 
-        An image without any gets those that the aligner still reads where it read them one image earlier, if it can
-        follow faces.
+        Where the aligner can follow faces, an image's own face stays that of the image before, whoever else comes more
+        clearly into view: the one that lies there comes first. Where none does, it is the one that the aligner still
+        reads where it read it one image earlier; an image without any face gets all that it reads so.
         """
         followed: list[tuple[Face, ...]] = []
         for image, own in zip(images, faces, strict=True):
-            meshes = [face.mesh for face in before if face.mesh is not None]
-            before = own
-            if not own and meshes and self.aligner is not None:
-                found, aligned = self.aligner.follow(image, np.stack(meshes))
-                (before,) = self._faces([image], [found], [aligned])
+            before = self._followed(image, own, before)
             followed.append(before)
         return followed
+
+    def _followed(self, image: Image, own: tuple[Face, ...], before: tuple[Face, ...]) -> tuple[Face, ...]:
+        meshes = [face.mesh for face in before if face.mesh is not None]
+        if not meshes or self.aligner is None:
+            return own
+        same = [bool(iou(face.box, before[0].box) > SAME) for face in own]
+        ordered = [face for there in (True, False) for face, one in zip(own, same, strict=True) if one is there]
+        if any(same):
+            return tuple(ordered)
+        found, aligned = self.aligner.follow(image, np.stack(meshes[: 1 if own else None]))
+        return (*self._faces([image], [found], [aligned])[0], *own)
 
     def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
         """Faces of `detections`, in their order, with landmarks, head pose and gaze where those victims are there."""
@@ -120,6 +131,7 @@ class Observer:
                     start=None if aligned is None or (starts := aligned[i].starts) is None else starts[k],
                 )
                 for k in range(len(found))
+                if aligned is None or (present := aligned[i].present) is None or present[k]
             )
             for i, found in enumerate(detections)
         ]

@@ -66,7 +66,8 @@ def read_faces(
             if chain.gaze is not None:
                 height, width = image.shape[:2]
                 look = chain.gaze.estimate_faces([image], [aligned], Camera.default(width, height))[0][1][0]
-            if np.isfinite(look).all() and np.isfinite(points).all():
+            there = aligned.present is None or bool(aligned.present[0])
+            if there and np.isfinite(look).all() and np.isfinite(points).all():
                 rows.append(row)
                 boxes.append(box)
                 landmarks.append(points[0])

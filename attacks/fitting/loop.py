@@ -111,8 +111,10 @@ class Chain:
     def objectives(self, scene: Scene) -> dict[str, Objective]:
         """By role, for a scene; the windows are its tiles."""
         own, windows = self.observer, scene.windows
-        found = {"detector": own.detector.objective(scene.covered, windows, scene.boxes)}
-        if own.aligner is not None and scene.attributes[0].landmarks is not None:
+        if own.aligner is None or scene.attributes[0].landmarks is None:
+            found = {"detector": own.detector.objective(scene.covered, windows, scene.boxes)}
+        else:
+            found = {"detector": own.aligner.detector_objective(own.detector, scene.covered, windows, scene.faces)}
             found["aligner"] = own.aligner.objective(scene.covered, windows, scene.faces)
             if own.gaze is not None and scene.attributes[0].gaze_angle is not None:
                 found["gaze"] = own.gaze.objective(scene.covered, windows, scene.landmarks, scene.gaze, scene.camera)

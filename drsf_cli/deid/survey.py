@@ -102,7 +102,7 @@ def survey_video(
             before = survey.observations[-1].faces if len(survey.times) > first else ()
             faces = observer.follow([frame.image for frame in frames], own_faces, before)
             for frame, own, one in zip(frames, faces, seen, strict=True):
-                survey.observations.append(FrameObservation(frame.index, frame.pts, own))
+                survey.observations.append(FrameObservation(frame.index, frame.pts, own if whose == "all" else own[:1]))
                 survey.seen.append(one.covering)
                 survey.times.append(frame.pts)
                 survey.around.append(one.around)

@@ -504,6 +504,7 @@ class Scene:
     boxes: Array
     landmarks: Array
     mesh: Array
+    start: Start
     gaze: Array
     camera: Camera
 
@@ -511,8 +512,9 @@ class Scene:
         count = len(frames)
         windows, meshes = [WINDOW] * count, np.repeat(self.mesh, count, axis=0)
         boxes, landmarks = np.repeat(self.boxes, count, axis=0), np.repeat(self.landmarks, count, axis=0)
-        detect = chain.short.objective(frames, windows, boxes)
-        align = chain.mesh.objective(frames, windows, FaceTargets(boxes, landmarks, meshes))
+        faces = FaceTargets(boxes, landmarks, meshes, [self.start] * count)
+        detect = chain.mesh.detector_objective(chain.short, frames, windows, faces)
+        align = chain.mesh.objective(frames, windows, faces)
         look = chain.iris.objective(frames, windows, landmarks, np.repeat(self.gaze, count, axis=0), self.camera)
         return [
             Stage("detector", detect, 0.015),
@@ -528,7 +530,9 @@ def scene(chain: Chain, demo: Image) -> Scene:
     (own,) = chain.mesh.align_faces([demo], [boxes])
     ((gaze, _),) = chain.iris.estimate_faces([demo], [own], camera)
     assert own.mesh is not None
-    return Scene(demo, covered(demo), boxes, own.landmarks, own.mesh, gaze, camera)
+    assert own.starts is not None
+    assert own.starts[0] is not None
+    return Scene(demo, covered(demo), boxes, own.landmarks, own.mesh, own.starts[0], gaze, camera)
 
 
 def test_objectives_read_what_readers_read(chain: Chain, scene: Scene) -> None:

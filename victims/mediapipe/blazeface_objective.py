@@ -18,7 +18,10 @@ from victims.mediapipe.regions import RegionPixels, letterbox
 _FEW = {"blazeface": 8, "blazeface-full": 4}
 """Anchors that are to fire: about as many as do in an original."""
 _EYES = slice(0, 2)
-"""The first of the six points: they turn the mesh's region. The client takes nothing from the others."""
+"""The first of the six points. The angle of their line turns the mesh's region, and the client takes nothing else of
+the six."""
+TURNED = 0.5
+"""Error of a region that is turned by a radian: 1.7 degrees are as bad as a box's tolerance, 1 - IoU of 0.015."""
 
 
 class _WindowObjective(Objective):
@@ -44,11 +47,11 @@ class _WindowObjective(Objective):
 
 
 class BlazeFaceObjective(_WindowObjective):
-    """Make the detector return one box a frame, and its eyes where they are given.
+    """Make the detector return one box a frame, and eyes on a line at the angle of those that are given.
 
     The answer is a mean over candidates, so all that take part must agree, and which ones do is decided by scores.
     With A the few anchors whose centres are nearest to the box's, and distances in sizes of the target
-    (`victims.boxes.box_distance`, mean distance of both eyes):
+    (`victims.boxes.box_distance`, and TURN times the sine of the angle between the line of the eyes and the target's):
 
         d                                   of the weighted mean of whoever takes part now
         + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
@@ -67,8 +70,8 @@ class BlazeFaceObjective(_WindowObjective):
     """Distance of the mean under which what is asked of all anchors fades."""
     FRIEND = 0.5
     RIVAL = -1.0
-    EYES = 2.0
-    """Weight of the eyes' distance beside the box's."""
+    TURN = 1.0
+    """Weight of the sine of the angle by which the line of the eyes is turned, beside the box's distance."""
     SPREAD = True
     """Whether gradients are spread, see `_seen`."""
 
@@ -108,6 +111,10 @@ class BlazeFaceObjective(_WindowObjective):
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; detectors take no geometry."""
+        return self.read_with_points(pixels, items)[0]
+
+    def read_with_points(self, pixels: Tensor, items: Sequence[int]) -> tuple[Reading, Array]:
+        """The same, with the six points (n, 6, 2) px of each face that is read; NaN where there is none."""
         rows = torch.as_tensor(list(items), device=self.victim.device)
         found = self.victim.candidates(self._seen(pixels, rows), self.square)
         boxes, wanted = self.targets[rows], self.eyes[rows]
@@ -123,15 +130,14 @@ class BlazeFaceObjective(_WindowObjective):
         lack = torch.where(some, lack, 1.0)
         loss = now + 0.25 * short + lack * 0.3 * apart.mean(dim=1)
         loss = loss + lack * 0.08 * torch.relu(self.MARGIN - logits).mean(dim=1) + 0.25 * self._rivals(found, rows)
-        error, output = self._decoded(found, rows)
-        return Reading(loss, error.to(pixels), output.to(pixels))
+        error, output, points = self._decoded(found, rows)
+        return Reading(loss, error.to(pixels), output.to(pixels)), points
 
     def _distance(self, boxes: Tensor, eyes: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
-        """(...) of boxes (..., 4) and eyes (..., 2, 2); eyes that are NaN are not asked for."""
-        side = (targets[..., 2:] - targets[..., :2]).mean(dim=-1).clamp_min(1.0)
-        strayed = (eyes - torch.nan_to_num(wanted)).square().sum(dim=-1).add(1e-6).sqrt().mean(dim=-1) / side
+        """(...) of boxes (..., 4) and eyes (..., 2, 2); the angle of eyes that are NaN is not asked for."""
+        turned = _sine(eyes, torch.nan_to_num(wanted)).square().add(1e-6).sqrt()
         known = torch.isfinite(wanted).all(dim=-1).all(dim=-1)
-        return box_distance(boxes, targets.expand_as(boxes)) + self.EYES * torch.where(known, strayed, 0.0)
+        return box_distance(boxes, targets.expand_as(boxes)) + self.TURN * torch.where(known, turned, 0.0)
 
     def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Distance (n,) of the weighted mean that reading takes, and whether (n,) something fires over the target.
@@ -158,18 +164,24 @@ class BlazeFaceObjective(_WindowObjective):
         rival = rival.scatter(1, self.chosen[rows], False)
         return _hinge(torch.relu(found.logits - self.RIVAL) * rival)
 
-    def _decoded(self, found: Candidates, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """1 - IoU and the box of the face that reading gives over the target; inf, NaN for none."""
+    def _decoded(self, found: Candidates, rows: Tensor) -> tuple[Tensor, Tensor, Array]:
+        """Of the face that reading gives over the target the error, the box and the six points; inf, NaN for none.
+
+        The error is 1 - IoU, or what the turn of its eyes' line is worth if that is more.
+        """
         targets = self.targets[rows].double().cpu().numpy()
         boxes, points = (value.detach().double().cpu().numpy() for value in found[:2])
         scores = torch.sigmoid(found.logits.detach().double()).cpu().numpy()
         errors, outputs = np.full(len(rows), np.inf), np.full((len(rows), 4), np.nan)
+        places = np.full((len(rows), 6, 2), np.nan)
         for row, target in enumerate(targets):
-            faces, _ = weighted_suppression(boxes[row], points[row], scores[row], self.victim.model.threshold)
+            faces, six = weighted_suppression(boxes[row], points[row], scores[row], self.victim.model.threshold)
             overlaps = iou(faces.boxes, target)
             if len(faces) and overlaps.max() > 0.1:
-                errors[row], outputs[row] = 1.0 - overlaps.max(), faces.boxes[int(overlaps.argmax())]
-        return torch.from_numpy(errors), torch.from_numpy(outputs)
+                best = int(overlaps.argmax())
+                errors[row], outputs[row], places[row] = 1.0 - overlaps[best], faces.boxes[best], six[best]
+        turned = _sine(torch.from_numpy(places[:, _EYES]), self.eyes[rows].double().cpu()).abs()
+        return torch.from_numpy(errors).fmax(TURNED * turned), torch.from_numpy(outputs), places
 
 
 class BlazeFaceRepelObjective(_WindowObjective):
@@ -192,6 +204,14 @@ class BlazeFaceRepelObjective(_WindowObjective):
         score = torch.sigmoid(logits.detach()).gather(1, top[:, None])[:, 0]
         box = found.boxes.detach()[torch.arange(len(rows), device=top.device), top]
         return Reading(_hinge(torch.relu(logits - limit)), score, box)
+
+
+def _sine(one: Tensor, other: Tensor) -> Tensor:
+    """(...) of the angle between the lines through two pairs of points (..., 2, 2)."""
+    line, target = one[..., 1, :] - one[..., 0, :], other[..., 1, :] - other[..., 0, :]
+    cross = line[..., 0] * target[..., 1] - line[..., 1] * target[..., 0]
+    sine: Tensor = cross / (line.norm(dim=-1) * target.norm(dim=-1)).clamp_min(1e-6)
+    return sine
 
 
 def _hinge(excess: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from victims.base import Aligner, ExportSpec, FaceTargets, Image, Network, Objective, Window
+from victims.base import Aligner, Detector, ExportSpec, FaceTargets, Image, Network, Objective, Window
 from victims.boxes import iou
 from victims.face import Alignment, Array, Detections, Start
 from victims.mediapipe.blazeface import NETWORK as FINDER
@@ -171,17 +171,19 @@ class FaceMesh(Aligner):
     def align_faces(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Alignment]:
         """Landmarks (k, 68, 2) and mesh (k, 478, 3) of the k boxes (k, 4) of each image.
 
-        A box without a face gets points, too.
+        A box without a face gets points, too. `present` is False where the client's own detection is there and the mesh
+        sees no face in its region: the client drops such a detection, which is a false alarm or turned wrongly.
         """
         found = []
         for image, own in zip(images, self._begin(images, boxes), strict=True):
             regions = np.array([region for region, _ in own]).reshape(-1, 5)
-            first, _ = read_regions(self.networks[MESH], image, regions, self.device)
+            first, presence = read_regions(self.networks[MESH], image, regions, self.device)
             points = self._settled(image, regions, first)
             starts = tuple(
                 None if seen is None else Start(*seen, mesh) for (_, seen), mesh in zip(own, first, strict=True)
             )
-            found.append(Alignment(landmarks_68(points), points, starts))
+            present = np.array([seen is None for _, seen in own], dtype=bool) | (presence >= PRESENT)
+            found.append(Alignment(landmarks_68(points), points, starts, present))
         return found
 
     def _settled(self, image: Image, regions: Array, points: Array) -> Array:
@@ -245,6 +247,18 @@ class FaceMesh(Aligner):
         if faces.meshes is None:
             raise UsageError("facemesh is made to read whole meshes, and there are none; write them with infer --mesh.")
         return FaceMeshObjective(self, frames, windows, faces, faces.meshes)
+
+    @override
+    def detector_objective(
+        self, detector: Detector, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
+    ) -> Objective:
+        """See Aligner. The client's own detector is to see the eyes where it saw them: they turn the mesh's region."""
+        from victims.mediapipe.blazeface_objective import BlazeFaceObjective
+        from victims.mediapipe.facemesh_objective import Starts
+
+        if not isinstance(detector, BlazeFace) or detector.name != self._finder.name or faces.meshes is None:
+            return super().detector_objective(detector, frames, windows, faces)
+        return BlazeFaceObjective(detector, frames, windows, faces.boxes, Starts.of(faces, faces.meshes).eyes)
 
     @override
     def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:

@@ -111,24 +111,34 @@ class RegionPixels:
         device: torch.device | str,
     ) -> None:
         """`regions` (B, 5), one a frame; windows are all of one size."""
-        height, width = frames[0].shape[:2]
-        at = positions(regions, size)
-        if repeat_border:  # first, so that window and rest are read at the same places
-            at = at.clip(0.0, [width - 1.0, height - 1.0])
-        offsets = np.array([[w.x, w.y] for w in windows], dtype=np.float64)
-        self._at = torch.from_numpy(at - offsets[:, None, None]).to(device)
+        self._size, self._border, self._device = size, repeat_border, device
         self._cell = float(regions[0, 2]) / size
-        rests = []
-        for frame, window, own in zip(frames, windows, torch.from_numpy(at), strict=True):
-            rest = frame.copy()
-            window.cut(rest)[:] = 0
-            pixels = torch.from_numpy(rest).permute(2, 0, 1)[None]
-            rests.append(sample_points(pixels, own[None]))
-        self._rest = torch.cat(rests).to(device)
+        self._offsets = np.array([[w.x, w.y] for w in windows], dtype=np.float64)
+        self._others = []
+        for frame, window in zip(frames, windows, strict=True):
+            other = frame.copy()
+            window.cut(other)[:] = 0
+            self._others.append(torch.from_numpy(other).permute(2, 0, 1)[None])
+        self._at, self._rest = self._places(regions, list(range(len(frames))))
 
-    def read(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        """(n, 3, size, size) with `pixels` (n, 3, h, w) in the windows of frames `rows` (n,)."""
-        return self._rest[rows].to(pixels.dtype) + sample_points(pixels, self._at[rows])
+    def _places(self, regions: Array, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Where `regions` (n, 5) of frames `rows` are read in the windows, (n, size, size, 2), and the rest of it."""
+        at = positions(regions, self._size)
+        if self._border:  # first, so that window and rest are read at the same places
+            height, width = self._others[0].shape[2:]
+            at = at.clip(0.0, [width - 1.0, height - 1.0])
+        own = torch.from_numpy(at)
+        rest = [sample_points(self._others[row], one[None]) for row, one in zip(rows, own, strict=True)]
+        inside = own - torch.from_numpy(self._offsets[list(rows), None, None])
+        return inside.to(self._device), torch.cat(rest).to(self._device)
+
+    def read(self, pixels: Tensor, rows: Tensor, regions: Array | None = None) -> Tensor:
+        """(n, 3, size, size) with `pixels` (n, 3, h, w) in the windows of frames `rows` (n,).
+
+        In other `regions` (n, 5) than were given, if there are any.
+        """
+        at, rest = (self._at[rows], self._rest[rows]) if regions is None else self._places(regions, rows.tolist())
+        return rest.to(pixels.dtype) + sample_points(pixels, at)
 
     def around(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """(n, 3, size, size) 0, with the gradient of the means of nine samples that share out the cell around each."""
