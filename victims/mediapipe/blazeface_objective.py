@@ -128,8 +128,9 @@ class BlazeFaceObjective(_WindowObjective):
         short = torch.relu(self.MARGIN - (torch.softmax(logits, dim=1) * logits).sum(dim=1))
         lack = torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0)
         lack = torch.where(some, lack, 1.0)
-        loss = now + 0.25 * short + lack * 0.3 * apart.mean(dim=1)
-        loss = loss + lack * 0.08 * torch.relu(self.MARGIN - logits).mean(dim=1) + 0.25 * self._rivals(found, rows)
+        fit = torch.softmax(-apart.detach(), dim=1)
+        along = (fit * (0.3 * apart + 0.08 * torch.relu(self.MARGIN - logits))).sum(dim=1)
+        loss = now + 0.25 * short + lack * along + 0.25 * self._rivals(found, rows)
         error, output, points = self._decoded(found, rows)
         return Reading(loss, error.to(pixels), output.to(pixels)), points
 
