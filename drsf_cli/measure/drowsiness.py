@@ -15,9 +15,9 @@ out from the noise. Eyes count as closed from half-way down,
 as in Dewi et al., "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ Computer
 Science 8:e943, 2022). Blinks are found against the open level of the surrounding NEAR seconds, which follows a head
 that turns. Eyes also count as closed below CLOSED_SHARE of the open level of the surrounding minute, so that a closure
-of many seconds is found too. Closures less than SEPARATION apart are one: Nyström et al., "What is a blink? Classifying
-and characterizing blinks in eye openness signals" (Behavior Research Methods, 2024) join blinks within 100 ms. Lids need
-longer to open and to shut again, so what lies between is noise.
+of many seconds is found too. Closures less than SEPARATION apart are one: lids need longer to open and to shut again,
+so what lies between is noise, and Nyström et al., "What is a blink? Classifying and characterizing blinks in eye
+openness signals" (Behavior Research Methods, 2024) join blinks within 100 ms likewise.
 
 A closure up to LONGEST_BLINK is a blink: Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
 21(1), 1984) give at most 0.5 s from the first movement to the last. A longer one is a long closure.
