@@ -120,6 +120,15 @@ def test_a_blink_that_a_gap_cuts_off_is_none() -> None:
     assert not lids.closed[102]
 
 
+def test_closures_with_less_than_a_tenth_of_a_second_between_them_are_one() -> None:
+    """25 frames/s: two frames are 0.08 s, three are 0.12 s; a frame without a reading may have been an open eye."""
+    two, three, unread = (50, 54), (100, 104), (150, 154)
+    eyes = openness(200, 0.3, 0.09, two, three, unread)
+    eyes[52:54] = eyes[101:104] = 0.3
+    eyes[152] = np.nan
+    assert spans(eyelids(eyes, timeline(200, 25)).blinks) == [two, (100, 100), (104, 104)]
+
+
 def test_eyes_that_stay_shut_for_seconds_are_one_long_closure() -> None:
     lids = eyelids(openness(1000, 0.3, 0.09, (100, 104), (500, 649)), timeline(1000, 25))
     assert spans(lids.long_closures) == [(500, 649)]
