@@ -87,9 +87,8 @@ class Observer:
         meshes = [face.mesh for face in before if face.mesh is not None]
         if not meshes or self.aligner is None:
             return own
-        same = [bool(iou(face.box, before[0].box) > SAME) for face in own]
-        ordered = [face for there in (True, False) for face, one in zip(own, same, strict=True) if one is there]
-        if any(same):
+        ordered = sorted(own, key=lambda face: bool(iou(face.box, before[0].box) <= SAME))
+        if own and iou(ordered[0].box, before[0].box) > SAME:
             return tuple(ordered)
         found, aligned = self.aligner.follow(image, np.stack(meshes[: 1 if own else None]))
         return (*self._faces([image], [found], [aligned])[0], *own)

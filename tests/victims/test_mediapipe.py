@@ -29,7 +29,7 @@ from victims.face import Alignment, Array, Detections, Start
 from victims.face_model import FACE_MODEL_68
 from victims.mediapipe.blazeface import MODELS, BlazeFace, load_blazeface, weighted_suppression
 from victims.mediapipe.blazeface_objective import BlazeFaceObjective
-from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions, region_of_points
+from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions, region_of_detection, region_of_points
 from victims.mediapipe.graph import load_network
 from victims.mediapipe.iris import CENTRE, RADIUS, IrisGaze, eye_geometry, gaze_from_irises, load_iris
 from victims.mediapipe.regions import RegionPixels, letterbox, positions, read_exact, region_around, to_frame
@@ -146,7 +146,7 @@ def test_the_clients_own_values(name: str, request: pytest.FixtureRequest, chain
     assert wide.scores[0] == pytest.approx(golden.full[0], abs=1e-3)
     np.testing.assert_allclose(wide.boxes[0], golden.full[1:], atol=0.05)
 
-    (regions,) = chain.mesh.start_regions([image], [found.boxes[:1]])
+    regions = region_of_detection(found.boxes[0], points[0])[None]
     np.testing.assert_allclose(regions[0, [0, 1, 2, 4]], golden.region, atol=0.05)
     assert regions[0, 4] == pytest.approx(golden.region[3], abs=1e-4)
     mesh, presence = read_regions(chain.mesh.networks["mesh"], image, regions, chain.mesh.device)
@@ -573,7 +573,7 @@ def test_static_and_video_mode_have_targets_of_their_own(chain: Chain, scene: Sc
     assert own.mesh is not None
     (start,) = own.starts
     assert start is not None
-    (regions,) = chain.mesh.start_regions([scene.image], [scene.boxes])
+    regions = region_of_detection(start.box, start.points)[None]
     first, _ = read_regions(chain.mesh.networks["mesh"], scene.image, regions, chain.mesh.device)
     np.testing.assert_array_equal(start.mesh, first[0])
 

@@ -25,7 +25,7 @@ from victims.base import Image
 from victims.boxes import iou
 from victims.face import Array
 from victims.mediapipe.blazeface import MODELS, load_blazeface
-from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions
+from victims.mediapipe.facemesh import FILE, OUTPUTS, FaceMesh, read_regions, region_of_detection
 from victims.mediapipe.graph import load_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -128,9 +128,9 @@ def test_the_chain_reads_what_the_client_reads(
             if len(found):
                 assert iou(found.boxes[0], theirs[name][row]) >= 0.9999
                 compared[name] += 1
-        (found,) = detectors["blazeface"].detect([frame])
+        ((found, points),) = detectors["blazeface"].detect_with_points([frame])
         if len(found) and np.isfinite(theirs["mesh"][row, 0, 0]):
-            (regions,) = mesh.start_regions([frame], [found.boxes[:1]])
+            regions = region_of_detection(found.boxes[0], points[0])[None]
             points, presence = read_regions(mesh.networks["mesh"], frame, regions, mesh.device)
             assert presence[0] > 0.5
             distances.append(np.linalg.norm((points[0] - theirs["mesh"][row])[:, :2], axis=1))

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from victims.base import Image, Objective, Reading, Window
-from victims.boxes import box_distance, iou, iou_tensor
+from victims.boxes import box_distance, iou_tensor
 from victims.face import Array
-from victims.mediapipe.blazeface import OVERLAP, BlazeFace, Candidates, weighted_suppression
+from victims.mediapipe.blazeface import OVERLAP, BlazeFace, Candidates
 from victims.mediapipe.regions import RegionPixels, letterbox
 
-_FEW = {"blazeface": 8, "blazeface-full": 4}
-"""Anchors that are to fire: about as many as do in an original."""
 _EYES = slice(0, 2)
 """The first of the six points. The angle of their line turns the mesh's region, and the client takes nothing else of
 the six."""
@@ -36,9 +35,6 @@ class _WindowObjective(Objective):
         squares = np.tile(self.square, (len(frames), 1))
         self._pixels = RegionPixels(frames, windows, squares, victim.model.size, False, victim.device)
 
-    def candidates(self, pixels: Tensor, rows: Tensor) -> Candidates:
-        return self.victim.candidates(self._pixels.read(pixels, rows), self.square)
-
     def inside(self, boxes: Tensor, rows: Tensor) -> Tensor:
         """(n, A) bool: the candidate's centre is in the window."""
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -50,24 +46,27 @@ class BlazeFaceObjective(_WindowObjective):
     """Make the detector return one box a frame, and eyes on a line at the angle of those that are given.
 
     The answer is a mean over candidates, so all that take part must agree, and which ones do is decided by scores.
-    With A the few anchors whose centres are nearest to the box's, and distances in sizes of the target
-    (`victims.boxes.box_distance`, and TURN times the sine of the angle between the line of the eyes and the target's):
+    Distances d are in sizes of the target (`victims.boxes.box_distance`, and TURN times the sine of the angle between
+    the line of the eyes and the target's). Every anchor has a share, softmax(-SHARP d) as it is now: those of other
+    sizes and places never come near, and asking them to would drown the rest.
 
         d                                   of the weighted mean of whoever takes part now
-        + 0.25 · hinge(2 - Σ w logit)       with w the softmax of A's logits: some fire
-        + l · (0.3 · mean d over A + 0.08 · mean hinge(2 - logit) over A)     all of A are drawn along while
-              l = the larger of hinge(2 - Σ w logit) / 2 and d / NEAR, at most 1 (1 where none takes part), is left
+        + 0.25 · hinge(2 - Σ w logit)       with w softmax(logit - SHARP d): some that are near fire
+        + l · 0.3 · Σ share d               those that come near are drawn along while l = the larger of that hinge / 2
+              and d / NEAR, at most 1 (1 where none takes part), is left
         + 0.25 · hinge against rivals       candidates of the window that overlap the target by less than FRIEND are
               held under logit -1, where they neither become a face of their own nor join the mean
 
-    What is asked of all fades, since in the original they neither all fire nor all fit (as in
-    `victims.retinaface.RetinaFaceObjective`), so that the loss can reach 0.
+    What is asked of others fades, since in the original they do not all fit (as in
+    `victims.retinaface.RetinaFaceObjective`), so that the loss can come near 0. The error is 1 - IoU, or what the turn
+    of the eyes' line is worth if that is more.
     """
 
     MARGIN = 2.0
     """A score of 0.88."""
     NEAR = 0.1
-    """Distance of the mean under which what is asked of all anchors fades."""
+    """Distance of the mean under which what is asked of others fades."""
+    SHARP = 10.0
     FRIEND = 0.5
     RIVAL = -1.0
     TURN = 1.0
@@ -88,7 +87,6 @@ class BlazeFaceObjective(_WindowObjective):
         self.targets = torch.from_numpy(np.asarray(boxes, dtype=np.float32)).to(victim.device)
         given = np.full((len(frames), 2, 2), np.nan) if eyes is None else np.asarray(eyes)
         self.eyes = torch.from_numpy(given.astype(np.float32)).to(victim.device)
-        self.chosen = self._nearest()
 
     def _seen(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """(n, 3, size, size) what the network sees, with a gradient for all that lies around each sample.
@@ -102,37 +100,26 @@ class BlazeFaceObjective(_WindowObjective):
             return seen
         return seen.detach() + self._pixels.around(pixels, rows)
 
-    def _nearest(self) -> Tensor:
-        """(B, k) anchors whose centres are nearest to the target's."""
-        anchors = torch.from_numpy(self.victim.model.anchors()).to(self.targets)
-        centres = anchors * float(self.square[2]) + anchors.new_tensor(self.square[:2] - self.square[2:4] / 2)
-        away = torch.cdist((self.targets[:, :2] + self.targets[:, 2:]) / 2, centres)
-        return away.topk(_FEW[self.victim.name], dim=1, largest=False).indices
-
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; detectors take no geometry."""
-        return self.read_with_points(pixels, items)[0]
+        return self.read_with_eyes(pixels, items)[0]
 
-    def read_with_points(self, pixels: Tensor, items: Sequence[int]) -> tuple[Reading, Array]:
-        """The same, with the six points (n, 6, 2) px of each face that is read; NaN where there is none."""
+    def read_with_eyes(self, pixels: Tensor, items: Sequence[int]) -> tuple[Reading, Tensor]:
+        """The same, with the eyes (n, 2, 2) px of each face that is read; NaN where there is none."""
         rows = torch.as_tensor(list(items), device=self.victim.device)
         found = self.victim.candidates(self._seen(pixels, rows), self.square)
         boxes, wanted = self.targets[rows], self.eyes[rows]
-        chosen = self.chosen[rows]
-        own_boxes = found.boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
-        eyes = found.points[..., _EYES, :]
-        own_eyes = eyes.gather(1, chosen[..., None, None].expand(-1, -1, 2, 2))
-        logits = found.logits.gather(1, chosen)
-        apart = self._distance(own_boxes, own_eyes, boxes[:, None], wanted[:, None])
-        now, some = self._mean_now(found, boxes, wanted)
-        short = torch.relu(self.MARGIN - (torch.softmax(logits, dim=1) * logits).sum(dim=1))
-        lack = torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0)
-        lack = torch.where(some, lack, 1.0)
-        fit = torch.softmax(-apart.detach(), dim=1)
-        along = (fit * (0.3 * apart + 0.08 * torch.relu(self.MARGIN - logits))).sum(dim=1)
-        loss = now + 0.25 * short + lack * along + 0.25 * self._rivals(found, rows)
-        error, output, points = self._decoded(found, rows)
-        return Reading(loss, error.to(pixels), output.to(pixels)), points
+        apart = self._distance(found.boxes, found.points[..., _EYES, :], boxes[:, None], wanted[:, None])
+        near = -self.SHARP * apart.detach()
+        share, first = torch.softmax(near, dim=1), torch.softmax(near + found.logits, dim=1)
+        box, eyes, some = self._mean_now(found, boxes)
+        now = torch.where(some, self._distance(box, eyes, boxes, wanted), 0.0)
+        short = torch.relu(self.MARGIN - (first * found.logits).sum(dim=1))
+        lack = torch.where(some, torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0), 1.0)
+        loss = now + 0.25 * short + lack * 0.3 * (share * apart).sum(dim=1) + 0.25 * self._rivals(found, rows)
+        error = (1.0 - iou_tensor(box, boxes)).fmax(TURNED * _sine(eyes, wanted).abs()).detach()
+        box = box.detach().masked_fill(~some[:, None], torch.nan)
+        return Reading(loss, error.masked_fill(~some, torch.inf), box), eyes.detach()
 
     def _distance(self, boxes: Tensor, eyes: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
         """(...) of boxes (..., 4) and eyes (..., 2, 2); the angle of eyes that are NaN is not asked for."""
@@ -140,10 +127,10 @@ class BlazeFaceObjective(_WindowObjective):
         known = torch.isfinite(wanted).all(dim=-1).all(dim=-1)
         return box_distance(boxes, targets.expand_as(boxes)) + self.TURN * torch.where(known, turned, 0.0)
 
-    def _mean_now(self, found: Candidates, boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance (n,) of the weighted mean that reading takes, and whether (n,) something fires over the target.
+    def _mean_now(self, found: Candidates, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Box (n, 4) and eyes (n, 2, 2) of the weighted mean that reading takes; whether (n,) anything fires there.
 
-        The distance is 0 where nothing does.
+        Without, they are 0.
         """
         with torch.no_grad():
             firing = torch.sigmoid(found.logits) >= self.victim.model.threshold
@@ -152,37 +139,15 @@ class BlazeFaceObjective(_WindowObjective):
             leader = found.boxes[torch.arange(len(best), device=best.device), best]
             group = firing & (iou_tensor(found.boxes, leader[:, None].expand_as(found.boxes)) > OVERLAP)
             some = near.any(dim=1)
-        weights = torch.sigmoid(found.logits) * group
-        weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
-        mean = (weights[..., None] * found.boxes).sum(dim=1)
+        weights = functional.normalize(torch.sigmoid(found.logits) * group, p=1.0, dim=1)
         eyes = (weights[..., None, None] * found.points[..., _EYES, :]).sum(dim=1)
-        return torch.where(some, self._distance(mean, eyes, boxes, wanted), 0.0), some
+        return (weights[..., None] * found.boxes).sum(dim=1), eyes, some
 
     def _rivals(self, found: Candidates, rows: Tensor) -> Tensor:
         boxes = found.boxes.detach()
         overlap = iou_tensor(boxes, self.targets[rows][:, None].expand_as(boxes))
         rival = self.inside(boxes, rows) & (overlap < self.FRIEND)
-        rival = rival.scatter(1, self.chosen[rows], False)
         return _hinge(torch.relu(found.logits - self.RIVAL) * rival)
-
-    def _decoded(self, found: Candidates, rows: Tensor) -> tuple[Tensor, Tensor, Array]:
-        """Of the face that reading gives over the target the error, the box and the six points; inf, NaN for none.
-
-        The error is 1 - IoU, or what the turn of its eyes' line is worth if that is more.
-        """
-        targets = self.targets[rows].double().cpu().numpy()
-        boxes, points = (value.detach().double().cpu().numpy() for value in found[:2])
-        scores = torch.sigmoid(found.logits.detach().double()).cpu().numpy()
-        errors, outputs = np.full(len(rows), np.inf), np.full((len(rows), 4), np.nan)
-        places = np.full((len(rows), 6, 2), np.nan)
-        for row, target in enumerate(targets):
-            faces, six = weighted_suppression(boxes[row], points[row], scores[row], self.victim.model.threshold)
-            overlaps = iou(faces.boxes, target)
-            if len(faces) and overlaps.max() > 0.1:
-                best = int(overlaps.argmax())
-                errors[row], outputs[row], places[row] = 1.0 - overlaps[best], faces.boxes[best], six[best]
-        turned = _sine(torch.from_numpy(places[:, _EYES]), self.eyes[rows].double().cpu()).abs()
-        return torch.from_numpy(errors).fmax(TURNED * turned), torch.from_numpy(outputs), places
 
 
 class BlazeFaceRepelObjective(_WindowObjective):
@@ -197,7 +162,7 @@ class BlazeFaceRepelObjective(_WindowObjective):
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; no geometry is needed."""
         rows = torch.as_tensor(list(items), device=self.victim.device)
-        found = self.candidates(pixels, rows)
+        found = self.victim.candidates(self._pixels.read(pixels, rows), self.square)
         threshold = self.victim.model.threshold
         limit = math.log(threshold / (1.0 - threshold)) - self.SLACK
         logits = found.logits.masked_fill(~self.inside(found.boxes.detach(), rows), -torch.inf)

@@ -175,14 +175,15 @@ class FaceMesh(Aligner):
         sees no face in its region: the client drops such a detection, which is a false alarm or turned wrongly.
         """
         found = []
-        for image, own in zip(images, self._begin(images, boxes), strict=True):
-            regions = np.array([region for region, _ in own]).reshape(-1, 5)
+        for image, own in zip(images, boxes, strict=True):
+            began = self._begin(image, own)
+            pairs = zip(own, began, strict=True)
+            turned = [upright_region(box) if one is None else region_of_detection(*one) for box, one in pairs]
+            regions = np.array(turned).reshape(-1, 5)
             first, presence = read_regions(self.networks[MESH], image, regions, self.device)
             points = self._settled(image, regions, first)
-            starts = tuple(
-                None if seen is None else Start(*seen, mesh) for (_, seen), mesh in zip(own, first, strict=True)
-            )
-            present = np.array([seen is None for _, seen in own], dtype=bool) | (presence >= PRESENT)
+            starts = tuple(None if one is None else Start(*one, mesh) for one, mesh in zip(began, first, strict=True))
+            present = np.array([one is None for one in began], dtype=bool) | (presence >= PRESENT)
             found.append(Alignment(landmarks_68(points), points, starts, present))
         return found
 
@@ -211,34 +212,14 @@ class FaceMesh(Aligner):
         boxes = np.array([box_of_mesh(own) for own in points]).reshape(-1, 4)
         return Detections(boxes, presence), Alignment(landmarks_68(points), points)
 
-    def start_regions(self, images: Sequence[Image], boxes: Sequence[Array]) -> list[Array]:
-        """Where each image's faces (k, 4) are read first, (k, 5)."""
-        return [np.array([region for region, _ in own]).reshape(-1, 5) for own in self._begin(images, boxes)]
-
-    def _begin(
-        self, images: Sequence[Image], boxes: Sequence[Array]
-    ) -> list[list[tuple[Array, tuple[Array, Array] | None]]]:
-        """Of each image's faces (k, 4) the region (5,) in which they are read first, and the detection behind it.
-
-        Of that, its box (4,) and points (6, 2); None where there is none.
-        """
-        wanted = [np.asarray(own, dtype=np.float64).reshape(-1, 4) for own in boxes]
-        busy = [image for image, own in zip(images, wanted, strict=True) if len(own)]
-        seen = iter(self.finder.detect_with_points(busy))
-        begun: list[list[tuple[Array, tuple[Array, Array] | None]]] = []
-        for own in wanted:
-            faces: list[tuple[Array, tuple[Array, Array] | None]] = []
-            if len(own):
-                detections, points = next(seen)
-            for box in own:
-                row = overlapping(detections.boxes, box)
-                if row is None:
-                    faces.append((upright_region(box), None))
-                else:
-                    found = detections.boxes[row], points[row]
-                    faces.append((region_of_detection(*found), found))
-            begun.append(faces)
-        return begun
+    def _begin(self, image: Image, boxes: Array) -> list[tuple[Array, Array] | None]:
+        """Of each face (k, 4) of an image the detection, its box (4,) and points (6, 2); None where there is none."""
+        if not len(boxes):
+            return []
+        ((seen, points),) = self.finder.detect_with_points([image])
+        overlaps = [iou(seen.boxes, box) if len(seen) else np.zeros(1) for box in boxes]
+        best = [int(own.argmax()) if own.max() > SAME_FACE else None for own in overlaps]
+        return [None if row is None else (seen.boxes[row], points[row]) for row in best]
 
     def objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
         """See Aligner. Meshes (B, 478, 3) are needed: 68 landmarks tell neither irises nor where the client looks."""
@@ -254,11 +235,11 @@ class FaceMesh(Aligner):
     ) -> Objective:
         """See Aligner. The client's own detector is to see the eyes where it saw them: they turn the mesh's region."""
         from victims.mediapipe.blazeface_objective import BlazeFaceObjective
-        from victims.mediapipe.facemesh_objective import Starts
+        from victims.mediapipe.facemesh_objective import starts_of
 
         if not isinstance(detector, BlazeFace) or detector.name != self._finder.name or faces.meshes is None:
             return super().detector_objective(detector, frames, windows, faces)
-        return BlazeFaceObjective(detector, frames, windows, faces.boxes, Starts.of(faces, faces.meshes).eyes)
+        return BlazeFaceObjective(detector, frames, windows, faces.boxes, starts_of(faces, faces.meshes)[1])
 
     @override
     def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:
@@ -270,15 +251,6 @@ class FaceMesh(Aligner):
     @override
     def export_specs(self) -> dict[str, ExportSpec]:
         return {MESH: mesh_spec(), **self._finder.export_specs()}
-
-
-def overlapping(boxes: Array, box: Array) -> int | None:
-    """The row of `boxes` (k, 4) that is taken for `box` (4,); None where none is."""
-    if not len(boxes):
-        return None
-    overlaps = iou(boxes, box)
-    best = int(np.argmax(overlaps))
-    return best if overlaps[best] > SAME_FACE else None
 
 
 def load_facemesh(name: str = "facemesh", override: Path | None = None, allow_unknown: bool = False) -> FaceMesh:

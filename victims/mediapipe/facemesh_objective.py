@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,11 +39,11 @@ class FaceMeshObjective(Objective):
 
     Static: what was read in the region of the client's own detection (`starts`) is to be read again in that of the
     detection as it is now. The detector's objective sees to it that this is where it was
-    (`FaceMesh.detector_objective`), or this one where the box is another detector's. The static answer differs from what
-    the client reads of the same picture in video mode, by 3 % of the box on a turned head. A face without a start, which
-    was followed or given, has its detection where the mesh says, and the same mesh in its region. Video: the mesh is to
-    be read in the region of its own points, so that a client that follows the face stays where it is. No gradient is
-    taken through regions. All of it comes from meshes and boxes; no pixel of the original is asked for.
+    (`FaceMesh.detector_objective`), or this one where the box is another detector's. The static answer differs from
+    what the client reads of the same picture in video mode, by 3 % of the box on a turned head. A face without a
+    start, which was followed or given, has its detection where the mesh says, and the same mesh in its region. Video:
+    the mesh is to be read in the region of its own points, so that a client that follows the face stays where it is.
+    No gradient is taken through regions. All of it comes from meshes and boxes; no pixel of the original is asked for.
 
     Of each region, with distances in sizes of the target's box (Huber's loss, linear from BETA on):
 
@@ -75,25 +74,24 @@ class FaceMeshObjective(Objective):
         wide, meshes = np.asarray(faces.boxes, dtype=np.float64), np.asarray(meshes, dtype=np.float64)
         self._landmarks = torch.from_numpy(np.asarray(faces.landmarks, dtype=np.float64)).to(device)
         self._sizes = torch.from_numpy(np.sqrt(np.prod(wide[:, 2:] - wide[:, :2], axis=1))).to(device)
-        began = Starts.of(faces, meshes)
-        start = np.stack([region_of_detection(*one) for one in zip(began.boxes, began.eyes, strict=True)])
+        found, eyes, first = starts_of(faces, meshes)
+        start = np.stack([region_of_detection(*one) for one in zip(found, eyes, strict=True)])
         follow = np.stack([region_of_points(mesh) for mesh in meshes])
         self._regions = [torch.from_numpy(regions).to(device) for regions in (start, follow)]
-        self._points = torch.from_numpy(np.stack([began.meshes, meshes])).to(device)
+        self._points = torch.from_numpy(np.stack([first, meshes])).to(device)
         self._pixels = [RegionPixels(frames, windows, regions, SIZE, True, device) for regions in (start, follow)]
-        self._finder = BlazeFaceObjective(victim.finder, frames, windows, began.boxes, began.eyes)
+        self._finder = BlazeFaceObjective(victim.finder, frames, windows, found, eyes)
         # the detector's objective sees to a box that is the client's own
-        self._finding = torch.from_numpy(self.FINDER * (np.abs(began.boxes - wide) > 0.1).any(axis=1)).to(device)
+        self._finding = torch.from_numpy(self.FINDER * (np.abs(found - wide) > 0.1).any(axis=1)).to(device)
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective. `geometry` is not needed: regions come from the client's own detector and points."""
         rows = torch.as_tensor(list(items), device=self._victim.device)
         finding = self._finding[rows]
-        seen, six = self._finder.read_with_points(pixels if finding.any() else pixels.detach(), items)
+        seen, eyes = self._finder.read_with_eyes(pixels if finding.any() else pixels.detach(), items)
         start = self._regions[0][rows].cpu().numpy()
-        for row, own in enumerate(seen.output.double().cpu().numpy()):
-            if np.isfinite(own).all():
-                start[row] = region_of_detection(own, six[row])
+        for row in torch.isfinite(seen.error).nonzero().flatten().tolist():
+            start[row] = region_of_detection(seen.output[row].double().cpu().numpy(), eyes[row].double().cpu().numpy())
         crops = torch.cat([self._pixels[0].read(pixels, rows, start), self._pixels[1].read(pixels, rows)])
         regions = torch.cat([torch.from_numpy(start).to(self._regions[1]), self._regions[1][rows]])
         targets = self._points[:, rows].flatten(0, 1)
@@ -139,29 +137,18 @@ SQUARE = 0.02
 """A box whose sides differ by less than this share is taken for BlazeFace's own."""
 
 
-@dataclass(frozen=True)
-class Starts:
-    """Where the client's own detector is to see faces, and what is to be read there."""
+def starts_of(faces: FaceTargets, meshes: Array) -> tuple[Array, Array, Array]:
+    """Where the client's own detector is to see `faces` with `meshes` (B, 478, 3), and what is to be read there.
 
-    boxes: Array
-    """(B, 4)"""
-    eyes: Array
-    """(B, 2, 2), the person's right one first."""
-    meshes: Array
-    """(B, 478, 3)"""
-
-    @classmethod
-    def of(cls, faces: FaceTargets, meshes: Array) -> Starts:
-        """Of `faces` with `meshes` (B, 478, 3): their starts, and for others what follows from the mesh."""
-        own = cls(
-            np.stack([detection_of(mesh, box) for mesh, box in zip(meshes, faces.boxes, strict=True)]),
-            meshes[:, [RIGHT_IRIS, LEFT_IRIS], :2].copy(),
-            meshes.copy(),
-        )
-        for row, start in enumerate(faces.starts):
-            if start is not None:
-                own.boxes[row], own.eyes[row], own.meshes[row] = start.box, start.points[:2], start.mesh
-        return own
+    Boxes (B, 4), eyes (B, 2, 2), the person's right one first, and meshes (B, 478, 3): those of their starts, and for
+    others what follows from the mesh.
+    """
+    boxes = np.stack([detection_of(mesh, box) for mesh, box in zip(meshes, faces.boxes, strict=True)])
+    eyes, first = meshes[:, [RIGHT_IRIS, LEFT_IRIS], :2].copy(), meshes.copy()
+    for row, own in enumerate(faces.starts):
+        if own is not None:
+            boxes[row], eyes[row], first[row] = own.box, own.points[:2], own.mesh
+    return boxes, eyes, first
 
 
 def detection_of(mesh: Array, box: Array) -> Array:
