@@ -110,7 +110,7 @@ class BlazeFaceObjective(_WindowObjective):
         found = self.victim.candidates(self._seen(pixels, rows), self.square)
         boxes, wanted = self.targets[rows], self.eyes[rows]
         apart = self._distance(found.boxes, found.points[..., _EYES, :], boxes[:, None], wanted[:, None])
-        near = -self.SHARP * apart.detach()
+        near = -self.SHARP * apart
         share, first = torch.softmax(near, dim=1), torch.softmax(near + found.logits, dim=1)
         box, eyes, some = self._mean_now(found, boxes)
         now = torch.where(some, self._distance(box, eyes, boxes, wanted), 0.0)
