@@ -89,8 +89,9 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
 MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         "fast": EFFORTS["fast"],
-        # 25 frames of the talking clip, which the bundled drawer draws badly (11 are missed; IoU 0.63, 4.4 %, 8.9
-        # degrees): 0.921, 3.3 %, 5.6 degrees; fitted and six steps 0.915, 3.2 %, 7.5; six steps alone 0.908, 3.4 %, 8.0
+        # 15 frames of the talking clip as MediaPipe's client reads them in video mode, when BlazeFace's objective was
+        # not yet what it is: 0.86 %, irises 0.81 px; two steps and `each` 8, 0.81 % and 0.77 px; three and 12, 0.81 %
+        # and 0.76 px; a `cap` of 1 0.88 % and 0.86 px; `back` 0.1 0.83 %, 0.78 px; twice the rate 0.85 %, 0.79 px
         "normal": Effort(
             steps=3,
             named_steps=3,
