@@ -19,8 +19,10 @@ of many seconds is found too. Closures less than SEPARATION apart are one: lids 
 so what lies between is noise, and Nyström et al., "What is a blink? Classifying and characterizing blinks in eye
 openness signals" (Behavior Research Methods, 2024) join blinks within 100 ms likewise.
 
-A closure up to LONGEST_BLINK is a blink: Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
-21(1), 1984) give at most 0.5 s from the first movement to the last. A longer one is a long closure.
+A closure from SHORTEST_BLINK to LONGEST_BLINK is a blink. Lids take about 0.2 s to close and to open again (Caffier,
+Erdmann and Ullsperger, European Journal of Applied Physiology 89, 2003), so they are more than half-way down for about
+0.1 s, and what lasts half of that is noise. Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
+21(1), 1984) give at most 0.5 s from the first movement to the last. A longer closure is a long one.
 
 PERCLOS P80 is the share of a minute in which the eyes are at least 80 % closed: Wierwille et al., "Research on
 vehicle-based driver status/performance monitoring" (DOT HS 808 247, 1994); Dinges and Grace, "PERCLOS"
@@ -50,7 +52,7 @@ CLOSED_SHARE = 0.65
 SHUT_PERCENTILE = 10.0
 LEAST_DIP, NOISE = 0.05, 5.0
 """A dip stands out from the noise if it is deeper than this share and than so many standard deviations."""
-LONGEST_BLINK = 0.5
+SHORTEST_BLINK, LONGEST_BLINK = 0.05, 0.5
 """s."""
 SEPARATION = 0.1
 """s."""
@@ -97,7 +99,7 @@ def eyelids(openness: Array, timeline: Timeline) -> Eyelids:
     for event in timeline.runs(closed):
         if event.duration > LONGEST_BLINK + 1e-9:
             long.append(event)
-        elif _both_ends_seen(event, share, timeline):
+        elif event.duration > SHORTEST_BLINK - 1e-9 and _both_ends_seen(event, share, timeline):
             blinks.append(event)
     return Eyelids(level, share, closed, shut, blinks, long)
 
