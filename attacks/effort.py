@@ -81,12 +81,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
         # 0.975, 0.58 %, 0.89 degrees at 6 passes more
         "best": Effort(
-            steps=5,
-            named_steps=5,
-            batch=1,
-            correction=Correction(extra=3, behind=0.5, tries=3),
-            tuning=FIT,
-            live=True,
+            steps=5, named_steps=5, batch=1, correction=Correction(extra=3, behind=0.5, tries=3), tuning=FIT, live=True
         ),
     }
 )

@@ -287,8 +287,8 @@ def authorised(victim: V, device: Device = "auto", cache: OnnxCache | None = Non
 
 
 def _graph_key(victim: Victim, name: str, module: nn.Module, spec: ExportSpec) -> str:
-    """sha256 over everything that decides the graph: the loaded weights, the network's code, inputs, versions."""
-    digest = hashlib.sha256()
+    """sha256 over all that decides the graph: the loaded weights, the network's and the exporter's code, inputs."""
+    digest = hashlib.sha256(Path(__file__).with_name("onnx.py").read_bytes())
     for part in (drsf_version(), torch.__version__, OPSET, victim.name, name, spec.preprocessing, spec.input_names):
         digest.update(repr(part).encode())
     digest.update(repr((spec.output_names, sorted(spec.dynamic_axes.items()))).encode())

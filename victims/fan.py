@@ -22,13 +22,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from victims.base import Aligner, ExportSpec, FaceTargets, Image, Network, Objective, Window, load_strict
-from victims.compact.landmark_net import (
-    CROP_SIZE,
-    SOFTMAX_GAIN,
-    LandmarkNet,
-    decode_heatmaps,
-    windows_of_boxes,
-)
+from victims.compact.landmark_net import CROP_SIZE, SOFTMAX_GAIN, LandmarkNet, decode_heatmaps, windows_of_boxes
 from victims.face import Array
 from victims.warp import crop_squares, crop_whole_pixels
 from weights.loading import load_state_dict

@@ -108,10 +108,7 @@ class CoverBox:
 
 
 def link(
-    detections: Sequence[Detections],
-    times: Times,
-    max_gap_s: float = 1.0,
-    confirm_score: float = CONFIRM_SCORE,
+    detections: Sequence[Detections], times: Times, max_gap_s: float = 1.0, confirm_score: float = CONFIRM_SCORE
 ) -> list[Track]:
     """Join the detections of all frames into tracks, in the order of their first sighting.
 

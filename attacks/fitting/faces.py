@@ -44,10 +44,7 @@ class ReadFaces:
 
 
 def read_faces(
-    images: Sequence[Image],
-    chain: Observer,
-    labelled: Array | None = None,
-    advance: Callable[[], None] = lambda: None,
+    images: Sequence[Image], chain: Observer, labelled: Array | None = None, advance: Callable[[], None] = lambda: None
 ) -> tuple[NDArray[np.intp], ReadFaces]:
     """What `chain` reads of one face in each picture, and of which pictures (N,): the others show it no face.
 

@@ -170,15 +170,17 @@ def audit_file(
     zero: float | None = None
     late = 0
 
-    def check(shown: tuple[Frame, Frame, bool]) -> tuple[Frame, Frame, float, AuditReport]:
-        before, after, looked_at = shown
-        own, found = _of(regions, before), AuditReport()
-        badness = _check_hidden(before, after, own, obscuring, found)
-        if looked_at:
-            badness = max(badness, check_uncovered(before, own, finders, found))
-        return before, after, badness, found
+    def looked() -> Iterator[tuple[Frame, Frame, float, AuditReport]]:
+        for before, after, due in _looked_at(_pairs(source, result, report), around):
+            found = AuditReport()  # the looks at one frame are shared among cores, so frames are not
+            yield before, after, check_uncovered(before, _of(regions, before), finders, found) if due else 0.0, found
 
-    for before, after, badness, found in each(check, _looked_at(_pairs(source, result, report), around)):
+    def check(shown: tuple[Frame, Frame, float, AuditReport]) -> tuple[Frame, Frame, float, AuditReport]:
+        before, after, badness, found = shown
+        hidden = _check_hidden(before, after, _of(regions, before), obscuring, found)
+        return before, after, max(badness, hidden), found
+
+    for before, after, badness, found in each(check, looked()):
         zero = before.pts - after.pts if zero is None else zero
         late += abs(before.pts - after.pts - zero) > _TIME_SLACK
         _keep_worst(worst, badness, after, _of(regions, before))

@@ -15,10 +15,14 @@ out from the noise. Eyes count as closed from half-way down,
 as in Dewi et al., "Adjusting eye aspect ratio for strong eye blink detection based on facial landmarks" (PeerJ Computer
 Science 8:e943, 2022). Blinks are found against the open level of the surrounding NEAR seconds, which follows a head
 that turns. Eyes also count as closed below CLOSED_SHARE of the open level of the surrounding minute, so that a closure
-of many seconds is found too.
+of many seconds is found too. Closures less than SEPARATION apart are one: lids need longer to open and to shut again,
+so what lies between is noise, and Nyström et al., "What is a blink? Classifying and characterizing blinks in eye
+openness signals" (Behavior Research Methods, 2024) join blinks within 100 ms likewise.
 
-A closure up to LONGEST_BLINK is a blink: Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
-21(1), 1984) give at most 0.5 s from the first movement to the last. A longer one is a long closure.
+A closure from SHORTEST_BLINK to LONGEST_BLINK is a blink. Lids take about 0.2 s to close and to open again (Caffier,
+Erdmann and Ullsperger, European Journal of Applied Physiology 89, 2003), so they are more than half-way down for about
+0.1 s, and what lasts half of that is noise. Stern, Walrath and Goldstein, "The endogenous eyeblink" (Psychophysiology
+21(1), 1984) give at most 0.5 s from the first movement to the last. A longer closure is a long one.
 
 PERCLOS P80 is the share of a minute in which the eyes are at least 80 % closed: Wierwille et al., "Research on
 vehicle-based driver status/performance monitoring" (DOT HS 808 247, 1994); Dinges and Grace, "PERCLOS"
@@ -48,7 +52,9 @@ CLOSED_SHARE = 0.65
 SHUT_PERCENTILE = 10.0
 LEAST_DIP, NOISE = 0.05, 5.0
 """A dip stands out from the noise if it is deeper than this share and than so many standard deviations."""
-LONGEST_BLINK = 0.5
+SHORTEST_BLINK, LONGEST_BLINK = 0.05, 0.5
+"""s."""
+SEPARATION = 0.1
 """s."""
 P80, FOLLOWED = 0.8, 0.6
 COVERAGE = 0.5
@@ -88,14 +94,25 @@ def eyelids(openness: Array, timeline: Timeline) -> Eyelids:
     level = open_level(openness, timeline, MINUTE)
     share, near = openness / level, openness / open_level(openness, timeline, NEAR)
     shut, limit = _shut_share(near, timeline)
-    closed = (near < limit) | (share < CLOSED_SHARE)
+    closed = _without_blips((near < limit) | (share < CLOSED_SHARE), np.isfinite(share), timeline)
     blinks, long = [], []
     for event in timeline.runs(closed):
         if event.duration > LONGEST_BLINK + 1e-9:
             long.append(event)
-        elif _both_ends_seen(event, share, timeline):
+        elif event.duration > SHORTEST_BLINK - 1e-9 and _both_ends_seen(event, share, timeline):
             blinks.append(event)
     return Eyelids(level, share, closed, shut, blinks, long)
+
+
+def _without_blips(closed: NDArray[np.bool_], known: NDArray[np.bool_], timeline: Timeline) -> NDArray[np.bool_]:
+    """`closed` (n,), also where eyes are seen to be open for less than SEPARATION between two closures."""
+    bridged = closed.copy()
+    for event in timeline.runs(~closed & known):
+        after = event.last + 1
+        between = timeline.joined[event.first] and after < len(closed) and timeline.joined[after]
+        if between and closed[event.first - 1] and closed[after] and event.duration < SEPARATION - 1e-9:
+            bridged[event.rows] = True
+    return bridged
 
 
 def _both_ends_seen(event: Event, share: Array, timeline: Timeline) -> bool:

@@ -1,13 +1,14 @@
 """Blinks and glances of a clip whose truth is known, before and after `drsf deid`.
 
     python -m tests.benchmarks.behaviour [--chain "-a fan"] [--zones NAME|FILE] [--clip FILE [--end S]] [--seconds S]
-                                         [--keep FOLDER] [--reading-only | deid's own flags]
+                                         [--keep FOLDER] [--reading-only | --codec-alone | deid's own flags]
 
 Reads the clip of tests/behaviour_clip.py (20 s with 12 blinks and 8 glances) with the chain, prints how its signals
 agree with what the person does, de-identifies it, reads that, and prints the same and the table *Behaviour* of
 `drsf eval`. `--seconds` takes only its first seconds. `--chain` goes to `infer` and to `deid`, all other flags to
 `deid` alone. With `--clip` another film is taken, whose truth is not known: only the table is printed, for the part of
-the film before second `--end`. `--keep` writes into a folder; what is there is not made again.
+the film before second `--end`. `--keep` writes into a folder; what is there is not made again. With
+`--codec-alone` nothing is hidden: the film is only coded as `deid` codes its output, which bounds what can come back.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from drsf_cli.app import main as drsf
 from drsf_cli.commands.output import out
 from drsf_cli.commands.tables import behaviour as table_of
 from drsf_cli.measure.evaluation import evaluate_files
+from drsf_cli.media.reader import VideoReader
+from drsf_cli.media.writer import open_writer
 from tests.behaviour_clip import TWENTY_SECONDS, Behaviour, against_truth, make_behaviour_clip
 
 
@@ -44,6 +47,17 @@ def show(name: str, reading: Path, truth: Behaviour, zones: str | None) -> None:
     print(", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
 
 
+def code(clip: Path, output: Path, end: float | None) -> Path:
+    """The frames of a film, coded as `deid` codes its output."""
+    reader = VideoReader(clip, end=end)
+    with open_writer(output, reader.info, overwrite=True) as writer:
+        for frame in reader:
+            writer.write(frame.image, frame.pts_ticks, frame.duration_ticks, [])
+        writer.finish()
+        writer.publish()
+    return output
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chain", default="", help="-d, -a, -z and --camera, in one text")
@@ -53,6 +67,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--end", default="", help="of --clip, s")
     parser.add_argument("--reading-only", action="store_true")
+    parser.add_argument("--codec-alone", action="store_true")
     options, flags = parser.parse_known_args()
     chain = shlex.split(options.chain)
     truth = TWENTY_SECONDS.until(options.seconds)
@@ -68,7 +83,10 @@ def main() -> None:
             show("original", original, truth, options.zones)
         if options.reading_only:
             return
-        output = run(folder / "deid.mp4", "deid", str(clip), *chain, *part, *flags)
+        if options.codec_alone:
+            output = code(clip, folder / "deid.mp4", float(options.end) if options.end else None)
+        else:
+            output = run(folder / "deid.mp4", "deid", str(clip), *chain, *part, *flags)
         recovered = run(folder / "deid.json", "infer", str(output), *chain)
         if options.clip is None:
             show("de-identified", recovered, truth, options.zones)

@@ -33,13 +33,13 @@ import torch
 from PIL import Image as Picture
 
 from attacks.obscure import head_region
-from attacks.training.strangers.zoo import load_recogniser
 from drsf_cli.deid.work import Work
-from drsf_cli.measure.identity import dlib_recogniser
+from drsf_cli.measure.identity import ARCFACE_SIZE, Recogniser, aligned_crop, dlib_recogniser
 from drsf_cli.progress import Silent
 from drsf_cli.readers.installed import RECOGNISER_FILE, model_file
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
+from export.session import OnnxNetwork
 from tests.benchmarks.main_job import SHARED
 from victims.base import Image
 from victims.compact.training.faces68 import load_faces68
@@ -47,6 +47,7 @@ from victims.face import Array, Face
 from victims.observe import Observer
 from victims.warp import similarity
 from weights.errors import DrsfError
+from weights.store import sha256_of
 
 KNOWN, ASKED = 4, 2
 PLAIN = DeidSettings(repel=("none",), cover_detectors=("mtcnn",), threads=1)
@@ -180,19 +181,24 @@ def main() -> None:
     print(table(known, ["original", *arguments.runs], models.reader(), arguments.zoo))
 
 
+def mobilefacenet(zoo: Path) -> Recogniser:
+    """The zoo's recogniser (Chen et al. 2018, arXiv 1804.07573), whose pixels are normalised as ImageNet's."""
+    path = zoo / "mobilefacenet.onnx"
+    network = OnnxNetwork(path, "cpu")
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def run(crops: torch.Tensor) -> torch.Tensor:
+        return network(((crops * 128.0 + 127.5) / 255.0 - mean) / deviation)[0]
+
+    return Recogniser("mobilefacenet", {path.name: sha256_of(path)}, run, aligned_crop(ARCFACE_SIZE))
+
+
 def table(known: Sequence[Sequence[Pictures]], columns: Sequence[str], reader: Observer, zoo: Path) -> str:
     """Markdown."""
     shapes = [face.landmarks for sets in known for face, _ in sets if face.landmarks is not None]
     mean = np.mean([onto(points, shapes[0]) for points in shapes], axis=0)
-    recogniser = load_recogniser(zoo)
-
-    def mobilefacenet(image: Image, face: Face) -> Array:
-        points = np.asarray(face.landmarks)
-        eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
-        return recogniser.embed(image, np.stack([*eyes, points[30], points[48], points[54]]))
-
     features: dict[str, Feature] = {
-        "mobilefacenet": mobilefacenet,
+        "mobilefacenet": mobilefacenet(zoo).embed,
         "pixels": pixels,
         "landmarks": shape_by(reader, mean),
     }

@@ -40,10 +40,7 @@ CENTRE = (0.0, -0.002, 0.004)
 """m from the midpoint of the lid corners to the eyeball's centre, in the head's axes."""
 REFERENCE = Normalization(960.0, (60, 36), (30.0, 18.0), 0.6, RIGHT_CORNERS_68 + LEFT_CORNERS_68)
 """The virtual camera in whose frame pitch and yaw are given: turned to the midpoint of both eyes."""
-_EYES = (
-    (RIGHT_EYE_CORNERS, RIGHT_IRIS, RIGHT_CORNERS_68),
-    (LEFT_EYE_CORNERS, LEFT_IRIS, LEFT_CORNERS_68),
-)
+_EYES = ((RIGHT_EYE_CORNERS, RIGHT_IRIS, RIGHT_CORNERS_68), (LEFT_EYE_CORNERS, LEFT_IRIS, LEFT_CORNERS_68))
 _WIDER = 1.15
 """The region of all 478 points over that of the 68, which have no forehead."""
 

@@ -1,9 +1,7 @@
-"""Networks that read a crop of a face, with the key names of their released weights.
+"""A network that reads a crop of a face, with the key names of its released weights.
 
-Pfld          68 points (Guo et al. 2019, arXiv 1902.10859; cunjian/pytorch_face_landmark's pfld_compressed)
-MobileFaceNet an embedding (Chen et al. 2018, arXiv 1804.07573; foamliu/MobileFaceNet)
-
-Inputs are (N, 3, 112, 112) RGB.
+Pfld gives 68 points (Guo et al. 2019, arXiv 1902.10859; cunjian/pytorch_face_landmark's pfld_compressed). Inputs are
+(N, 3, 112, 112) RGB.
 """
 
 from __future__ import annotations
@@ -73,91 +71,3 @@ class Pfld(nn.Module):
         half = self.conv7(x)
         last = functional.relu(self.conv8(half))
         return (self.fc(torch.cat([x.mean(dim=(2, 3)), half.mean(dim=(2, 3)), last.flatten(1)], dim=1)),)
-
-
-def _clipped(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(inplace=True),
-    )
-
-
-class _ClippedInverted(nn.Module):
-    def __init__(self, widths: tuple[int, int, int], stride: int) -> None:
-        super().__init__()
-        inputs, middle, outputs = widths
-        self.conv = nn.Sequential(
-            _clipped(inputs, middle, 1),
-            _clipped(middle, middle, 3, stride, middle),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        return x + y if self.residual else y
-
-
-class _Separable(nn.Module):
-    """Depthwise 3x3, then pointwise, each with normalisation and ReLU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.bn1(self.depthwise(x)))
-        return functional.relu(self.bn2(self.pointwise(x)))
-
-
-class _Global(nn.Module):
-    """Each channel's own weighted sum of its 7x7 cells."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, groups=width, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn(self.depthwise(x))
-        return y
-
-
-class MobileFaceNet(nn.Module):
-    """Of pixels / 255, minus ImageNet's mean, over its deviation: (N, 128), not of unit length."""
-
-    BLOCKS = (
-        ((64, 128, 64), 2, 5),
-        ((64, 256, 128), 2, 1),
-        ((128, 256, 128), 1, 6),
-        ((128, 512, 128), 2, 1),
-        ((128, 256, 128), 1, 2),
-    )
-    """Widths, stride of the first, how many."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = _clipped(3, 64, 3, 2)
-        self.dw_conv = _Separable(64)
-        self.features = nn.Sequential(
-            *(
-                _ClippedInverted(widths, stride if number == 0 else 1)
-                for widths, stride, count in self.BLOCKS
-                for number in range(count)
-            )
-        )
-        self.conv2 = _clipped(128, 512, 1)
-        self.gdconv = _Global(512)
-        self.conv3 = nn.Conv2d(512, 128, 1)
-        self.bn = nn.BatchNorm1d(128)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, 112, 112) -> (N, 128)."""
-        x = self.gdconv(self.conv2(self.features(self.dw_conv(self.conv1(x)))))
-        embedding: Tensor = self.bn(self.conv3(x).flatten(1))
-        return embedding

@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
-from attacks.training.strangers.crop_networks import MobileFaceNet, Pfld
+from attacks.training.strangers.crop_networks import Pfld
 from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaFace, UltraFace, YuNet
 from attacks.training.strangers.looks import PointsObjective, UnseenObjective, padded
 from victims.base import (
@@ -211,36 +210,6 @@ class ZooAligner(Aligner):
         return {"aligner": ExportSpec((example,), ("pixels",), ("points",), axes, "RGB / 255")}
 
 
-class Recogniser:
-    """mobilefacenet: embeddings (128,) of unit length, from an image and five points."""
-
-    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    PLACES = np.array(
-        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-    )
-    """Of eyes, nose and corners of the mouth in the crop of 112 px, as ArcFace's."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    @torch.no_grad()
-    def embed(self, image: Image, points: Array) -> Array:
-        """`points` (5, 2), px."""
-        crop = cv2.warpAffine(image, similarity(points, self.PLACES), (112, 112))
-        pixels = to_pixels([np.asarray(crop, dtype=np.uint8)])
-        mean, deviation = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.MEAN, self.DEVIATION))
-        return functional.normalize(self.network((pixels - mean) / deviation)[0], dim=0).double().numpy()
-
-
-def similarity(points: Array, places: Array) -> Array:
-    """(2, 3): the least-squares similarity (Umeyama 1991) that takes `points` (n, 2) to `places` (n, 2)."""
-    own, aim = points - points.mean(axis=0), places - places.mean(axis=0)
-    u, s, v = np.linalg.svd(aim.T @ own)
-    sign = np.array([1.0, np.sign(np.linalg.det(u @ v))])
-    turn = (u * sign) @ v * (s @ sign) / np.square(own).sum()
-    return np.column_stack([turn, places.mean(axis=0) - turn @ points.mean(axis=0)])
-
-
 @dataclass(frozen=True)
 class _DetectorKind:
     file: str
@@ -268,7 +237,6 @@ DETECTORS: dict[str, _DetectorKind] = {
     "faceboxes": _DetectorKind("faceboxes.pth", FaceBoxes, _FACEBOXES),
 }
 ALIGNERS: dict[str, str] = {"pfld-68": "pfld68.safetensors"}
-RECOGNISER = "mobilefacenet.pt"
 
 
 def load_detector(name: str, folder: Path) -> ZooDetector:
@@ -284,12 +252,6 @@ def load_aligner(name: str, folder: Path) -> ZooAligner:
     """Raises WeightsError where its file is missing or another's."""
     path = _there(folder / ALIGNERS[name])
     return ZooAligner(name, load_strict(Pfld(), load_state_dict(path), path.name), {path.name: sha256_of(path)})
-
-
-def load_recogniser(folder: Path) -> Recogniser:
-    """The recogniser mobilefacenet. Raises WeightsError where its file is missing or another's."""
-    path = _there(folder / RECOGNISER)
-    return Recogniser(load_strict(MobileFaceNet(), load_state_dict(path), path.name))
 
 
 def load_zoo(folder: Path) -> dict[str, Victim]:
