@@ -86,27 +86,18 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     }
 )
 
+_MESH, _MESH_FIT = Correction(smoothing=2.0, cap=0.5), replace(FIT, rate=1e-3, back=0.25)
+
 MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         "fast": EFFORTS["fast"],
         # 25 frames of the talking clip, which the bundled drawer draws badly (11 are missed; IoU 0.63, 4.4 %, 8.9
         # degrees): 0.921, 3.3 %, 5.6 degrees; fitted and six steps 0.915, 3.2 %, 7.5; six steps alone 0.908, 3.4 %, 8.0
-        "normal": Effort(
-            steps=3,
-            named_steps=3,
-            batch=2,
-            correction=Correction(smoothing=2.0, cap=0.5),
-            tuning=replace(FIT, rate=1e-3, back=0.25),
-        ),
+        "normal": Effort(steps=3, named_steps=3, batch=2, correction=_MESH, tuning=_MESH_FIT),
         # 10 frames of the talking clip without the fit, as MediaPipe's client reads them in video mode: 0.88 % and
         # irises 0.8 px off at 33 passes; "normal", then of six steps, 1.02 % and 1.0 px at 17.5 (docs/victims.md)
         "best": Effort(
-            steps=12,
-            named_steps=12,
-            batch=1,
-            correction=Correction(smoothing=2.0, extra=8, cap=0.5, tries=3),
-            tuning=replace(FIT, rate=1e-3, back=0.25),
-            live=True,
+            steps=12, named_steps=12, batch=1, correction=replace(_MESH, extra=8, tries=3), tuning=_MESH_FIT, live=True
         ),
     }
 )

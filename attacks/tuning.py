@@ -73,8 +73,7 @@ class _Tuner:
             self._step(track, targets)
             done += len(targets)
             told(len(targets))
-        drawer = Drawer(self.network, self.first.weights).to(self.embedder.device)
-        return replace(self.embedder, drawer=drawer, spent=self.spent)
+        return replace(self.embedder, drawer=Drawer(self.network, self.first.weights), spent=self.spent)
 
     def _batch(self) -> tuple[int, list[Target]]:
         """Faces of one track, those that were read least so far, in the order of their frames."""

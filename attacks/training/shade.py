@@ -3,12 +3,12 @@
     python -m attacks.training.shade --data DIR --strangers ZOO --output FILE.safetensors --minutes 8
 
 Where a fit leads back to a face, strangers' gradients agree, in the coordinates of the drawing, from face to face and
-from network to network: a gradient of RetinaFace's has a cosine of 0.18 with the mean over other faces, and of 0.10 with
-its own kin's on the same face. So one universal perturbation (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401) takes away
-most of what they see. It is learnt on what drawers draw that were fitted to a few faces each, from the bundled one
-on and with nothing repelled, a few grey levels strong. One stranger pulls a batch, the more often the more it still
-sees. Families of `--keep-out` have no part, and no face of the people kept out of faces68. A second run, with `--start`,
-learns from drawers that were fitted with the first one's picture.
+from network to network: a gradient of RetinaFace's has a cosine of 0.18 with the mean over other faces, and of 0.10
+with its own kin's on the same face. So one universal perturbation (Moosavi-Dezfooli et al. 2017, arXiv 1610.08401)
+takes away most of what they see. It is learnt on what drawers draw that were fitted to a few faces each, from the
+bundled one on and with nothing repelled. One stranger pulls a batch, the more often the more it still sees. Families of
+`--keep-out` have no part, and no face of the people kept out of faces68. A second run, with `--start`, learns from
+drawers that were fitted with the first one's picture.
 """
 
 from __future__ import annotations
