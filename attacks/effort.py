@@ -66,7 +66,7 @@ class Effort:
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
 
-FIT = Tuning(each=6, rate=7e-4, back=0.75)
+FIT = Tuning(each=8, rate=7e-4, back=0.5)
 """Of the demo clip (42 to 50 frames, and the drawer before): 160 samples without `back` come to 0.964, 0.75 %, 1.7
 degrees and RetinaFace sees every frame, 400 to 0.970, 0.62 %, 1.8 degrees; with `back` 1.0 and 160, 0.951, 0.83 %, 1.8
 degrees and 48 %, with 4.0, 0.949, 0.89 %, 2.1 degrees and 14 %, as without fitting. Half the learning rate or twice it
