@@ -124,8 +124,7 @@ class DrawerNet(nn.Module):
         self.bottom = _Block(w[2], w[3])
         self.up = nn.ModuleList([_Block(w[3] + w[2], w[2]), _Block(w[2] + w[1], w[1]), _Convolution(w[1] + w[0], w[0])])
         self.last = nn.Conv2d(w[0], 12, 3, padding=1)
-        self.shade: Tensor | None
-        self.register_buffer("shade", None, persistent=False)
+        self.shade: Tensor | None = None
         """(1, 3, 192, 192) of what is drawn, if something is to be taken off it (see `Drawer.shaded`)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -270,20 +269,17 @@ def draw_with(
     return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))
 
 
-def load_drawer(
-    detector: str, override: Path | None = None, allow_unknown: bool = False, shaded: bool = True
-) -> Drawer:
+def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False, shade: bool = True) -> Drawer:
     """The drawer nearest to a chain with the detector of this name, or that of the file `override`.
 
-    A file that the catalogue does not know is refused unless `allow_unknown`. `shaded`: with the shade for it, if there
+    A file that the catalogue does not know is refused unless `allow_unknown`. `shade`: with the shade for it, if there
     is one. Raises WeightsError.
     """
     name = DRAWERS.get(detector, DRAWERS["mtcnn"])
     found = resolve([name], override, allow_unknown)
-    network = DrawerNet()
-    load_strict(network, load_state_dict(found.path), found.path.name)
+    network = load_strict(DrawerNet(), load_state_dict(found.path), found.path.name)
     drawer = Drawer(network, {found.path.name: found.sha256})
-    if shaded and name in SHADES:
+    if shade and name in SHADES:
         other = resolve([SHADES[name]])
         levels = load_state_dict(other.path)["shade"].float()[None] / 255.0
         drawer.shade = functional.interpolate(levels, (DRAWN, DRAWN), mode="bicubic") / EPS

@@ -283,11 +283,6 @@ class DeidSettings(Limited):
         return self.attack_settings is not None and (effort.named_steps > 0 or effort.tuning is not None)
 
     @property
-    def repels_others(self) -> bool:
-        """Whether models that are not here are repelled."""
-        return not {"all", "others"}.isdisjoint(name.strip().lower() for own in self.repel for name in own.split(","))
-
-    @property
     def effort_settings(self) -> Effort:
         """How much work goes into a clip."""
         return (MESH_EFFORTS if self.victims.reads_mesh else EFFORTS)[self.effort]

@@ -53,13 +53,10 @@ def _cells(model: ModelLeakage, metric: Metric) -> tuple[str, ...]:
 
     values = [model["columns"][column][metric.key] for column in COLUMNS]
     gap = model["leakage"][metric.key]
-    if gap is not None:
-        last = text(gap, "+")
-    else:
-        last = "–" if values[-1] is None else "from nothing"
+    nothing = "–" if values[-1] is None else "from nothing"
     blind = model.get("blind", {}).get(metric.key)  # reports of earlier versions have none
     cells = ("nothing" if value is None else text(value) for value in values)
-    return *cells, last, "–" if blind is None else text(blind)
+    return *cells, nothing if gap is None else text(gap, "+"), "–" if blind is None else text(blind)
 
 
 def identity_rows(identity: IdentityLeakage) -> list[Row]:

@@ -233,11 +233,7 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 def turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """The stored picture as displayed."""
     a, b, c, d = matrix
-    if a:
-        turned = image[::d, ::a]
-    else:
-        turned = image.transpose(1, 0, 2)[::b, ::c]
-    return np.ascontiguousarray(turned)
+    return np.ascontiguousarray(image[::d, ::a] if a else image.transpose(1, 0, 2)[::b, ::c])
 
 
 def _output_colour(frame: VideoFrame) -> Colour:
