@@ -12,6 +12,7 @@ and so are perturbations. A *square* (4,) is the part of the frame that is drawn
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.bundled import DRAWERS
+from attacks.bundled import DRAWERS, SHADES
 from attacks.obscure import CoveredImage
 from victims.base import Window, load_strict
 from victims.face import Array, Face
@@ -123,6 +124,9 @@ class DrawerNet(nn.Module):
         self.bottom = _Block(w[2], w[3])
         self.up = nn.ModuleList([_Block(w[3] + w[2], w[2]), _Block(w[2] + w[1], w[1]), _Convolution(w[1] + w[0], w[0])])
         self.last = nn.Conv2d(w[0], 12, 3, padding=1)
+        self.shade: Tensor | None
+        self.register_buffer("shade", None, persistent=False)
+        """(1, 3, 192, 192) of what is drawn, if something is to be taken off it (see `Drawer.shaded`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -133,7 +137,8 @@ class DrawerNet(nn.Module):
         x = self.bottom(x)
         for block, skip in zip(self.up, skips[::-1], strict=True):
             x = block(torch.cat((functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip), dim=1))
-        return torch.tanh(smooth(functional.pixel_shuffle(self.last(x), 2)).float())
+        drawn = torch.tanh(smooth(functional.pixel_shuffle(self.last(x), 2)).float())
+        return drawn if self.shade is None else drawn - self.shade
 
 
 def smooth(drawn: Tensor) -> Tensor:
@@ -153,12 +158,8 @@ def square_of(box: Array) -> Array:
 def inputs_of(images: Sequence[Tensor], attributes: Sequence[Attributes]) -> Tensor:
     """What the network is given, (N, CHANNELS, 96, 96). `images` are *obscured* whole frames (3, H, W), uint8."""
     squares = torch.from_numpy(np.stack([square_of(one.box) for one in attributes]))
-    crops = torch.cat(
-        [
-            crop_squares(image[None], square[None].to(image.device), SEEN)
-            for image, square in zip(images, squares, strict=True)
-        ]
-    ).float()
+    pairs = zip(images, squares, strict=True)
+    crops = torch.cat([crop_squares(image[None], one[None].to(image.device), SEEN) for image, one in pairs]).float()
     drawn = torch.from_numpy(np.stack([maps_of(one) for one in attributes])).to(crops)
     numbers = torch.tensor([_numbers(one) for one in attributes]).to(crops)
     planes = numbers[:, :, None, None].expand(-1, -1, SEEN, SEEN)
@@ -261,7 +262,7 @@ def draw_with(
 ) -> Tensor:
     """Perturbations (N, 3, h, w) of `window` of each obscured frame, one face a frame; differentiable in the weights.
 
-    They are within EPS; masks and smaller budgets are applied by `attacks.budget.Budget.project`.
+    They are within EPS but for a shade; masks and budgets are applied by `attacks.budget.Budget.project`.
     """
     device = next(network.parameters()).device
     images = [torch.from_numpy(image).permute(2, 0, 1).to(device) for image in covered]
@@ -269,15 +270,25 @@ def draw_with(
     return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))
 
 
-def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:
+def load_drawer(
+    detector: str, override: Path | None = None, allow_unknown: bool = False, shaded: bool = True
+) -> Drawer:
     """The drawer nearest to a chain with the detector of this name, or that of the file `override`.
 
-    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError.
+    A file that the catalogue does not know is refused unless `allow_unknown`. `shaded`: with the shade for it, if there
+    is one. Raises WeightsError.
     """
-    found = resolve([DRAWERS.get(detector, DRAWERS["mtcnn"])], override, allow_unknown)
+    name = DRAWERS.get(detector, DRAWERS["mtcnn"])
+    found = resolve([name], override, allow_unknown)
     network = DrawerNet()
     load_strict(network, load_state_dict(found.path), found.path.name)
-    return Drawer(network, {found.path.name: found.sha256})
+    drawer = Drawer(network, {found.path.name: found.sha256})
+    if shaded and name in SHADES:
+        other = resolve([SHADES[name]])
+        levels = load_state_dict(other.path)["shade"].float()[None] / 255.0
+        drawer.shade = functional.interpolate(levels, (DRAWN, DRAWN), mode="bicubic") / EPS
+        drawer.weights[other.path.name] = other.sha256
+    return drawer
 
 
 class Drawer:
@@ -287,6 +298,14 @@ class Drawer:
         self.network = network.eval().requires_grad_(False)
         self.weights = dict(weights)
         """File name -> sha256."""
+        self.shade: Tensor | None = None
+        """(1, 3, 192, 192) in the network's units: what strangers see in fitted drawings, where it is known."""
+
+    def shaded(self) -> Drawer:
+        """A copy off whose drawings the shade is taken: they tell strangers less, and the authorised models, too."""
+        other = Drawer(copy.deepcopy(self.network), self.weights)
+        other.network.shade = None if self.shade is None else self.shade.to(next(self.network.parameters()))
+        return other
 
     def to(self, device: torch.device | str) -> Drawer:
         """This drawer with its network on `device` (in place, returned)."""

@@ -5,6 +5,10 @@ training (Sun et al. 2020, arXiv 1909.13231) a copy of it goes on learning from 
 stretch's frames; then it draws every frame in one pass. What that takes does not grow with the stretch, and no frame
 starts from another one. Like all else here, what is learnt is a function of obscured frames and of attributes alone:
 those of all sampled frames, so that what is drawn in one of them may depend on the others (docs/threat-model.md).
+
+The victims' gradients lead back to what any detector takes for a face. So a picture that was learnt for all faces, the
+shade, is taken off everything that is drawn (attacks/training/shade.py): the fit regains for the authorised models what
+that costs them, and hardly anything for the others.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ class _Tuner:
     def __init__(self, embedder: Embedder, sample: Mapping[int, Sequence[Target]], tuning: Tuning) -> None:
         self.embedder, self.tuning = embedder, tuning
         self.sample = {track: own for track, own in sample.items() if own}
-        self.network = copy.deepcopy(embedder.drawer.network).requires_grad_(True)
+        self.first = embedder.drawer.shaded()
+        self.network = copy.deepcopy(self.first.network).requires_grad_(True)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.0, betas=(0.9, 0.99))
         self.random = np.random.default_rng(0)  # the same stretch gives the same bits
         self.spent: dict[tuple[int, int], int] = {}
@@ -68,8 +73,7 @@ class _Tuner:
             self._step(track, targets)
             done += len(targets)
             told(len(targets))
-        drawer = Drawer(self.network, self.embedder.drawer.weights).to(self.embedder.device)
-        return replace(self.embedder, drawer=drawer, spent=self.spent)
+        return replace(self.embedder, drawer=Drawer(self.network, self.first.weights), spent=self.spent)
 
     def _batch(self) -> tuple[int, list[Target]]:
         """Faces of one track, those that were read least so far, in the order of their frames."""
@@ -84,7 +88,7 @@ class _Tuner:
         window = common_window([target.mask for target in targets])
         covered, attributes = [one.covered for one in targets], [Attributes.of(one.face) for one in targets]
         drawn = draw_with(self.network, covered, attributes, window)
-        first = self.embedder.drawer.draw(covered, attributes, window)
+        first = self.first.draw(covered, attributes, window)
 
         def wish(row: int) -> Tensor:
             own, change = targets[row], drawn.detach()[row : row + 1]

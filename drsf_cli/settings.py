@@ -214,10 +214,11 @@ class DeidSettings(Limited):
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
     """Write the page of the report, too."""
-    repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
-    """Models that should read nothing: names, `NAME@FILE`, `all` that are installed and not authorised, or `none`.
-    They push while the drawer is fitted, and in steps; `fast` has neither and repels none. Repelling costs passes and a
-    little accuracy (docs/measurements/leakage.md)."""
+    repel: tuple[str, ...] = limited(("all",), texts("the name of a model, others, all or none"), "--repel")
+    """Models that should read nothing: names, `NAME@FILE`, `others` that are not here (of a drawer with a shade,
+    attacks/tuning.py), `all` (those and every installed one that is not authorised), or `none`. They push while the
+    drawer is fitted, and in steps; `fast` has neither and repels none. Repelling costs passes and accuracy
+    (docs/measurements/leakage.md)."""
     audit: Audit = limited("file", one_of("file", "full"))
     """`file`: audit the written file; `full`: also measure what other models read from it."""
 
@@ -280,6 +281,11 @@ class DeidSettings(Limited):
         """Whether victims are read for a gradient, by the fit or by steps, which is also when models are repelled."""
         effort = self.effort_settings
         return self.attack_settings is not None and (effort.named_steps > 0 or effort.tuning is not None)
+
+    @property
+    def repels_others(self) -> bool:
+        """Whether models that are not here are repelled."""
+        return not {"all", "others"}.isdisjoint(name.strip().lower() for own in self.repel for name in own.split(","))
 
     @property
     def effort_settings(self) -> Effort:

@@ -21,7 +21,7 @@ from attacks.embed import TOLERANCES
 from attacks.fitting.channel import Channel
 from attacks.fitting.faces import ReadFaces
 from attacks.fitting.hinges import hinge
-from attacks.fitting.scenes import Gaze, Scene, draw_scene, make_scene, tile_side
+from attacks.fitting.scenes import MOST, Gaze, Scene, draw_scene, make_scene, tile_side
 from attacks.obscure import parse_obscuring
 from victims.base import Network, Objective, Reading, Victim
 from victims.boxes import iou
@@ -63,6 +63,8 @@ class Settings:
     """Of the gradient that keeps a repelled model from reading, at unit length."""
     gazeless: float = 0.05
     """Share of batches without gaze, and of those without landmarks."""
+    most: int = MOST
+    """Faces of a batch at most."""
 
 
 class Fast(nn.Module):
@@ -164,7 +166,7 @@ class Training:
         rate = s.rate * min((self.steps + 1) / s.warmup, 0.5 + 0.5 * math.cos(math.pi * progress) + 0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        scene = self._partial(draw_scene(self.faces, self.chain.gaze, self.random))
+        scene = self._partial(draw_scene(self.faces, self.chain.gaze, self.random, self.settings.most))
         self.network.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = EPS * self.network(self._inputs(scene))

@@ -115,7 +115,10 @@ def deid(
     repel: Annotated[
         list[str] | None,
         attack_flag(
-            "--repel", "Model that should read nothing; or none. Default: all installed.", metavar="NAME", rare=True
+            "--repel",
+            "Model that should read nothing; others (not here), all, none. Default: all.",
+            metavar="NAME",
+            rare=True,
         ),
     ] = None,
     device: options.DeviceName = "auto",

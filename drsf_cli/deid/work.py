@@ -176,7 +176,8 @@ class Work:
     def drawer(self) -> Drawer:
         """What draws for the chain. Raises WeightsError."""
         s, chain = self.settings, self.models.torch_chain
-        return load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights).to(chain.detector.device)
+        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, s.repels_others)
+        return drawer.to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
         """What embeds with `attack` through `codec`."""
