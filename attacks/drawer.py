@@ -277,7 +277,7 @@ def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool
     """
     name = DRAWERS.get(detector, DRAWERS["mtcnn"])
     found = resolve([name], override, allow_unknown)
-    network = load_strict(DrawerNet(), load_state_dict(found.path), found.path.name)
+    load_strict(network := DrawerNet(), load_state_dict(found.path), found.path.name)
     drawer = Drawer(network, {found.path.name: found.sha256})
     if shade and name in SHADES:
         other = resolve([SHADES[name]])
