@@ -240,9 +240,8 @@ def placed(drawn: Tensor, squares: Sequence[Array], windows: Sequence[Window]) -
     Linear and differentiable in `drawn`. Nothing is drawn outside the square, towards whose border a drawing fades. A
     face that is smaller than its drawing gets the mean of the pixels that fall together.
     """
-    ramp = ((torch.arange(DRAWN, device=drawn.device) + 0.5) / FADE).clamp_max(1.0)
-    ramp = torch.minimum(ramp, ramp.flip(0))
-    faded = drawn * ramp * ramp[:, None]
+    near = ((torch.arange(DRAWN, device=drawn.device) + 0.5) / FADE).clamp_max(1.0)
+    faded = drawn * (ramp := torch.minimum(near, near.flip(0))) * ramp[:, None]
     height, width = windows[0].height, windows[0].width
     results = []
     for row, (square, window) in enumerate(zip(squares, windows, strict=True)):
@@ -281,8 +280,8 @@ def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool
     drawer = Drawer(network, {found.path.name: found.sha256})
     if shade and name in SHADES:
         other = resolve([SHADES[name]])
-        levels = load_state_dict(other.path)["shade"].float()[None] / 255.0
-        drawer.shade = functional.interpolate(levels, (DRAWN, DRAWN), mode="bicubic") / EPS
+        levels = load_state_dict(other.path)["shade"].float()[None]
+        drawer.shade = functional.interpolate(levels, (DRAWN, DRAWN), mode="bicubic") / (255.0 * EPS)
         drawer.weights[other.path.name] = other.sha256
     return drawer
 
@@ -297,10 +296,10 @@ class Drawer:
         self.shade: Tensor | None = None
         """(1, 3, 192, 192) in the network's units: what strangers see in fitted drawings, where it is known."""
 
-    def shaded(self) -> Drawer:
-        """A copy off whose drawings the shade is taken: they tell strangers less, and the authorised models, too."""
+    def shaded(self, share: float = 1.0) -> Drawer:
+        """A copy off whose drawings that share of the shade is taken: strangers read less, and the authorised, too."""
         other = Drawer(copy.deepcopy(self.network), self.weights)
-        other.network.shade = None if self.shade is None else self.shade.to(next(self.network.parameters()))
+        other.network.shade = None if self.shade is None else share * self.shade.to(next(self.network.parameters()))
         return other
 
     def to(self, device: torch.device | str) -> Drawer:

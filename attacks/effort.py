@@ -67,11 +67,11 @@ class Effort:
 
 
 FIT = Tuning(each=8, rate=7e-4, back=0.5)
-"""With the shade taken off (attacks/tuning.py), 20 frames of the demo clip: six readings a face and `back` 0.75 come to
-0.934, 1.04 %, 2.1 degrees and no network sees a frame; with half of `back` as well. Without a shade (42 to 50 frames,
-and the drawer before): 160 samples without `back` come to 0.964, 0.75 %, 1.7 degrees and RetinaFace sees every frame,
-with 1.0 to 0.951, 0.83 %, 1.8 degrees and 48 %, with 4.0 to 0.949, 0.89 %, 2.1 degrees and 14 %. Half the learning rate
-or twice it changes little; more figures are in docs/measurements/leakage.md."""
+"""With the shade taken off (attacks/tuning.py), 20 frames of the demo clip: six readings a face and `back` 0.75 come
+to 0.934, 1.04 %, 2.1 degrees and no network sees a frame; with half of `back` as well. Without a shade (42 to 50
+frames, and the drawer before): 160 samples without `back` come to 0.964, 0.75 %, 1.7 degrees and RetinaFace sees
+every frame, with 1.0 to 0.951, 0.83 %, 1.8 degrees and 48 %, with 4.0 to 0.949, 0.89 %, 2.1 degrees and 14 %. Half
+the learning rate or twice it changes little; more figures are in docs/measurements/leakage.md."""
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {

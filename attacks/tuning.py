@@ -35,6 +35,8 @@ WARM = 5
 """Steps over which the learning rate rises; then it falls along a half cosine."""
 CLIPPED = 50.0
 """Longest gradient, as in the drawer's training."""
+ENOUGH = 100
+"""Readings from which on the whole shade is taken off; a shorter fit could not make up for it."""
 FAR = 4.0
 """Grey levels, root mean square over the mask, from which on a drawing is drawn back no more strongly."""
 
@@ -56,7 +58,7 @@ class _Tuner:
     def __init__(self, embedder: Embedder, sample: Mapping[int, Sequence[Target]], tuning: Tuning) -> None:
         self.embedder, self.tuning = embedder, tuning
         self.sample = {track: own for track, own in sample.items() if own}
-        self.first = embedder.drawer.shaded()
+        self.first = embedder.drawer.shaded(min(1.0, tuning.samples_of(sum(map(len, sample.values()))) / ENOUGH))
         self.network = copy.deepcopy(self.first.network).requires_grad_(True)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.0, betas=(0.9, 0.99))
         self.random = np.random.default_rng(0)  # the same stretch gives the same bits

@@ -21,7 +21,7 @@ from attacks.embed import TOLERANCES
 from attacks.fitting.channel import Channel
 from attacks.fitting.faces import ReadFaces
 from attacks.fitting.hinges import hinge
-from attacks.fitting.scenes import MOST, Gaze, Scene, draw_scene, make_scene, tile_side
+from attacks.fitting.scenes import Gaze, Scene, draw_scene, make_scene, tile_side
 from attacks.obscure import parse_obscuring
 from victims.base import Network, Objective, Reading, Victim
 from victims.boxes import iou
@@ -63,8 +63,8 @@ class Settings:
     """Of the gradient that keeps a repelled model from reading, at unit length."""
     gazeless: float = 0.05
     """Share of batches without gaze, and of those without landmarks."""
-    most: int = MOST
-    """Faces of a batch at most."""
+    most: int = 0
+    """Faces of a batch at most; 0: as many as `attacks.fitting.scenes.MOST`."""
 
 
 class Fast(nn.Module):

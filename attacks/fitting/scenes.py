@@ -99,14 +99,14 @@ def draw_obscuring(random: np.random.Generator) -> Obscuring:
     return parse_obscuring(str(random.choice(MASKS[pick][1])))
 
 
-def draw_scene(faces: ReadFaces, gaze: Gaze | None, random: np.random.Generator, most: int = MOST) -> Scene:
-    """A random batch of at most `most` of `faces`, one size and one obscuring for all.
+def draw_scene(faces: ReadFaces, gaze: Gaze | None, random: np.random.Generator, most: int = 0) -> Scene:
+    """A random batch of at most `most` (0: MOST) of `faces`, one size and one obscuring for all.
 
     `gaze` turns angles into vectors.
     """
     height = math.exp(random.uniform(math.log(HEIGHTS[0]), math.log(HEIGHTS[1])))
     side = tile_side(height)
-    count = int(np.clip(PIXELS // side**2, 2, most))
+    count = int(np.clip(PIXELS // side**2, 2, most or MOST))
     rows = random.choice(len(faces), count, replace=False)
     width = side * random.uniform(1.3, 4.0)
     centre = side / 2 + random.uniform(-0.3, 0.3, 2) * (width - side)

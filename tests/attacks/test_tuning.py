@@ -108,7 +108,9 @@ def test_it_is_drawn_back_to_that_less_the_shade() -> None:
     first = wanting(NeverSatisfied)
     first.drawer.shade = torch.full((1, 3, DRAWN, DRAWN), 3 / 255 / EPS)
     bare = level(first)
-    assert level(tuned(first, {0: faces(4)}, dataclasses.replace(TUNING, back=30.0))) == pytest.approx(bare - 3, abs=1)
+    assert level(tuned(first, {0: faces(4)}, dataclasses.replace(TUNING, each=25, back=30.0))) == pytest.approx(
+        bare - 3, abs=1
+    )
 
 
 def test_the_way_back_has_the_length_of_the_change_in_levels() -> None:
