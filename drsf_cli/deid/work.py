@@ -176,8 +176,8 @@ class Work:
     def drawer(self) -> Drawer:
         """What draws for the chain. Raises WeightsError."""
         s, chain = self.settings, self.models.torch_chain
-        others = not {"all", "others"}.isdisjoint(name.lower() for name in split_names(s.repel))
-        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, others)
+        wanted = {name.lower() for name in split_names(s.repel if s.takes_steps else ())}
+        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, bool(wanted & {"all", "others"}))
         return drawer.to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
