@@ -75,12 +75,13 @@ the learning rate or twice it changes little; more figures are in docs/measureme
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
-        # Read from the file at CRF 23, 50 frames of the demo clip: IoU, NME, gaze (docs/measurements/attack.md).
-        # 0.940, 1.14 %, 2.3 degrees
+        # Read from the file at CRF 23, 50 frames of the demo clip, nothing repelled: IoU, NME, gaze
+        # (docs/measurements/attack.md). 0.942, 1.14 %, 2.2 degrees
         "fast": Effort(steps=0, named_steps=0, batch=8),
-        # 0.963, 0.71 %, 1.7 degrees; no frame took a step, and the fit took 17 passes a frame, 0.6 in a whole minute
+        # 0.967, 0.65 %, 1.5 degrees (with others repelled 0.953, 0.88 %, 2.0); no frame took a step, and the fit took
+        # 22 passes a frame, 0.8 in a whole minute
         "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
-        # 0.975, 0.58 %, 0.89 degrees at 6 passes more
+        # 0.973, 0.57 %, 0.86 degrees at 6 passes more
         "best": Effort(
             steps=5, named_steps=5, batch=1, correction=Correction(extra=3, behind=0.5, tries=3), tuning=FIT, live=True
         ),
