@@ -111,7 +111,9 @@ def drawn(rows: Sequence[Row]) -> str:
         x, y = place(one.seen[0], one.iou)
         colour = "#0072b2" if one.point.shade else "#d55e00"
         parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 8:.0f}" y="{y + 4:.0f}">{one.point.name}</text>')
+        # labels of what has a shade stand right of their points, the others' left, since points lie close together
+        label = f'x="{x + 8:.0f}"' if one.point.shade else f'x="{x - 8:.0f}" text-anchor="end"'
+        parts.append(f'<text {label} y="{y + 4:.0f}">{one.point.name}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
