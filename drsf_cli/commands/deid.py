@@ -116,7 +116,7 @@ def deid(
         list[str] | None,
         attack_flag(
             "--repel",
-            "Model that should read nothing; others (not here), all, none. Default: all.",
+            "Model that should read nothing; others (not here), none. Default: all installed.",
             metavar="NAME",
             rare=True,
         ),

@@ -177,7 +177,7 @@ class Work:
         """What draws for the chain. Raises WeightsError."""
         s, chain = self.settings, self.models.torch_chain
         wanted = {name.lower() for name in split_names(s.repel if s.takes_steps else ())}
-        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, bool(wanted & {"all", "others"}))
+        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, "others" in wanted)
         return drawer.to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:
