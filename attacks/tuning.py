@@ -6,9 +6,9 @@ stretch's frames; then it draws every frame in one pass. What that takes does no
 starts from another one. Like all else here, what is learnt is a function of obscured frames and of attributes alone:
 those of all sampled frames, so that what is drawn in one of them may depend on the others (docs/threat-model.md).
 
-The victims' gradients lead back to what any detector takes for a face. So a picture that was learnt for all faces, the
-shade, is taken off everything that is drawn (attacks/training/shade.py): the fit regains for the authorised models what
-that costs them, and hardly anything for the others.
+The victims' gradients lead back to what any detector takes for a face. So where models that are not here are repelled,
+a picture that was learnt for all faces, the shade, is taken off everything that is drawn (attacks/training/shade.py):
+the fit regains for the authorised models much of what that costs them, and hardly anything for the others.
 """
 
 from __future__ import annotations
