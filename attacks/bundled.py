@@ -15,7 +15,3 @@ DRAWERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Detector -> file of the drawer of a chain with it. With another detector it is MTCNN's that draws or is fitted."""
-
-SHADES: Mapping[str, str] = MappingProxyType({"drawer_mtcnn.safetensors": "shade_mtcnn.safetensors"})
-"""Drawer -> file of what is taken off its drawings while it is fitted. The other drawers are for chains that authorise
-detectors which such a picture would hide the face from."""

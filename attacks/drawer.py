@@ -12,7 +12,6 @@ and so are perturbations. A *square* (4,) is the part of the frame that is drawn
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.bundled import DRAWERS, SHADES
+from attacks.bundled import DRAWERS
 from attacks.obscure import CoveredImage
 from victims.base import Window, load_strict
 from victims.face import Array, Face
@@ -38,6 +37,8 @@ DRAWN = 192
 """Side of what is drawn, px."""
 EPS = 24 / 255
 """Largest change of a pixel that the network draws; a smaller budget clips it."""
+SHADE = 64
+"""Side of the shade, px; it is drawn three times as large."""
 FADE = 8
 """px of DRAWN over which the drawing fades to nothing at the square's border."""
 
@@ -117,6 +118,9 @@ class DrawerNet(nn.Module):
 
     WIDTHS = (32, 64, 128, 192)
 
+    shade: Tensor
+    """(1, 3, SHADE, SHADE), of what is drawn: one picture for all faces, which is taken off every drawing."""
+
     def __init__(self) -> None:
         super().__init__()
         w = self.WIDTHS
@@ -124,8 +128,7 @@ class DrawerNet(nn.Module):
         self.bottom = _Block(w[2], w[3])
         self.up = nn.ModuleList([_Block(w[3] + w[2], w[2]), _Block(w[2] + w[1], w[1]), _Convolution(w[1] + w[0], w[0])])
         self.last = nn.Conv2d(w[0], 12, 3, padding=1)
-        self.shade: Tensor | None = None
-        """(1, 3, 192, 192) of what is drawn, if something is to be taken off it (see `Drawer.shaded`)."""
+        self.register_buffer("shade", torch.zeros(1, 3, SHADE, SHADE))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -137,7 +140,7 @@ class DrawerNet(nn.Module):
         for block, skip in zip(self.up, skips[::-1], strict=True):
             x = block(torch.cat((functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip), dim=1))
         drawn = torch.tanh(smooth(functional.pixel_shuffle(self.last(x), 2)).float())
-        return drawn if self.shade is None else drawn - self.shade
+        return drawn - functional.interpolate(self.shade, (DRAWN, DRAWN), mode="bicubic")
 
 
 def smooth(drawn: Tensor) -> Tensor:
@@ -268,22 +271,16 @@ def draw_with(
     return placed(drawn, [square_of(one.box) for one in attributes], [window] * len(attributes))
 
 
-def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False, shade: bool = True) -> Drawer:
+def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool = False) -> Drawer:
     """The drawer nearest to a chain with the detector of this name, or that of the file `override`.
 
-    A file that the catalogue does not know is refused unless `allow_unknown`. `shade`: with the shade for it, if there
-    is one. Raises WeightsError.
+    A file that the catalogue does not know is refused unless `allow_unknown`. Raises WeightsError.
     """
-    name = DRAWERS.get(detector, DRAWERS["mtcnn"])
-    found = resolve([name], override, allow_unknown)
-    load_strict(network := DrawerNet(), load_state_dict(found.path), found.path.name)
-    drawer = Drawer(network, {found.path.name: found.sha256})
-    if shade and name in SHADES:
-        other = resolve([SHADES[name]])
-        levels = load_state_dict(other.path)["shade"].float()[None]
-        drawer.shade = functional.interpolate(levels, (DRAWN, DRAWN), mode="bicubic") / (255.0 * EPS)
-        drawer.weights[other.path.name] = other.sha256
-    return drawer
+    found = resolve([DRAWERS.get(detector, DRAWERS["mtcnn"])], override, allow_unknown)
+    network = DrawerNet()
+    state = {"shade": torch.zeros_like(network.shade)} | load_state_dict(found.path)  # some files have none
+    load_strict(network, state, found.path.name)
+    return Drawer(network, {found.path.name: found.sha256})
 
 
 class Drawer:
@@ -293,14 +290,6 @@ class Drawer:
         self.network = network.eval().requires_grad_(False)
         self.weights = dict(weights)
         """File name -> sha256."""
-        self.shade: Tensor | None = None
-        """(1, 3, 192, 192) in the network's units: what strangers see in fitted drawings, where it is known."""
-
-    def shaded(self, share: float = 1.0) -> Drawer:
-        """A copy off whose drawings that share of the shade is taken: strangers read less, and the authorised, too."""
-        other = Drawer(copy.deepcopy(self.network), self.weights)
-        other.network.shade = None if self.shade is None else share * self.shade.to(next(self.network.parameters()))
-        return other
 
     def to(self, device: torch.device | str) -> Drawer:
         """This drawer with its network on `device` (in place, returned)."""

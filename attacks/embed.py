@@ -145,7 +145,8 @@ class Embedder:
             landmarks = np.stack([target.face.landmarks for target in targets if target.face.landmarks is not None])
             meshes = [target.face.mesh for target in targets if target.face.mesh is not None]
             whole = np.stack(meshes) if len(meshes) == len(targets) else None
-            faces = FaceTargets(boxes, landmarks, whole, [target.face.start for target in targets])
+            starts, followed = zip(*((target.face.start, target.face.followed) for target in targets), strict=True)
+            faces = FaceTargets(boxes, landmarks, whole, starts, followed)
             objective = self.chain.aligner.detector_objective(detector, covered, windows, faces)
             stages = [Stage("detector", objective, TOLERANCES["detector"])]
             objective = self.chain.aligner.objective(covered, windows, faces)

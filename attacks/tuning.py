@@ -6,9 +6,9 @@ stretch's frames; then it draws every frame in one pass. What that takes does no
 starts from another one. Like all else here, what is learnt is a function of obscured frames and of attributes alone:
 those of all sampled frames, so that what is drawn in one of them may depend on the others (docs/threat-model.md).
 
-The victims' gradients lead back to what any detector takes for a face. So where models that are not here are repelled,
-a picture that was learnt for all faces, the shade, is taken off everything that is drawn (attacks/training/shade.py):
-the fit regains for the authorised models much of what that costs them, and hardly anything for the others.
+The victims' gradients lead back to what any detector takes for a face. So what is learnt is held near what the bundled
+drawer draws, and that drawer was trained at the places that fits lead to (attacks/training/ahead.py): the fit regains
+for the authorised models what one face asks for, and little for others.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ WARM = 5
 """Steps over which the learning rate rises; then it falls along a half cosine."""
 CLIPPED = 50.0
 """Longest gradient, as in the drawer's training."""
-ENOUGH = 100
-"""Readings from which on the whole shade is taken off; a shorter fit could not make up for it."""
 FAR = 4.0
 """Grey levels, root mean square over the mask, from which on a drawing is drawn back no more strongly."""
 
@@ -58,7 +56,7 @@ class _Tuner:
     def __init__(self, embedder: Embedder, sample: Mapping[int, Sequence[Target]], tuning: Tuning) -> None:
         self.embedder, self.tuning = embedder, tuning
         self.sample = {track: own for track, own in sample.items() if own}
-        self.first = embedder.drawer.shaded(min(1.0, tuning.samples_of(sum(map(len, sample.values()))) / ENOUGH))
+        self.first = embedder.drawer
         self.network = copy.deepcopy(self.first.network).requires_grad_(True)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.0, betas=(0.9, 0.99))
         self.random = np.random.default_rng(0)  # the same stretch gives the same bits

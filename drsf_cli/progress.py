@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from drsf_cli.memory import give_back_memory
+
 T = TypeVar("T")
+
+GIVE_BACK = 32
+"""Lists of frames from one time that memory is given back to the next."""
 
 
 class Progress(Protocol):
@@ -63,10 +68,14 @@ class Told:
 
 
 def runs(frames: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive items in lists of `size`; the last may be shorter."""
+    """Consecutive items in lists of `size`; the last may be shorter. Free memory is given back now and then."""
     left = iter(frames)
-    while run := list(itertools.islice(left, size)):
+    for number in itertools.count(1):
+        if not (run := list(itertools.islice(left, size))):
+            return
         yield run
+        if number % GIVE_BACK == 0:
+            give_back_memory()
 
 
 def counted(items: Iterable[T], progress: Progress) -> Iterator[T]:

@@ -214,11 +214,10 @@ class DeidSettings(Limited):
     overwrite: bool = limited(False, switch, "--overwrite")
     html: bool = limited(False, switch, "--html")
     """Write the page of the report, too."""
-    repel: tuple[str, ...] = limited(("all",), texts("the name of a model, others, all or none"), "--repel")
-    """Models that should read nothing: names, `NAME@FILE`, `all` that are installed and not authorised, `others` that
-    are not here (of a drawer with a shade, attacks/tuning.py), or `none`. They push while the drawer is fitted, and in
-    steps; `fast` has neither and repels none. Repelling costs passes and a little accuracy, `others` more of it
-    (docs/measurements/leakage.md)."""
+    repel: tuple[str, ...] = limited(("all",), texts("the name of a model, all or none"), "--repel")
+    """Models that should read nothing: names, `NAME@FILE`, `all` that are installed and not authorised, or `none`. They
+    push while the drawer is fitted, and in steps; `fast` has neither and repels none. Repelling costs passes and a
+    little accuracy."""
     audit: Audit = limited("file", one_of("file", "full"))
     """`file`: audit the written file; `full`: also measure what other models read from it."""
 

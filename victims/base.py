@@ -94,6 +94,8 @@ class FaceTargets:
     """(B, k, 3) all points of the faces, for an aligner that has more than 68 (`Alignment.mesh`)."""
     starts: Sequence[Start | None] = ()
     """(B,) of `Alignment.starts`, where they are known."""
+    followed: Sequence[bool] = ()
+    """(B,) of `Face.followed`; () where all were detected."""
 
 
 @dataclass(frozen=True)

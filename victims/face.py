@@ -121,6 +121,8 @@ class Face:
     """(n, 3) x, y, z px: every point of an aligner that has more than the 68; see `Alignment`."""
     start: Start | None = None
     """Where the reading of `mesh` began. Not part of any file."""
+    followed: bool = False
+    """Whether no detector saw it, and it was read where it was read one frame earlier. Not part of any file."""
 
     @property
     def area(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -91,7 +91,7 @@ class Observer:
         if own and iou(ordered[0].box, before[0].box) > SAME:
             return tuple(ordered)
         found, aligned = self.aligner.follow(image, np.stack(meshes[: 1 if own else None]))
-        return (*self._faces([image], [found], [aligned])[0], *own)
+        return (*(replace(face, followed=True) for face in self._faces([image], [found], [aligned])[0]), *own)
 
     def read_faces(self, images: Sequence[Image], detections: Sequence[Detections]) -> list[tuple[Face, ...]]:
         """Faces of `detections`, in their order, with landmarks, head pose and gaze where those victims are there."""

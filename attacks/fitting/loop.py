@@ -40,6 +40,8 @@ LEAST = 0.02
 """What a victim counts at least."""
 OWN_BOX = 0.5
 """IoU under which a detected box is another face's: the next victim then gets the target's."""
+SEEN = 0.1
+"""Score from which on a repelled model counts whole."""
 RARE = 0.05
 """A repelled model is chosen as often as faces are seen by it, and as if by at least this share."""
 VALIDATION_HEIGHTS = (100.0, 190.0)
@@ -161,12 +163,19 @@ class Training:
     def step(self) -> None:
         """Draw a scene, attack it and move the weights once."""
         began = time.monotonic()
-        s = self.settings
-        progress = min(self.minutes / s.minutes, 1.0)
-        rate = s.rate * min((self.steps + 1) / s.warmup, 0.5 + 0.5 * math.cos(math.pi * progress) + 0.01)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        scene = self._partial(draw_scene(self.faces, self.chain.gaze, self.random, self.settings.most))
+        scene = self._partial(self._scene())
+        self._backward(scene)
+        self._update()
+        self.steps += 1
+        self.samples += len(scene.covered)
+        # a pause of the machine is no training time
+        self.minutes += min(time.monotonic() - began, 30.0) / 60.0
+
+    def _scene(self) -> Scene:
+        return draw_scene(self.faces, self.chain.gaze, self.random, self.settings.most)
+
+    def _backward(self, scene: Scene) -> None:
+        """Leave the weights' gradients with them."""
         self.network.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             drawn = EPS * self.network(self._inputs(scene))
@@ -175,12 +184,15 @@ class Training:
         self.optimiser.zero_grad()
         drawn.backward(gradient)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 50.0)
+
+    def _update(self) -> None:
+        s = self.settings
+        progress = min(self.minutes / s.minutes, 1.0)
+        rate = s.rate * min((self.steps + 1) / s.warmup, 0.5 + 0.5 * math.cos(math.pi * progress) + 0.01)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.step()
         self.average.update(self.network)
-        self.steps += 1
-        self.samples += len(scene.covered)
-        # a pause of the machine is no training time
-        self.minutes += min(time.monotonic() - began, 30.0) / 60.0
 
     def _partial(self, scene: Scene) -> Scene:
         """Some scenes without gaze, some without landmarks either: chains may lack the victims for them."""
@@ -235,7 +247,7 @@ class Training:
         reading = objective.read(pixels, list(range(len(pixels))))
         (own,) = torch.autograd.grad(reading.loss.sum(), leaf, retain_graph=True)
         self._note(f"seen {victim.name}", float((reading.error > 0.5).float().mean()))
-        weight = self.settings.repel_weight * (reading.error / 0.3).clamp(0.0, 1.0)
+        weight = self.settings.repel_weight * (reading.error / SEEN).clamp(0.0, 1.0)
         return _unit(own) * weight.view(-1, 1, 1, 1)
 
     def _note(self, name: str, value: float) -> None:

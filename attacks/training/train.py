@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from attacks.fitting.channel import Channel
 from attacks.fitting.loop import Chain, Settings, Training, hasten
+from attacks.training.ahead import Ahead
 from attacks.training.faces68 import read_faces68
 from attacks.training.strangers.ensemble import strangers
 from victims import registry
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--allow-unknown-weights", action="store_true")
     parser.add_argument("--faces", type=int, default=1600, help="training pictures")
     parser.add_argument("--start", type=Path, help="safetensors file to begin with")
+    parser.add_argument("--ahead", action="store_true", help="train it for what fits make of it (ahead.py)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate", type=float, default=4.0, help="minutes between validations")
     for name, value in asdict(Settings()).items():
@@ -125,7 +127,8 @@ def main() -> None:
         for name, held, count in (("own", False, options.faces), ("held", True, 48))
     ]
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
-    training = Training(chain, sets[0], sets[1], settings, options.seed)
+    course = Ahead if options.ahead else Training
+    training = course(chain, sets[0], sets[1], settings, options.seed)
     state = options.output.with_suffix(".state")
     if state.is_file():
         resume(training, state)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +18,8 @@ from drsf_cli.deid.work import Work
 from drsf_cli.measure.evaluation import Evaluation
 from drsf_cli.measure.leakage_form import Leakage
 from drsf_cli.media.files import digest, size_of
-from drsf_cli.report.schema import (
-    AuditSection,
-    CostSection,
-    CoveringSection,
-    FidelitySection,
-    FrameSection,
-    InputSection,
-    ModelSection,
-    Report,
-    TargetsSection,
-    VisibilitySection,
-    sample,
-)
+from drsf_cli.memory import peak_memory_mb
+from drsf_cli.report import schema
 from drsf_cli.report.versions import versions
 from drsf_cli.settings import settings_to_dict
 from victims.base import Detector, Victim
@@ -51,17 +38,17 @@ class Findings:
     result: Fidelity
     floor: Evaluation | None
     """Errors of the untouched clip after the same codec."""
-    frames: Sequence[FrameSection]
+    frames: Sequence[schema.FrameSection]
     obscured_only: Mapping[int, FrameObservation]
     """Frame -> what is read of it with nothing embedded."""
     shown: Sequence[int]
     """Frames that the page shows."""
-    audit: AuditSection
+    audit: schema.AuditSection
     leakage: Leakage | None
     seconds: float
 
 
-def report_section(found: Findings, output: Path, written: Path) -> Report:
+def report_section(found: Findings, output: Path, written: Path) -> schema.Report:
     """The report. `written` is the temporary file that will be called `output`."""
     settings, models = found.work.settings, found.work.models
     observations = found.clip.targets.observations
@@ -80,7 +67,7 @@ def report_section(found: Findings, output: Path, written: Path) -> Report:
         "tolerances": {str(role): tolerance for role, tolerance in TOLERANCES.items()},
         "frames": list(found.frames),
         "samples": [
-            sample(
+            schema.sample(
                 index,
                 found.clip.regions[index],
                 observations[index],
@@ -99,7 +86,7 @@ def report_section(found: Findings, output: Path, written: Path) -> Report:
 
 def frames_section(
     clip: SurveyedClip, embedded: Mapping[FaceKey, Embedded], result: Fidelity, floor: Evaluation | None
-) -> list[FrameSection]:
+) -> list[schema.FrameSection]:
     """Of each frame."""
     floors = {} if floor is None else {row.frame_id: row for row in floor.frames}
     in_frame: dict[int, list[Embedded]] = {}
@@ -117,7 +104,7 @@ def frames_section(
     ]
 
 
-def fidelity_section(found: Findings) -> FidelitySection:
+def fidelity_section(found: Findings) -> schema.FidelitySection:
     """How well the attributes are read back, and the baselines beside it."""
     weak = found.obscured_only
     return {
@@ -128,7 +115,7 @@ def fidelity_section(found: Findings) -> FidelitySection:
     }
 
 
-def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
+def input_section(clip: SurveyedClip, camera: Path | None) -> schema.InputSection:
     """What was read: the file, its frames, its camera."""
     info = clip.reader.info
     return {
@@ -144,7 +131,7 @@ def input_section(clip: SurveyedClip, camera: Path | None) -> InputSection:
     }
 
 
-def visibility_section(embedded: Mapping[FaceKey, Embedded]) -> VisibilitySection | None:
+def visibility_section(embedded: Mapping[FaceKey, Embedded]) -> schema.VisibilitySection | None:
     """Over all faces; None where nothing was embedded."""
     seen = [one.visibility for one in embedded.values() if one.visibility is not None]
     if not seen:
@@ -163,7 +150,7 @@ def visibility_section(embedded: Mapping[FaceKey, Embedded]) -> VisibilitySectio
     }
 
 
-def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> CostSection:
+def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: float) -> schema.CostSection:
     """Of `count` frames that took `seconds`."""
     return {
         "victim_passes_per_frame": sum(one.passes for one in embedded.values()) / count,
@@ -174,7 +161,7 @@ def cost_section(embedded: Mapping[FaceKey, Embedded], count: int, seconds: floa
     }
 
 
-def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> CoveringSection:
+def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> schema.CoveringSection:
     """Which detectors decided about covering, and on how many frames."""
     return {
         "detectors": [_named(one) for one in detectors],
@@ -186,7 +173,7 @@ def covering_section(clip: SurveyedClip, detectors: Sequence[Detector]) -> Cover
     }
 
 
-def targets_section(given: Given | None) -> TargetsSection | None:
+def targets_section(given: Given | None) -> schema.TargetsSection | None:
     """About the given attributes; None if those of the original are embedded."""
     if given is None:
         return None
@@ -198,11 +185,5 @@ def targets_section(given: Given | None) -> TargetsSection | None:
     }
 
 
-def _named(victim: Victim) -> ModelSection:
+def _named(victim: Victim) -> schema.ModelSection:
     return {"name": victim.name, "weights": dict(victim.weights)}
-
-
-def peak_memory_mb() -> float:
-    """Most memory this process has had in use, MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024.0 * 1024.0 if sys.platform == "darwin" else 1024.0)

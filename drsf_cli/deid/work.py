@@ -29,7 +29,7 @@ from drsf_cli.media.writer import encoder_settings
 from drsf_cli.progress import Progress, runs
 from drsf_cli.readers.around import Around
 from drsf_cli.readers.models import Models
-from drsf_cli.readers.outsiders import repelled_victims, split_names
+from drsf_cli.readers.outsiders import repelled_victims
 from drsf_cli.readers.rotation import turned
 from drsf_cli.settings import DeidSettings
 from victims.base import Detector, Victim
@@ -176,8 +176,7 @@ class Work:
     def drawer(self) -> Drawer:
         """What draws for the chain. Raises WeightsError."""
         s, chain = self.settings, self.models.torch_chain
-        wanted = {name.lower() for name in split_names(s.repel if s.takes_steps else ())}
-        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights, "others" in wanted)
+        drawer = load_drawer(chain.detector.name, s.drawer, s.allow_unknown_weights)
         return drawer.to(chain.detector.device)
 
     def embedder(self, attack: AttackSettings, codec: DeliveryCodec | LiveCodec | None) -> Embedder:

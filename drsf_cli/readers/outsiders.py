@@ -77,15 +77,13 @@ def is_authorised(victim: Victim, models: Models) -> bool:
 
 
 def repelled_victims(texts: Iterable[str], models: Models, allow_unknown: bool = False) -> dict[str, Victim]:
-    """Victims to repel, on the device of `models`; `all` is every installed one with a gradient.
-
-    `none` is none, and `others` are not here.
+    """Victims to repel, on the device of `models`; `all` is every installed one with a gradient, and `none` is none.
 
     Raises UsageError for a model without a gradient, and for one that is authorised.
     """
     chosen: dict[str, Victim] = {}
     for text in split_names(texts):
-        if text.lower() in ("none", "others"):
+        if text.lower() == "none":
             continue
         if text.lower() == "all":
             chosen |= {name: one.victim for name, one in outsiders_at_hand(models).items() if one.victim.networks}

@@ -18,6 +18,8 @@ from attacks.fitting import loop, scenes
 from attacks.fitting.faces import ReadFaces
 from attacks.fitting.hinges import blind_errors, blurred, hinge
 from attacks.fitting.scenes import Scene
+from attacks.obscure import parse_obscuring
+from attacks.training import ahead
 from attacks.training.strangers import zoo
 from attacks.training.strangers.ensemble import ghost, strangers
 from attacks.training.strangers.looks import UnseenObjective
@@ -282,3 +284,43 @@ def test_training_with_a_repelled_stranger_teaches_the_drawer_to_hide_from_it(mo
         training.step()
     assert mean_of_drawing() < before - 4, "grey levels, of 24"
     assert training.errors["seen bright"] > 0
+
+
+def test_a_drawer_is_trained_at_the_places_that_fits_lead_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger that sees nothing of what is drawn, but something where a fit has led to brighter drawings: there they
+    become darker, and the drawer itself has not gone the fit's way."""
+    monkeypatch.setattr(scenes, "_lit", lambda image, _random: image)
+    monkeypatch.setattr(ahead, "FACES", 4)
+    monkeypatch.setattr(ahead, "PLAIN", 0.0)
+    monkeypatch.setattr(ahead.Fit, "step", lambda self: setattr(self, "steps", 1))
+    box = np.array([20.0, 20, 60, 70])
+    images = [np.full((100, 80, 3), shade, np.uint8) for shade in (54, 56, 55, 54, 56)]
+    faces = ReadFaces(images, np.stack([box] * 5), np.stack([blind_landmarks(box)] * 5), np.zeros((5, 2)))
+    settings = loop.Settings(repel_weight=1.0, rate=3e-3, warmup=1, faint_weight=0.0)
+    training = ahead.Ahead(_Nobody(Observer(_Bright(), None, None), [_Bright()]), faces, faces, settings, seed=0)
+    kind = ahead.Kind(49.0, parse_obscuring("pixelate_5"))
+    way = [torch.zeros_like(weight) for weight in training.network.parameters()]
+    way[-1] += 0.6  # the last layer's bias
+    place = ahead.Place(way, faces, kind)
+    training.places.append(place)
+    scene = kind.scene(faces, training.chain, np.random.default_rng(1), 2)
+
+    def mean_of_drawing() -> float:
+        with torch.no_grad():
+            drawn = loop.EPS * training.network(training._inputs(scene))
+        return 255 * float(drawn.mean())
+
+    def mean_there() -> float:
+        training.place = place
+        training._go(1.0)
+        found = mean_of_drawing()
+        training._go(-1.0)
+        return found
+
+    plain, there = mean_of_drawing(), mean_there()
+    assert there > plain + 8
+    for _ in range(6):
+        training.step()
+    assert mean_there() < there - 2, "grey levels, of 24"
+    assert mean_of_drawing() < plain + 0.5
+    assert training.errors["fitted: seen bright"] == 0.0

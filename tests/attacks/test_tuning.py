@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.drawer import DRAWN, EPS, Attributes
+from attacks.drawer import Attributes
 from attacks.effort import Tuning
 from attacks.embed import Embedder, Target
 from attacks.tuning import BATCH, back, tuned
@@ -102,15 +102,6 @@ def test_it_is_drawn_back_to_what_the_bundled_drawer_draws() -> None:
         for weight in (0.0, 30.0)
     ]
     assert away[1].mean() < 0.5 * away[0].mean()
-
-
-def test_it_is_drawn_back_to_that_less_the_shade() -> None:
-    first = wanting(NeverSatisfied)
-    first.drawer.shade = torch.full((1, 3, DRAWN, DRAWN), 3 / 255 / EPS)
-    bare = level(first)
-    assert level(tuned(first, {0: faces(4)}, dataclasses.replace(TUNING, each=25, back=30.0))) == pytest.approx(
-        bare - 3, abs=1
-    )
 
 
 def test_the_way_back_has_the_length_of_the_change_in_levels() -> None:

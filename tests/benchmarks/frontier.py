@@ -19,7 +19,6 @@ from unittest import mock
 
 import numpy as np
 
-from attacks import tuning
 from attacks.effort import EFFORTS, FIT
 from drsf_cli import settings as settings_module
 from drsf_cli.deid.pipeline import deidentify
@@ -35,18 +34,14 @@ class Point(NamedTuple):
     name: str
     back: float | None
     """Of the fit (attacks/effort.py); None: nothing is fitted."""
-    shade: float = 0.0
-    """Share of the shade that is taken off."""
 
 
 POINTS = (
     Point("fast", None),
     Point("back 0", 0.0),
     Point("back 0.5", 0.5),
+    Point("back 1", 1.0),
     Point("back 2", 2.0),
-    Point("half the shade", 0.5, 0.5),
-    Point("shade", 0.5, 1.0),
-    Point("shade, back 1", 1.0, 1.0),
 )
 
 
@@ -65,14 +60,12 @@ def row(point: Point, clip: Path, frames: int, zoo: Path, keep_out: Sequence[str
     """One run."""
     rate = float(VideoReader(clip).info.average_rate)
     effort = "fast" if point.back is None else "normal"
-    repel = ("others",) if point.shade else ("none",)
-    settings = DeidSettings(effort=effort, repel=repel, end=(frames - 0.5) / rate)
+    settings = DeidSettings(effort=effort, repel=("none",), end=(frames - 0.5) / rate)
     fit = replace(FIT, back=point.back or 0.0)
     efforts = {**EFFORTS, "normal": replace(EFFORTS["normal"], tuning=fit)}
-    enough = fit.samples_of(min(frames, fit.sample)) / max(point.shade, 1e-9)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out.mp4"
-        with mock.patch.object(settings_module, "EFFORTS", efforts), mock.patch.object(tuning, "ENOUGH", enough):
+        with mock.patch.object(settings_module, "EFFORTS", efforts):
             report = deidentify(clip, output, settings, models=Models.of(settings))
         document = measured(clip, output, zoo)
     recovered, names = report["fidelity"]["recovered"], set(zoo_outsiders(zoo))
@@ -109,11 +102,8 @@ def drawn(rows: Sequence[Row]) -> str:
         parts.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{iou:.2f}</text>')
     for one in rows:
         x, y = place(one.seen[0], one.iou)
-        colour = "#0072b2" if one.point.shade else "#d55e00"
-        parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="{colour}"/>')
-        # labels of what has a shade stand right of their points, the others' left, since points lie close together
-        label = f'x="{x + 8:.0f}"' if one.point.shade else f'x="{x - 8:.0f}" text-anchor="end"'
-        parts.append(f'<text {label} y="{y + 4:.0f}">{one.point.name}</text>')
+        parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="#0072b2"/>')
+        parts.append(f'<text x="{x + 8:.0f}" y="{y + 4:.0f}">{one.point.name}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

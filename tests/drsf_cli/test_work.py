@@ -28,20 +28,6 @@ def test_an_effort_says_how_many_steps_and_frames_at_once(
     assert DeidSettings(effort=effort, batch_size=3).frames_at_once == 3
 
 
-@pytest.mark.parametrize(
-    ("repel", "effort", "shaded"),
-    [("others", "normal", True), ("none, others", "best", True), ("none", "normal", False), ("others", "fast", False)],
-)
-def test_what_strangers_see_is_taken_off_what_is_fitted_against_others(
-    repel: str, effort: EffortName, shaded: bool, tmp_path: Path
-) -> None:
-    clip = make_clip(tmp_path / "grey.mp4", [np.full((64, 64, 3), 128, np.uint8)] * 2)
-    work = Work.on(clip, DeidSettings(effort=effort, repel=(repel,)))
-    assert (work.drawer.shade is not None) is shaded
-    assert ("shade_mtcnn.safetensors" in work.drawer.weights) is shaded
-    assert work.repelled == {}
-
-
 def test_a_mesh_takes_more_steps() -> None:
     own, other = DeidSettings(), DeidSettings(victims=VictimNames.of_chain("mediapipe"))
     assert own.attack_settings is not None

@@ -280,6 +280,7 @@ def test_the_own_face_stays_that_of_the_frame_before(chain: Chain, demo: Image) 
         assert one.own is not None
         assert iou(one.own.box, left) > 0.8
     assert [one.faces[0].start is None for one in seen] == [False, False, True, False], "it was followed in the third"
+    assert [[face.followed for face in one.faces] for one in seen[1:]] == [[False] * 2, [True, False], [False] * 2]
 
 
 @pytest.mark.slow
@@ -716,6 +717,22 @@ def test_a_spread_gradient_is_right_for_smooth_changes(
     wide, sparse = (int((gradient != 0).any(dim=1).sum()) for gradient in gradients)
     assert sparse < WINDOW.width * WINDOW.height / 20
     assert wide > 8 * sparse
+
+
+def test_a_face_that_was_followed_is_read_in_video_mode_and_not_detected(chain: Chain, scene: Scene) -> None:
+    """Where the client's detector saw nothing in the original, a frame in which it sees the face is at fault."""
+    images, pixels = [scene.image, scene.hidden], window_pixels(scene.image, scene.hidden)
+    boxes, landmarks, meshes = (np.repeat(one, 2, axis=0) for one in (scene.boxes, scene.landmarks, scene.mesh))
+    wrong = replace(scene.start, mesh=scene.start.mesh + 6.0)
+    faces = FaceTargets(boxes, landmarks, meshes, [wrong, None], [True, True])
+    seen = chain.mesh.detector_objective(chain.short, images, [WINDOW] * 2, faces).read(pixels, [0, 1])
+    assert float(seen.error[0]) == pytest.approx(0.9465, abs=0.01), "the score"
+    assert float(seen.error[1]) == 0.0
+    assert torch.isnan(seen.output).all()
+    assert float(seen.loss[0]) > 3.0
+    mesh = chain.mesh.objective(images, [WINDOW] * 2, faces).read(pixels, [0, 1])
+    assert float(mesh.error[0]) < 0.005, "what would be read in the detection's region does not matter"
+    assert float(mesh.error[1]) > 0.05
 
 
 def settings_of_effort() -> AttackSettings:

@@ -376,7 +376,6 @@ def test_bundled_files_are_the_catalogues() -> None:
         "fan_compact.safetensors",
         "gaze_compact.safetensors",
         "drawer_mtcnn.safetensors",
-        "shade_mtcnn.safetensors",
         "drawer_retinaface.safetensors",
         "drawer_mediapipe.safetensors",
     }

@@ -19,6 +19,10 @@ from victims.mediapipe.regions import RegionPixels, letterbox
 _EYES = slice(0, 2)
 """The first of the six points. The angle of their line turns the mesh's region, and the client takes nothing else of
 the six."""
+SLACK = 3.0
+"""Logits of faces that are not to be seen are held this far under the threshold."""
+QUIET = 0.35
+"""Score under which a face that was followed is well enough hidden."""
 TURNED = 0.5
 """Error of a region that is turned by a radian: 1.7 degrees are as bad as a box's tolerance, 1 - IoU of 0.015."""
 
@@ -41,6 +45,16 @@ class _WindowObjective(Objective):
         own = self.windows[rows][:, None]
         return ((centres >= own[..., :2]) & (centres <= own[..., 2:])).all(dim=-1)
 
+    def alarm(self, found: Candidates, rows: Tensor) -> Reading:
+        """The best score in the window, its box, and a hinge on logits that are not SLACK under the threshold."""
+        threshold = self.victim.model.threshold
+        limit = math.log(threshold / (1.0 - threshold)) - SLACK
+        logits = found.logits.masked_fill(~self.inside(found.boxes.detach(), rows), -torch.inf)
+        top = logits.detach().argmax(dim=1)
+        score = torch.sigmoid(logits.detach()).gather(1, top[:, None])[:, 0]
+        box = found.boxes.detach()[torch.arange(len(rows), device=top.device), top]
+        return Reading(_hinge(torch.relu(logits - limit)), score, box)
+
 
 class BlazeFaceObjective(_WindowObjective):
     """Make the detector return one box a frame, and eyes on a line at the angle of those that are given.
@@ -59,7 +73,8 @@ class BlazeFaceObjective(_WindowObjective):
 
     What is asked of others fades, since in the original they do not all fit (as in
     `victims.retinaface.RetinaFaceObjective`), so that the loss can come near 0. The error is 1 - IoU, or what the turn
-    of the eyes' line is worth if that is more.
+    of the eyes' line is worth if that is more. In frames that are `unseen` nothing is to be found: their error is the
+    best score, or 0 once that is under QUIET.
     """
 
     MARGIN = 2.0
@@ -81,12 +96,17 @@ class BlazeFaceObjective(_WindowObjective):
         windows: Sequence[Window],
         boxes: Array,
         eyes: Array | None = None,
+        unseen: Sequence[bool] = (),
     ) -> None:
-        """`boxes` (B, 4) px; `eyes` (B, 2, 2) px, the person's right one first, where these are asked for, too."""
+        """`boxes` (B, 4) px; `eyes` (B, 2, 2) px, the person's right one first, where these are asked for, too.
+
+        `unseen` (B,), or () for none.
+        """
         super().__init__(victim, frames, windows)
         self.targets = torch.from_numpy(np.asarray(boxes, dtype=np.float32)).to(victim.device)
         given = np.full((len(frames), 2, 2), np.nan) if eyes is None else np.asarray(eyes)
         self.eyes = torch.from_numpy(given.astype(np.float32)).to(victim.device)
+        self.unseen = torch.tensor(list(unseen) or [False] * len(frames), device=victim.device)
 
     def _seen(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """(n, 3, size, size) what the network sees, with a gradient for all that lies around each sample.
@@ -118,8 +138,13 @@ class BlazeFaceObjective(_WindowObjective):
         lack = torch.where(some, torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0), 1.0)
         loss = now + 0.25 * short + lack * 0.3 * (share * apart).sum(dim=1) + 0.25 * self._rivals(found, rows)
         error = (1.0 - iou_tensor(box, boxes)).fmax(TURNED * _sine(eyes, wanted).abs()).detach()
-        box = box.detach().masked_fill(~some[:, None], torch.nan)
-        return Reading(loss, error.masked_fill(~some, torch.inf), box), eyes.detach()
+        error, unseen = error.masked_fill(~some, torch.inf), self.unseen[rows]
+        if unseen.any():
+            alarm = self.alarm(found, rows)
+            loss = torch.where(unseen, alarm.loss, loss)
+            error = torch.where(unseen, alarm.error * (alarm.error > QUIET), error)
+        box = box.detach().masked_fill((unseen | ~some)[:, None], torch.nan)
+        return Reading(loss, error, box), eyes.detach()
 
     def _distance(self, boxes: Tensor, eyes: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
         """(...) of boxes (..., 4) and eyes (..., 2, 2); the angle of eyes that are NaN is not asked for."""
@@ -156,20 +181,10 @@ class BlazeFaceRepelObjective(_WindowObjective):
     `error` is the best score in the window, 0..1, to be brought down; `output` is its box.
     """
 
-    SLACK = 3.0
-    """The logits are held this far under the threshold."""
-
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective; no geometry is needed."""
         rows = torch.as_tensor(list(items), device=self.victim.device)
-        found = self.victim.candidates(self._pixels.read(pixels, rows), self.square)
-        threshold = self.victim.model.threshold
-        limit = math.log(threshold / (1.0 - threshold)) - self.SLACK
-        logits = found.logits.masked_fill(~self.inside(found.boxes.detach(), rows), -torch.inf)
-        top = logits.detach().argmax(dim=1)
-        score = torch.sigmoid(logits.detach()).gather(1, top[:, None])[:, 0]
-        box = found.boxes.detach()[torch.arange(len(rows), device=top.device), top]
-        return Reading(_hinge(torch.relu(logits - limit)), score, box)
+        return self.alarm(self.victim.candidates(self._pixels.read(pixels, rows), self.square), rows)
 
 
 def _sine(one: Tensor, other: Tensor) -> Tensor:

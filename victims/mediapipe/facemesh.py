@@ -22,20 +22,11 @@ from typing_extensions import override
 from victims.base import Aligner, Detector, ExportSpec, FaceTargets, Image, Network, Objective, Window
 from victims.boxes import iou
 from victims.face import Alignment, Array, Detections, Start
+from victims.mediapipe import topology
 from victims.mediapipe.blazeface import NETWORK as FINDER
 from victims.mediapipe.blazeface import BlazeFace, load_blazeface
 from victims.mediapipe.graph import load_network
 from victims.mediapipe.regions import read_exact, region_around, to_frame, upright_region
-from victims.mediapipe.topology import (
-    LEFT_EYE_REGION,
-    LID_POINTS,
-    LIPS,
-    MESH_POINTS,
-    POINTS,
-    RIGHT_EYE_REGION,
-    TURNED_BY,
-    landmarks_68,
-)
 from weights import store
 from weights.errors import UsageError
 
@@ -58,13 +49,13 @@ _BATCH = 8
 
 def _source_of_points() -> list[int]:
     """Of each of the 478 points, where its x, y are among mesh, lips, eyes and irises in the network's order."""
-    source = list(range(MESH_POINTS))
-    start = MESH_POINTS
-    for region in (LIPS, RIGHT_EYE_REGION, LEFT_EYE_REGION):
+    source = list(range(topology.MESH_POINTS))
+    start = topology.MESH_POINTS
+    for region in (topology.LIPS, topology.RIGHT_EYE_REGION, topology.LEFT_EYE_REGION):
         for offset, point in enumerate(region):
             source[point] = start + offset
         start += len(region)
-    return source + list(range(start, start + POINTS - MESH_POINTS))
+    return source + list(range(start, start + topology.POINTS - topology.MESH_POINTS))
 
 
 _SOURCE = _source_of_points()
@@ -75,12 +66,12 @@ def assemble(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     x, y of lips, eyes and irises are the refined ones; z is the mesh's, an iris's the mean of its eye's lids.
     """
-    mesh = outputs[0].reshape(-1, MESH_POINTS, 3)
+    mesh = outputs[0].reshape(-1, topology.MESH_POINTS, 3)
     plane = torch.cat([mesh[..., :2], *(part.unflatten(1, (-1, 2)) for part in outputs[1:6])], dim=1)[:, _SOURCE]
     depth = mesh[..., 2]
     irises = [
-        depth[:, list(region[:LID_POINTS])].mean(dim=1, keepdim=True).expand(-1, 5)
-        for region in (RIGHT_EYE_REGION, LEFT_EYE_REGION)
+        depth[:, list(region[: topology.LID_POINTS])].mean(dim=1, keepdim=True).expand(-1, 5)
+        for region in (topology.RIGHT_EYE_REGION, topology.LEFT_EYE_REGION)
     ]
     return torch.cat([plane, torch.cat([depth, *irises], dim=1)[..., None]], dim=2), outputs[6].flatten()
 
@@ -88,7 +79,7 @@ def assemble(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def region_of_points(points: Array) -> Array:
     """(5,) where the client looks in the next frame, from points (478, 3) of this one."""
     box = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])
-    start, end = TURNED_BY
+    start, end = topology.TURNED_BY
     return region_around(box, points[start, :2], points[end, :2])
 
 
@@ -104,10 +95,10 @@ medians of 58 faces (talking_720p.mp4, faces68), where the sides scatter by 5 % 
 
 def box_of_mesh(mesh: Array) -> Array:
     """(4,) about where short-range BlazeFace sees the face of a mesh (478, 3)."""
-    start, end = (mesh[point, :2] for point in TURNED_BY)
+    start, end = (mesh[point, :2] for point in topology.TURNED_BY)
     angle = np.arctan2(*(end - start)[::-1])
     own = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    along = mesh[:MESH_POINTS, :2] @ own.T
+    along = mesh[: topology.MESH_POINTS, :2] @ own.T
     low, high = along.min(axis=0), along.max(axis=0)
     size = float((high - low).max())
     centre = own.T @ ((low + high) / 2 + size * np.array(DETECTION_SHIFT))
@@ -132,7 +123,7 @@ def read_regions(network: Network, image: Image, regions: Array, device: torch.d
         points.append(own.double().cpu().numpy())
         presence.append(torch.sigmoid(logits.double()).cpu().numpy())
     if not points:
-        return np.zeros((0, POINTS, 3)), np.zeros(0)
+        return np.zeros((0, topology.POINTS, 3)), np.zeros(0)
     return to_frame(np.concatenate(points), regions, SIZE), np.concatenate(presence)
 
 
@@ -184,7 +175,7 @@ class FaceMesh(Aligner):
             points = self._settled(image, regions, first)
             starts = tuple(None if one is None else Start(*one, mesh) for one, mesh in zip(began, first, strict=True))
             present = np.array([one is None for one in began], dtype=bool) | (presence >= PRESENT)
-            found.append(Alignment(landmarks_68(points), points, starts, present))
+            found.append(Alignment(topology.landmarks_68(points), points, starts, present))
         return found
 
     def _settled(self, image: Image, regions: Array, points: Array) -> Array:
@@ -210,7 +201,7 @@ class FaceMesh(Aligner):
         points, presence = read_regions(self.networks[MESH], image, regions, self.device)
         points, presence = points[presence >= PRESENT], presence[presence >= PRESENT]
         boxes = np.array([box_of_mesh(own) for own in points]).reshape(-1, 4)
-        return Detections(boxes, presence), Alignment(landmarks_68(points), points)
+        return Detections(boxes, presence), Alignment(topology.landmarks_68(points), points)
 
     def _begin(self, image: Image, boxes: Array) -> list[tuple[Array, Array] | None]:
         """Of each face (k, 4) of an image the detection, its box (4,) and points (6, 2); None where there is none."""
@@ -233,13 +224,17 @@ class FaceMesh(Aligner):
     def detector_objective(
         self, detector: Detector, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets
     ) -> Objective:
-        """See Aligner. The client's own detector is to see the eyes where it saw them: they turn the mesh's region."""
+        """See Aligner. The client's own detector is to see the eyes where it saw them: they turn the mesh's region.
+
+        Where it saw nothing, and the client followed the face, it is to see nothing.
+        """
         from victims.mediapipe.blazeface_objective import BlazeFaceObjective
         from victims.mediapipe.facemesh_objective import starts_of
 
         if not isinstance(detector, BlazeFace) or detector.name != self._finder.name or faces.meshes is None:
             return super().detector_objective(detector, frames, windows, faces)
-        return BlazeFaceObjective(detector, frames, windows, faces.boxes, starts_of(faces, faces.meshes)[1])
+        eyes = starts_of(faces, faces.meshes)[1]
+        return BlazeFaceObjective(detector, frames, windows, faces.boxes, eyes, faces.followed)
 
     @override
     def distance_objective(self, frames: Sequence[Image], windows: Sequence[Window], faces: FaceTargets) -> Objective:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from victims.base import FaceTargets, Image, Objective, Reading, Window
 from victims.face import Array
+from victims.mediapipe import topology
 from victims.mediapipe.blazeface_objective import BlazeFaceObjective
 from victims.mediapipe.facemesh import (
     MESH,
@@ -23,15 +24,6 @@ from victims.mediapipe.facemesh import (
     region_of_points,
 )
 from victims.mediapipe.regions import RegionPixels, to_frame_tensor
-from victims.mediapipe.topology import (
-    LEFT_IRIS,
-    MESH_POINTS,
-    RIGHT_IRIS,
-    TURNED_BY,
-    eye_aspect_ratios,
-    landmarks_68_tensor,
-    mouth_aspect_ratio,
-)
 
 
 class FaceMeshObjective(Objective):
@@ -41,7 +33,8 @@ class FaceMeshObjective(Objective):
     detection as it is now. The detector's objective sees to it that this is where it was
     (`FaceMesh.detector_objective`), or this one where the box is another detector's. The static answer differs from
     what the client reads of the same picture in video mode, by 3 % of the box on a turned head. A face without a
-    start, which was followed or given, has its detection where the mesh says, and the same mesh in its region. Video:
+    start, which was given, has its detection where the mesh says, and the same mesh in its region. One that was
+    followed is read in video mode only. Video:
     the mesh is to be read in the region of its own points, so that a client that follows the face stays where it is.
     No gradient is taken through regions. All of it comes from meshes and boxes; no pixel of the original is asked for.
 
@@ -82,7 +75,9 @@ class FaceMeshObjective(Objective):
         self._pixels = [RegionPixels(frames, windows, regions, SIZE, True, device) for regions in (start, follow)]
         self._finder = BlazeFaceObjective(victim.finder, frames, windows, found, eyes)
         # the detector's objective sees to a box that is the client's own
-        self._finding = torch.from_numpy(self.FINDER * (np.abs(found - wide) > 0.1).any(axis=1)).to(device)
+        self._followed = torch.tensor(list(faces.followed) or [False] * len(wide), device=device)
+        away = (np.abs(found - wide) > 0.1).any(axis=1)
+        self._finding = torch.from_numpy(self.FINDER * away).to(device).masked_fill(self._followed, 0.0)
 
     def read(self, pixels: Tensor, items: Sequence[int], geometry: Tensor | None = None) -> Reading:
         """See Objective. `geometry` is not needed: regions come from the client's own detector and points."""
@@ -99,16 +94,17 @@ class FaceMeshObjective(Objective):
         local, presence = assemble(self._victim.networks[MESH](crops))
         points = to_frame_tensor(local.double(), regions, SIZE)
         loss = self._loss(points, targets, sizes) + self.PRESENCE * torch.relu(self.PRESENCE_MARGIN - presence)
-        loss = loss.view(2, -1).mean(dim=0)
-        read = landmarks_68_tensor(points.detach())
-        error = (read - landmarks_68_tensor(targets)).norm(dim=-1).mean(dim=-1) / sizes
+        followed = self._followed[rows]
+        loss = torch.where(followed, loss.view(2, -1)[1], loss.view(2, -1).mean(dim=0))
+        read = topology.landmarks_68_tensor(points.detach())
+        error = (read - topology.landmarks_68_tensor(targets)).norm(dim=-1).mean(dim=-1) / sizes
         error = error.masked_fill(torch.sigmoid(presence.detach()) < PRESENT, torch.inf).view(2, -1)
         output, mesh = read[len(rows) :], points[len(rows) :]
         # what is reported is held against the target as it was given
         video = (output - self._landmarks[rows]).norm(dim=-1).mean(dim=-1) / self._sizes[rows]
-        error = torch.maximum(error.amax(dim=0), video)
+        error = torch.maximum(torch.where(followed, error[1], error.amax(dim=0)), video)
         loss = loss + finding * seen.loss
-        error = error.masked_fill(torch.isinf(seen.error), torch.inf)
+        error = error.masked_fill(~followed & torch.isinf(seen.error), torch.inf)
         return Reading(loss.to(pixels.dtype), error.to(pixels.dtype), output.to(pixels.dtype), mesh)
 
     def _loss(self, points: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
@@ -116,12 +112,12 @@ class FaceMeshObjective(Objective):
         off = (points - targets) / sizes[:, None, None]
         plane = self._huber(off[..., :2])
         loss = self.POINTS * (plane.mean(dim=(1, 2)) + 0.1 * self._huber(off[..., 2:]).mean(dim=(1, 2)))
-        loss = loss + self.IRISES * plane[:, MESH_POINTS:].mean(dim=(1, 2))
+        loss = loss + self.IRISES * plane[:, topology.MESH_POINTS :].mean(dim=(1, 2))
         box = (_extent(points) - _extent(targets)) / sizes[:, None]
-        turning = plane[:, list(TURNED_BY)].mean(dim=(1, 2)) + self._huber(box).mean(dim=1)
+        turning = plane[:, list(topology.TURNED_BY)].mean(dim=(1, 2)) + self._huber(box).mean(dim=1)
         loss = loss + self.TURNING * turning
-        eyes = eye_aspect_ratios(points) - eye_aspect_ratios(targets)
-        mouth = mouth_aspect_ratio(points) - mouth_aspect_ratio(targets)
+        eyes = topology.eye_aspect_ratios(points) - topology.eye_aspect_ratios(targets)
+        mouth = topology.mouth_aspect_ratio(points) - topology.mouth_aspect_ratio(targets)
         return loss + self.EYES * self._huber(eyes).mean(dim=1) + self.MOUTH * self._huber(mouth)
 
     def _huber(self, off: Tensor) -> Tensor:
@@ -144,7 +140,7 @@ def starts_of(faces: FaceTargets, meshes: Array) -> tuple[Array, Array, Array]:
     others what follows from the mesh.
     """
     boxes = np.stack([detection_of(mesh, box) for mesh, box in zip(meshes, faces.boxes, strict=True)])
-    eyes, first = meshes[:, [RIGHT_IRIS, LEFT_IRIS], :2].copy(), meshes.copy()
+    eyes, first = meshes[:, [topology.RIGHT_IRIS, topology.LEFT_IRIS], :2].copy(), meshes.copy()
     for row, own in enumerate(faces.starts):
         if own is not None:
             boxes[row], eyes[row], first[row] = own.box, own.points[:2], own.mesh
