@@ -298,5 +298,5 @@ class Drawer:
 
     @torch.no_grad()
     def draw(self, covered: Sequence[CoveredImage], attributes: Sequence[Attributes], window: Window) -> Tensor:
-        """What `draw_with` draws."""
-        return draw_with(self.network, covered, attributes, window)
+        """What `draw_with` draws, within EPS."""
+        return draw_with(self.network, covered, attributes, window).clamp(-EPS, EPS)
