@@ -19,6 +19,7 @@ from attacks.drawer import (
     Attributes,
     Drawer,
     DrawerNet,
+    draw_with,
     load_drawer,
     maps_of,
     placed,
@@ -167,10 +168,10 @@ def test_a_file_that_is_no_drawer_is_refused(tmp_path) -> None:  # type: ignore[
 
 def test_the_shade_is_taken_off_every_drawing(drawer: Drawer) -> None:
     """One of 6 levels more in the square's middle, where the network's own drawing is known; nothing at its border."""
-    other = Drawer(copy.deepcopy(drawer.network), drawer.weights)
-    third = SHADE // 3
-    other.network.shade[..., third:-third, third:-third] += 6 / 255 / EPS
-    plain, less = (one.draw([covered()], [attributes()], WINDOW)[0] for one in (drawer, other))
+    other, third = copy.deepcopy(drawer.network), SHADE // 3
+    other.shade[..., third:-third, third:-third] += 6 / 255 / EPS
+    with torch.no_grad():
+        plain, less = (draw_with(one, [covered()], [attributes()], WINDOW)[0] for one in (drawer.network, other))
     apart = 255.0 * (plain - less)
     assert apart[:, 150 - 32, 150 - 32].tolist() == pytest.approx([6.0] * 3, abs=0.01)
     assert torch.equal(plain[:, :20], less[:, :20])
