@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import resource
 import sys
 
 
 def peak_memory_mb() -> float:
     """Most memory this process has had in use, MB."""
+    import resource  # which Windows lacks, and commands that do not ask for this need not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024.0 * 1024.0 if sys.platform == "darwin" else 1024.0)
 

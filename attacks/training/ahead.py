@@ -2,11 +2,11 @@
 
 A fit (attacks/tuning.py) leads a drawer to what its victims read best in a few faces, and strangers, who are no part of
 it, see them again. So here the drawer is fitted to one person's faces after another, and gradients are taken where fits
-have led, on other pictures of the same people: of the chain's victims, so that what was learnt from some frames serves
-others, and of strangers, so that they see nothing on the way. They move the drawer that the fits start from, and the
-shade. This is first-order model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400, section 5.2), but that what
-fits have come to is kept and used again for a while, as a difference of weights: the drawer moves more slowly than a
-fit.
+have led, on these pictures and on others like them: of the chain's victims, so that what was learnt from some frames
+serves others, and of strangers, so that they see nothing on the way. They move the drawer that the fits start from, and
+the shade. This is first-order model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400, section 5.2), but that
+what fits have come to is kept and used again for a while, as a difference of weights: the drawer moves more slowly than
+a fit.
 """
 
 from __future__ import annotations
