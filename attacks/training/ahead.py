@@ -29,7 +29,7 @@ from attacks.obscure import Obscuring
 from attacks.tuning import back
 from victims.camera import Camera
 
-PLAIN = 0.2
+PLAIN = 0.3
 """Share of steps with the drawer as it is."""
 LONGEST = 96
 """Steps of a fit at most, of four faces each, as of a clip of a minute."""
@@ -40,7 +40,7 @@ STOCK = 24
 FACES = 10
 """Pictures of an episode, one after another in a set that is ordered by person; half of them are fitted to. They are
 taken as they are: a clip's frames differ less than augmented ones, and fits to these lead less far."""
-BACK = 0.12
+BACK = 0.2
 """Of the pull back to the first drawing a grey level, where each victim counts at most 1. A clip's fit has 0.5, where
 each counts at most 4."""
 

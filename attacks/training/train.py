@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from attacks.drawer import load_drawer
 from attacks.fitting.channel import Channel
 from attacks.fitting.loop import Chain, Settings, Training, hasten
 from attacks.training.ahead import Ahead
@@ -133,7 +134,7 @@ def main() -> None:
     if state.is_file():
         resume(training, state)
     elif options.start is not None:
-        training.take_weights(load_file(options.start))
+        training.take_weights(load_drawer(options.detector, options.start, allow_unknown=True).network.state_dict())
 
     def told(read: dict[str, float]) -> None:
         mean = {name: round(value, 3) for name, value in training.errors.items()}

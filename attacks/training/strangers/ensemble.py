@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.training.strangers.centerface import CenterFace
 from attacks.training.strangers.zoo import is_of, load_zoo
 from victims.base import Victim
 
@@ -24,11 +25,11 @@ then there is nothing to be learnt from it (PFLD, seen 0 % in training and 94 % 
 
 
 def strangers(folder: Path, keep_out: Collection[str]) -> tuple[list[Victim], list[Victim]]:
-    """The zoo in `folder`: those to train against, and those of the families `keep_out`, which are only looked at.
+    """The zoo in `folder` and CenterFace: those to train against, and those of `keep_out`, which are only looked at.
 
     Raises WeightsError.
     """
-    everyone = load_zoo(folder)
+    everyone = load_zoo(folder) | {CenterFace.name: CenterFace()}
     for victim in everyone.values():
         for network in victim.networks.values():
             if isinstance(network, nn.Module):
