@@ -65,8 +65,8 @@ EYES = ((36, 39, tuple(range(36, 42))), (42, 45, tuple(range(42, 48))))
 """Corners, image-left first, and all landmarks of each eye."""
 
 MAPS = len(GROUPS) + 1 + 2
-NUMBERS = 5
-"""Pitch, yaw, whether gaze is known, whether landmarks are, and the face's size."""
+NUMBERS = 6
+"""Pitch, yaw, whether gaze is known, whether landmarks are, the face's size, and whether it was followed."""
 CHANNELS = 3 + MAPS + NUMBERS
 
 
@@ -77,12 +77,15 @@ class Attributes:
     box: Array
     landmarks: Array | None = None
     gaze_angle: Array | None = None
+    followed: bool = False
+    """`Face.followed`: the detector is to see nothing here."""
 
     @classmethod
     def of(cls, face: Face) -> Attributes:
         """The attributes of a face that was read. Landmarks that fit no head have no gaze."""
         angle = face.gaze_angle
-        return cls(face.box, face.landmarks, None if angle is None or not np.isfinite(angle).all() else angle)
+        known = angle is not None and np.isfinite(angle).all()
+        return cls(face.box, face.landmarks, angle if known else None, face.followed)
 
 
 class _Convolution(nn.Module):
@@ -173,7 +176,7 @@ def _numbers(attributes: Attributes) -> list[float]:
     x1, y1, x2, y2 = attributes.box
     size = float(np.log2(max((x2 - x1 + y2 - y1) / 2, 1.0) / 100.0))
     known = [float(attributes.gaze_angle is not None), float(attributes.landmarks is not None)]
-    return [2.0 * float(pitch), 2.0 * float(yaw), *known, size]
+    return [2.0 * float(pitch), 2.0 * float(yaw), *known, size, float(attributes.followed)]
 
 
 def maps_of(attributes: Attributes) -> np.ndarray:
@@ -278,8 +281,7 @@ def load_drawer(detector: str, override: Path | None = None, allow_unknown: bool
     """
     found = resolve([DRAWERS.get(detector, DRAWERS["mtcnn"])], override, allow_unknown)
     network = DrawerNet()
-    state = {"shade": torch.zeros_like(network.shade)} | load_state_dict(found.path)  # some files have none
-    load_strict(network, state, found.path.name)
+    load_strict(network, load_state_dict(found.path), found.path.name)
     return Drawer(network, {found.path.name: found.sha256})
 
 

@@ -122,7 +122,7 @@ class Face:
     start: Start | None = None
     """Where the reading of `mesh` began. Not part of any file."""
     followed: bool = False
-    """Whether no detector saw it, and it was read where it was read one frame earlier. Not part of any file."""
+    """Whether no detector saw it, and it was read where it was read one frame earlier."""
 
     @property
     def area(self) -> float:

@@ -15,24 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
+from victims import mtcnn_cascade as cascade
 from victims.area import AreaSampler
 from victims.base import Detector, ExportSpec, Image, Network, Window, load_strict
 from victims.face import Array, Detections
-from victims.mtcnn_cascade import (
-    SIZES,
-    THRESHOLDS,
-    LaterStage,
-    LevelOutput,
-    Proposals,
-    finish,
-    level_size,
-    normalize,
-    probability,
-    propose,
-    pyramid_scales,
-    rectangles,
-    refine,
-)
 from victims.mtcnn_networks import ONet, PNet, RNet
 from victims.mtcnn_objective import MtcnnObjective, MtcnnRepelObjective
 from weights import store
@@ -56,53 +42,55 @@ class Mtcnn(Detector):
         A `threshold` under those of R- and O-Net replaces them: more faces, for covering. P-Net's stays.
         """
         samplers = [AreaSampler(image) for image in images]
-        return self._decide(samplers, self._first_stage(samplers, THRESHOLDS[0]), threshold)
+        return self._decide(samplers, self._first_stage(samplers, cascade.THRESHOLDS[0]), threshold)
 
     @override
     def sweep(self, images: Sequence[Image], threshold: float) -> tuple[list[Detections], list[Detections]]:
         samplers = [AreaSampler(image) for image in images]
-        proposals = self._first_stage(samplers, THRESHOLDS[0])
+        proposals = self._first_stage(samplers, cascade.THRESHOLDS[0])
         return self._decide(samplers, proposals, None), self._decide(samplers, proposals, threshold)
 
     def _decide(
-        self, samplers: Sequence[AreaSampler], proposals: list[Proposals], threshold: float | None
+        self, samplers: Sequence[AreaSampler], proposals: list[cascade.Proposals], threshold: float | None
     ) -> list[Detections]:
         """Stages 2 and 3."""
-        limits = THRESHOLDS if threshold is None else tuple(min(limit, threshold) for limit in THRESHOLDS)
-        for network, limit, decode in (("rnet", limits[1], refine), ("onet", limits[2], finish)):
+        limits = (
+            cascade.THRESHOLDS if threshold is None else tuple(min(limit, threshold) for limit in cascade.THRESHOLDS)
+        )
+        for network, limit, decode in (("rnet", limits[1], cascade.refine), ("onet", limits[2], cascade.finish)):
             proposals = self._later_stage(network, samplers, proposals, limit, decode)
         return [Detections(found.boxes, found.scores) for found in proposals]
 
-    def _first_stage(self, samplers: Sequence[AreaSampler], threshold: float) -> list[Proposals]:
+    def _first_stage(self, samplers: Sequence[AreaSampler], threshold: float) -> list[cascade.Proposals]:
         height, width = samplers[0].height, samplers[0].width
-        levels: list[list[LevelOutput]] = [[] for _ in samplers]
-        for scale in pyramid_scales(height, width):
-            pixels = np.stack([sampler.level(*level_size(height, width, scale)) for sampler in samplers])
+        levels: list[list[cascade.LevelOutput]] = [[] for _ in samplers]
+        for scale in cascade.pyramid_scales(height, width):
+            pixels = np.stack([sampler.level(*cascade.level_size(height, width, scale)) for sampler in samplers])
             shifts, logits = self._run("pnet", pixels)
-            probabilities = probability(logits)
+            probabilities = cascade.probability(logits)
             for frame, own in enumerate(levels):
                 numeric = shifts[frame].cpu().numpy().astype(np.float64)
-                own.append(LevelOutput(scale, 0, 0, probabilities[frame], numeric))
-        empty = Proposals(np.zeros((0, 4)), np.zeros(0))
-        return [propose(own, threshold) if own else empty for own in levels]
+                own.append(cascade.LevelOutput(scale, 0, 0, probabilities[frame], numeric))
+        empty = cascade.Proposals(np.zeros((0, 4)), np.zeros(0))
+        return [cascade.propose(own, threshold) if own else empty for own in levels]
 
     def _later_stage(
         self,
         network: str,
         samplers: Sequence[AreaSampler],
-        proposals: Sequence[Proposals],
+        proposals: Sequence[cascade.Proposals],
         threshold: float,
-        decode: LaterStage,
-    ) -> list[Proposals]:
+        decode: cascade.LaterStage,
+    ) -> list[cascade.Proposals]:
         boxes, crops = [], []
         for sampler, found in zip(samplers, proposals, strict=True):
-            whole = rectangles(found.boxes, sampler.height, sampler.width)
+            whole = cascade.rectangles(found.boxes, sampler.height, sampler.width)
             usable = (whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1])
             boxes.append(found.boxes[usable])
-            crops.append(sampler.crops(whole[usable], SIZES[network]))
+            crops.append(sampler.crops(whole[usable], cascade.SIZES[network]))
         outputs = self._run(network, np.concatenate(crops))
         shifts = outputs[0].cpu().numpy().astype(np.float64)
-        scores = probability(outputs[-1])
+        scores = cascade.probability(outputs[-1])
         ends = np.cumsum([len(own) for own in boxes])[:-1]
         return [
             decode(own, score, shift, threshold)
@@ -120,7 +108,7 @@ class Mtcnn(Detector):
         with torch.no_grad():
             for start in range(0, len(pixels), step):
                 batch = torch.from_numpy(pixels[start : start + step]).permute(0, 3, 1, 2).contiguous()
-                parts.append(self.networks[network](normalize(batch.to(self.device))))
+                parts.append(self.networks[network](cascade.normalize(batch.to(self.device))))
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
     @override

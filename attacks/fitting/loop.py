@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.drawer import EPS, DrawerNet, inputs_of, placed, square_of
+from attacks.drawer import EPS, Attributes, DrawerNet, inputs_of, placed, square_of
 from attacks.embed import TOLERANCES
 from attacks.fitting.channel import Channel
 from attacks.fitting.faces import ReadFaces
@@ -201,8 +201,9 @@ class Training:
         pick = self.random.random()
         if pick > 2 * self.settings.gazeless:
             return scene
-        cut = [type(one)(one.box, one.landmarks if pick > self.settings.gazeless else None) for one in scene.attributes]
-        return Scene(scene.covered, scene.masks, cut, scene.gaze, scene.camera, scene.meshes)
+        kept = pick > self.settings.gazeless
+        cut = [replace(one, gaze_angle=None) if kept else Attributes(one.box) for one in scene.attributes]
+        return replace(scene, attributes=cut)
 
     @staticmethod
     def _inputs(scene: Scene) -> Tensor:

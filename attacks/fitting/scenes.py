@@ -49,6 +49,8 @@ GAZE_TURN = 0.15
 """rad, standard deviation."""
 BOX_TURN = 0.015
 """Standard deviation of each side of a box, in its sizes: a detector is to read the box it is given."""
+FOLLOWED = 0.15
+"""Share of the faces with a mesh that a client is to follow and its detector not to see (`Face.followed`)."""
 GAZE_RANGE = (0.5, 0.75)
 """rad, largest pitch and yaw of the former."""
 
@@ -80,7 +82,7 @@ class Scene:
     @property
     def faces(self) -> FaceTargets:
         """What an aligner is to read, where landmarks are told."""
-        return FaceTargets(self.boxes, self.landmarks, self.meshes)
+        return FaceTargets(self.boxes, self.landmarks, self.meshes, (), [one.followed for one in self.attributes])
 
     @property
     def boxes(self) -> Array:
@@ -188,7 +190,8 @@ def _moved(
     tile = cv2.warpAffine(image, warp, (side, side), flags=area, borderMode=border)
     if augmented:
         tile = _lit(tile.astype(np.uint8), random)
-    return tile.astype(np.uint8), Attributes(box, landmarks, angle), mesh
+    followed = augmented and mesh is not None and bool(random.random() < FOLLOWED)
+    return tile.astype(np.uint8), Attributes(box, landmarks, angle, followed), mesh
 
 
 def _expressed(landmarks: Array, random: np.random.Generator) -> Array:

@@ -181,7 +181,7 @@ def _check_frames(survey: Survey, given: Given) -> None:
 
 def _completed(face: Face, same: Face | None, chain: Observer, camera: Camera, place: str) -> Face:
     """`face` with what it lacks from `same`, the one of the original that lies there."""
-    bare = Face(face.box, face.score)
+    bare = Face(face.box, face.score, followed=face.followed)
     if chain.aligner is None:
         return bare
     landmarks, mesh = _points_for(face, same, chain, place)

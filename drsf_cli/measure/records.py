@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, NotRequired, cast
 
@@ -70,6 +71,8 @@ class FaceRecord(TypedDict):
     """Aspect ratio of the mouth."""
     mesh: NotRequired[list[Point3] | None]
     """x, y, z px of every point of MediaPipe's face mesh."""
+    followed: NotRequired[bool | None]
+    """Whether no detector saw the face, and it was read where it was read one frame earlier."""
 
 
 @with_config(CONFIG)
@@ -142,6 +145,7 @@ def _face_to_record(face: Face, place: str, mesh: bool) -> dict[str, Any]:
         ("mesh", face.mesh if mesh else None, _PIXEL_DIGITS),
     )
     record = {key: _rounded(value, digits, f"{place}: {key}") for key, value, digits in fields if value is not None}
+    record |= {"followed": True} if face.followed else {}
     return record if face.landmarks is None else record | _openness(face.landmarks)
 
 
@@ -235,7 +239,8 @@ def _face_from_record(record: FaceRecord, place: str, unit_gaze: bool) -> Face |
         return None
     if box[2] <= box[0] or box[3] <= box[1]:
         _refuse(place, '"bboxes" is not x1, y1, x2, y2 with x1 < x2 and y1 < y2')
-    return Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle, mesh)
+    own = Face(box, 1.0 if score is None else float(score), landmarks, euler_angles, gaze, gaze_angle, mesh)
+    return replace(own, followed=bool(record.get("followed")))
 
 
 def _gaze_vector(vector: Array | None, place: str, unit: bool) -> Array | None:

@@ -177,7 +177,7 @@ def test_the_shade_is_taken_off_every_drawing(drawer: Drawer) -> None:
     assert torch.equal(plain[:, :20], less[:, :20])
 
 
-def test_a_file_without_a_shade_has_none() -> None:
+def test_which_drawers_have_a_shade() -> None:
     """From detectors that strangers' detectors resemble it would hide the face."""
     assert 2.0 < 255.0 * EPS * float(load_drawer("mtcnn").network.shade.square().mean().sqrt()) < 6.0
     for detector in ("retinaface", "blazeface"):

@@ -62,6 +62,22 @@ def test_attributes_are_those_of_the_mesh(chain: Chain, faces: ReadFaces, augmen
         assert angle_between_degrees(scene.gaze[row], np.array([0.0, 0.0, -1.0])) < 60.0
 
 
+def test_some_faces_are_to_be_followed(chain: Chain, faces: ReadFaces) -> None:
+    """BlazeFace is to see nothing of them, whatever it saw of the picture, and the drawer is told by its last plane."""
+    random, mosaic = np.random.default_rng(3), parse_obscuring("pixelate_5")
+    camera, rows = Camera.default(800, 400), np.arange(60) % len(faces)
+    scene = make_scene(faces, rows, 60.0, camera, mosaic, chain.gaze, random, augmented=True)
+    followed = [one.followed for one in scene.attributes]
+    assert 3 <= sum(followed) <= 18, "9 of 60 are expected"
+    assert Training._inputs(scene)[:, -1, 0, 0].tolist() == [float(one) for one in followed]
+    objectives = chain.objectives(scene)
+    hidden = torch.from_numpy(np.stack(scene.covered)).permute(0, 3, 1, 2) / 255.0
+    error = objectives["detector"].read(hidden, range(len(rows))).error
+    assert torch.equal(error == 0.0, torch.tensor(followed)), "nothing is seen of heads that are only obscured"
+    plain = make_scene(faces, rows, 60.0, camera, mosaic, chain.gaze, random, augmented=False)
+    assert not any(one.followed for one in plain.attributes)
+
+
 def test_a_batch_trains_the_drawer(chain: Chain, faces: ReadFaces) -> None:
     torch.manual_seed(0)
     training = Training(chain, faces, faces, Settings(minutes=60.0), 0)

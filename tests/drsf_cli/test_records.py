@@ -100,6 +100,13 @@ def test_a_mesh_reads_back_the_same(tmp_path: Path) -> None:
     assert read_observations(path)[0].faces[0].mesh is None, "it is written where it is asked for"
 
 
+def test_a_face_that_was_followed_says_so() -> None:
+    seen, followed = to_records([FrameObservation(k, 0.0, (replace(face(), followed=k == 1),)) for k in (0, 1)])
+    assert "followed" not in seen
+    assert followed["followed"] is True
+    assert [one.faces[0].followed for one in from_records([seen, followed])] == [False, True]
+
+
 def test_files_of_the_original_implementation_are_read() -> None:
     """README of kaylode/mediaeval21-drsf: whole pixels, no score, pts or gaze_angle; tools: empty lists."""
     old = {"frame_id": "4", "bboxes": [185, 194, 321, 371], "landmarks": POINTS, "gaze_vector": [0.6, 0.0]}
