@@ -80,6 +80,12 @@ def test_every_attribute_counts(drawer: Drawer, other: Attributes) -> None:
     assert float((first - second).abs().max()) > 2 / 255
 
 
+def test_what_blazeface_is_not_to_see_is_drawn_otherwise() -> None:
+    drawer, own = load_drawer("blazeface"), attributes()
+    first, second = (drawer.draw([covered()], [replace(own, followed=known)], WINDOW) for known in (False, True))
+    assert float((first - second).abs().max()) > 2 / 255
+
+
 def test_it_keeps_to_eps_and_to_the_square(drawer: Drawer) -> None:
     drawn = drawer.draw([covered()], [attributes()], WINDOW)
     assert drawn.shape == (1, 3, WINDOW.height, WINDOW.width)

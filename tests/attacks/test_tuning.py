@@ -115,5 +115,5 @@ def test_the_way_back_has_the_length_of_the_change_in_levels() -> None:
 
 
 def test_a_drawer_is_asked_with_attributes_alone() -> None:
-    """What reaches it: the obscured frame, box, landmarks, gaze."""
-    assert {field.name for field in dataclasses.fields(Attributes)} == {"box", "landmarks", "gaze_angle"}
+    """What reaches it: the obscured frame, box, landmarks, gaze, and whether a client only followed the face."""
+    assert {field.name for field in dataclasses.fields(Attributes)} == {"box", "landmarks", "gaze_angle", "followed"}
