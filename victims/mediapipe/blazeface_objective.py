@@ -23,6 +23,8 @@ SLACK = 3.0
 """Logits of faces that are not to be seen are held this far under the threshold."""
 QUIET = 0.35
 """Score under which a face that was followed is well enough hidden."""
+LOUD = 0.65
+"""Score from which on a face is found for sure: what is lacking counts as much as that part of a box."""
 TURNED = 0.5
 """Error of a region that is turned by a radian: 1.7 degrees are as bad as a box's tolerance, 1 - IoU of 0.015."""
 
@@ -73,8 +75,8 @@ class BlazeFaceObjective(_WindowObjective):
 
     What is asked of others fades, since in the original they do not all fit (as in
     `victims.retinaface.RetinaFaceObjective`), so that the loss can come near 0. The error is 1 - IoU, or what the turn
-    of the eyes' line is worth if that is more. In frames that are `unseen` nothing is to be found: their error is the
-    best score, or 0 once that is under QUIET.
+    of the eyes' line is worth, or what the score lacks of LOUD, if that is more. In frames that are `unseen` nothing is
+    to be found: their error is the best score, or 0 once that is under QUIET.
     """
 
     MARGIN = 2.0
@@ -130,14 +132,16 @@ class BlazeFaceObjective(_WindowObjective):
         found = self.victim.candidates(self._seen(pixels, rows), self.square)
         boxes, wanted = self.targets[rows], self.eyes[rows]
         apart = self._distance(found.boxes, found.points[..., _EYES, :], boxes[:, None], wanted[:, None])
-        near = -self.SHARP * apart
-        share, first = torch.softmax(near, dim=1), torch.softmax(near + found.logits, dim=1)
+        sharp = -self.SHARP * apart
+        share, first = torch.softmax(sharp, dim=1), torch.softmax(sharp + found.logits, dim=1)
         box, eyes, some = self._mean_now(found, boxes)
         now = torch.where(some, self._distance(box, eyes, boxes, wanted), 0.0)
-        short = torch.relu(self.MARGIN - (first * found.logits).sum(dim=1))
+        near = (first * found.logits).sum(dim=1)
+        short = torch.relu(self.MARGIN - near)
         lack = torch.where(some, torch.maximum(short / self.MARGIN, now / self.NEAR).detach().clamp_max(1.0), 1.0)
         loss = now + 0.25 * short + lack * 0.3 * (share * apart).sum(dim=1) + 0.25 * self._rivals(found, rows)
-        error = (1.0 - iou_tensor(box, boxes)).fmax(TURNED * _sine(eyes, wanted).abs()).detach()
+        error = (1.0 - iou_tensor(box, boxes)).fmax(TURNED * _sine(eyes, wanted).abs())
+        error = error.fmax(LOUD - torch.sigmoid(near)).detach()
         error, unseen = error.masked_fill(~some, torch.inf), self.unseen[rows]
         if unseen.any():
             alarm = self.alarm(found, rows)
