@@ -74,9 +74,9 @@ rate or twice it changed little; more figures are in docs/measurements/leakage.m
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
         # Read from the file at CRF 23, 50 frames of the demo clip, nothing repelled: IoU, NME, gaze
-        # (docs/measurements/attack.md). 0.943, 1.27 %, 2.0 degrees
+        # (docs/measurements/attack.md). 0.935, 1.27 %, 3.0 degrees
         "fast": Effort(steps=0, named_steps=0, batch=8),
-        # 0.958, 0.74 %, 2.2 degrees; no frame took a step, and the fit took 22 passes a frame, 0.8 in a whole minute
+        # 0.961, 0.76 %, 2.2 degrees; no frame took a step, and the fit took 22 passes a frame, 0.8 in a whole minute
         "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
         # 0.975, 0.61 %, 1.11 degrees at 6 passes more
         "best": Effort(
