@@ -78,7 +78,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
         "fast": Effort(steps=0, named_steps=0, batch=8),
         # 0.961, 0.76 %, 2.2 degrees; no frame took a step, and the fit took 22 passes a frame, 0.8 in a whole minute
         "normal": Effort(steps=0, named_steps=3, batch=8, correction=Correction(extra=3, behind=0.25), tuning=FIT),
-        # 0.975, 0.61 %, 1.11 degrees at 6 passes more
+        # 0.975, 0.62 %, 1.30 degrees at 6 passes more
         "best": Effort(
             steps=5, named_steps=5, batch=1, correction=Correction(extra=3, behind=0.5, tries=3), tuning=FIT, live=True
         ),
