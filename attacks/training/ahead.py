@@ -41,7 +41,7 @@ FACES = 10
 """Pictures of an episode, one after another in a set that is ordered by person; half of them are fitted to. They are
 taken as they are: a clip's frames differ less than augmented ones, and fits to these lead less far."""
 BACK = 0.2
-"""Of the pull back to the first drawing a grey level, where each victim counts at most 1. A clip's fit has 0.5, where
+"""Of the pull back to the first drawing a grey level, where each victim counts at most 1. A clip's fit has 1, where
 each counts at most 4."""
 
 

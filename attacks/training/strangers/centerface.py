@@ -15,13 +15,12 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import override
 
-from attacks.training.strangers.looks import UnseenObjective, padded
-from victims.base import Detector, ExportSpec, Image, Objective, Window, to_pixels
+from attacks.training.strangers.looks import Stranger, padded
+from victims.base import Image, to_pixels
 from victims.boxes import suppress
-from victims.face import Array, Detections
-from weights.errors import UsageError, WeightsError
+from victims.face import Detections
+from weights.errors import WeightsError
 from weights.store import sha256_of
 
 STRIDE = 4
@@ -79,7 +78,7 @@ _RUN: dict[str, Callable[..., Tensor]] = {
 }
 
 
-class CenterFace(Detector):
+class CenterFace(Stranger):
     """Can be repelled, not authorised. `Graph` is its network."""
 
     name = "centerface"
@@ -94,7 +93,7 @@ class CenterFace(Detector):
         super().__init__({"detector": Graph(path, (MARGINS, SIZES, OFFSETS))}, {path.name: sha256_of(path)})
 
     def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `ZooDetector.faces_seen`."""
+        """See Stranger."""
         margins, sizes, offsets = self.networks["detector"](pixels * 255.0)
         rows, columns = torch.meshgrid(*(torch.arange(n).to(pixels) for n in margins.shape[2:]), indexing="ij")
         cells = STRIDE * (torch.stack([columns, rows], dim=-1).reshape(-1, 2) + 0.5)
@@ -115,15 +114,3 @@ class CenterFace(Detector):
         found = boxes[0].double().numpy()[best]
         kept = suppress(found, scores[best], OVERLAP)
         return Detections(found[kept], scores[best][kept])
-
-    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """Raises UsageError."""
-        raise UsageError(f"{self.name} is there to be repelled; authorise another detector.")
-
-    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """See Detector and `looks.UnseenObjective`."""
-        return UnseenObjective(self, windows, boxes)
-
-    @override
-    def export_specs(self) -> dict[str, ExportSpec]:
-        return {}

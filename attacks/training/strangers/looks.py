@@ -7,6 +7,7 @@ crop (input diversity, Xie et al. 2019, arXiv 1803.06978). Without a gradient a 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
-from victims.base import Objective, Reading, Window
+from victims.base import Detector, ExportSpec, Image, Objective, Reading, Window
 from victims.face import Array
+from weights.errors import UsageError
 
 UNSEEN = -3.0
 """Log odds of a face under which a detector's outputs are let be: a score of 0.05, where detectors report from 0.5."""
@@ -34,11 +37,28 @@ JITTER = 0.04
 """Standard deviation of an aligner's box, in its sides."""
 
 
-class SeesFaces(Protocol):
-    """What is needed of a detector."""
+class Stranger(Detector):
+    """A detector that can be repelled, and neither authorised nor exported."""
 
+    @abstractmethod
     def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `ZooDetector.faces_seen`."""
+        """What it sees in pixels (N, 3, H, W), H and W multiples of 32; differentiable.
+
+        Returns boxes (N, P, 4) px, the log odds (N, P) that each is of a face, and the centres (P, 2) of the cells that
+        say so.
+        """
+
+    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        """Raises UsageError."""
+        raise UsageError(f"{self.name} is there to be repelled; authorise another detector.")
+
+    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
+        """See Detector and `UnseenObjective`."""
+        return UnseenObjective(self, windows, boxes)
+
+    @override
+    def export_specs(self) -> dict[str, ExportSpec]:
+        return {}
 
 
 class ReadsSquares(Protocol):
@@ -58,7 +78,7 @@ class UnseenObjective(Objective):
     `output` its box. Only the windows are looked at, at a smaller size.
     """
 
-    def __init__(self, victim: SeesFaces, windows: Sequence[Window], boxes: Array) -> None:
+    def __init__(self, victim: Stranger, windows: Sequence[Window], boxes: Array) -> None:
         self.victim = victim
         self.corners = torch.tensor([[window.x, window.y] for window in windows], dtype=torch.float32)
         self.boxes = torch.from_numpy(np.asarray(boxes, dtype=np.float32)) - self.corners.repeat(1, 2)

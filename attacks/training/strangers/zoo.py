@@ -21,10 +21,9 @@ from typing_extensions import override
 
 from attacks.training.strangers.crop_networks import Pfld
 from attacks.training.strangers.detector_networks import FaceBoxes, SmallRetinaFace, UltraFace, YuNet
-from attacks.training.strangers.looks import PointsObjective, UnseenObjective, padded
+from attacks.training.strangers.looks import PointsObjective, Stranger, padded
 from victims.base import (
     Aligner,
-    Detector,
     ExportSpec,
     FaceTargets,
     Image,
@@ -37,7 +36,7 @@ from victims.base import (
 from victims.boxes import suppress
 from victims.face import Array, Detections
 from victims.warp import crop_squares
-from weights.errors import UsageError, WeightsError
+from weights.errors import WeightsError
 from weights.loading import load_state_dict
 from weights.store import sha256_of
 
@@ -105,7 +104,7 @@ _FACEBOXES = Cells(
 )
 
 
-class ZooDetector(Detector):
+class ZooDetector(Stranger):
     """A detector of the zoo. It can be repelled, not authorised."""
 
     cover_threshold = THRESHOLD
@@ -115,11 +114,7 @@ class ZooDetector(Detector):
         self.name, self.kind = name, kind
 
     def faces_seen(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a detector sees in pixels (N, 3, H, W), H and W multiples of 32; differentiable.
-
-        Returns boxes (N, P, 4) px, the log odds (N, P) that each is of a face, and the centres (P, 2) of the cells that
-        say so.
-        """
+        """See Stranger."""
         loc, margins = self.networks["detector"](self._values(pixels))
         cells = self.kind.cells.at(*pixels.shape[2:]).to(pixels)
         return self.kind.cells.boxes(loc, cells), margins, cells[:, :2]
@@ -153,18 +148,6 @@ class ZooDetector(Detector):
             cells = self.kind.cells.at(*pixels.shape[2:])[passed]
             points = (self.kind.cells.points(values, cells) / scale).double().numpy()[kept]
         return Detections(found[kept], own[kept]), points
-
-    def objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """Raises UsageError."""
-        raise UsageError(f"{self.name} is there to be repelled; authorise another detector.")
-
-    def repel_objective(self, frames: Sequence[Image], windows: Sequence[Window], boxes: Array) -> Objective:
-        """See Detector and `repel.UnseenObjective`."""
-        return UnseenObjective(self, windows, boxes)
-
-    @override
-    def export_specs(self) -> dict[str, ExportSpec]:
-        return {}
 
 
 class ZooAligner(Aligner):
