@@ -66,7 +66,7 @@ class Effort:
     """Whether each frame is tried on an encoder in the middle of the file, instead of as a coded crop."""
 
 
-FIT = Tuning(each=8, rate=7e-4, back=1.0)
+FIT = Tuning(each=6, rate=8e-4, back=1.0)
 """20 frames of the demo clip, IoU, NME, and the share of frames in which six detectors that were trained against see
 the driver: `back` 0.5 comes to 0.955, 0.70 %, 22 %; 1 to 0.951, 0.75 %, 13 %. With a drawer before, half the learning
 rate or twice it changed little; more figures are in docs/measurements/leakage.md."""
@@ -85,7 +85,7 @@ EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     }
 )
 
-_MESH, _MESH_FIT = Correction(smoothing=2.0, cap=0.5), replace(FIT, each=6, rate=1e-3, back=0.25)
+_MESH, _MESH_FIT = Correction(smoothing=2.0, cap=0.5), replace(FIT, rate=1e-3, back=0.25)
 
 MESH_EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {

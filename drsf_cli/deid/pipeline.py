@@ -278,12 +278,11 @@ class Run:
 
     def _publish(self, document: Report) -> None:
         # the output last: one that is there has its report and its sheet, whenever the process is killed
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        for one, content in zip(self.beside, (text.encode(), self.sheet), strict=True):
+        for one, content in zip(self.beside, (_json_pieces(document), [self.sheet]), strict=True):
             one.fill(content)
         publish_together([*self.beside, self.writer])
         if self.page is not None:  # shows frames of the output, so it comes after it
-            self.page.fill(render_html([(self.report, document)]).encode(errors="backslashreplace"))
+            self.page.fill([render_html([(self.report, document)]).encode(errors="backslashreplace")])
             self.page.publish()
 
     def _judge(self, document: Report, result: Fidelity) -> None:
@@ -297,3 +296,9 @@ class Run:
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over max_error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --effort or --eps."
             )
+
+
+def _json_pieces(document: Report) -> Iterator[bytes]:
+    """The document as JSON; whole, it would take three times its size, more than all else that is kept of a frame."""
+    yield from map(str.encode, json.JSONEncoder(indent=1, allow_nan=False).iterencode(document))
+    yield b"\n"

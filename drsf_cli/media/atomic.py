@@ -147,10 +147,11 @@ class AtomicOutput:
         if self._is_folder and any(entry.suffix.lower() not in self._folder_of for entry in self.final.iterdir()):
             raise OutputError(f"{self.final} holds other files too, so it is not replaced; choose another folder.")
 
-    def fill(self, content: bytes) -> None:
-        """Write the whole temporary file. Raises OutputError."""
+    def fill(self, content: Iterable[bytes]) -> None:
+        """Write the whole temporary file, piece by piece. Raises OutputError."""
         try:
-            self.temporary.write_bytes(content)
+            with self.temporary.open("wb") as file:
+                file.writelines(content)
         except OSError as error:
             raise OutputError(
                 f"{self.final} could not be written ({error.strerror}); check the space on the disk."

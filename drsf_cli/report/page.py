@@ -155,7 +155,7 @@ def write_html(
             zones=zones,
             progress=progress,
         )
-        place.fill(page.encode(errors="backslashreplace"))  # names of files need not be UTF-8
+        place.fill([page.encode(errors="backslashreplace")])  # names of files need not be UTF-8
         return place.publish()
     finally:
         place.discard()
