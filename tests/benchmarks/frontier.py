@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.frontier CLIP [--frames N] [--zoo DIR] [--keep-out FAMILIES] [-o FILE.svg]
 
-The first N frames of CLIP go through `deid` with each of the POINTS, and the zoo's detectors look at what was written.
-Prints a Markdown table and, with -o, draws the points: the share of frames in which detectors see the driver, the mean
-of those that were trained against, on the x-axis; the box IoU of the authorised chain on the y-axis.
+The first N frames of CLIP go through `deid` with the default chain and each of the POINTS, and all detectors at hand
+look at what was written. Prints a Markdown table and, with -o, draws the points: the share of frames in which detectors
+see the driver, the mean of those that were trained against, on the x-axis; the box IoU of the authorised chain on the
+y-axis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+from safetensors.torch import save_file
 
+from attacks.drawer import load_drawer
 from attacks.effort import EFFORTS, FIT
 from drsf_cli import settings as settings_module
 from drsf_cli.deid.pipeline import deidentify
@@ -32,16 +35,20 @@ class Point(NamedTuple):
     """What is drawn."""
 
     name: str
+    shade: float
+    """How strong it is, in strengths of the bundled drawer's."""
     back: float | None
     """Of the fit (attacks/effort.py); None: nothing is fitted."""
 
 
 POINTS = (
-    Point("fast", None),
-    Point("back 0", 0.0),
-    Point("back 0.5", 0.5),
-    Point("back 1", 1.0),
-    Point("back 2", 2.0),
+    Point("fast", 1.0, None),
+    Point("back 0", 1.0, 0.0),
+    Point("back 0.5", 1.0, 0.5),
+    Point("back 1", 1.0, 1.0),
+    Point("shade 0", 0.0, 1.0),
+    Point("shade 0.7", 0.7, 1.0),
+    Point("shade 1.3", 1.3, 1.0),
 )
 
 
@@ -60,11 +67,15 @@ def row(point: Point, clip: Path, frames: int, zoo: Path, keep_out: Sequence[str
     """One run."""
     rate = float(VideoReader(clip).info.average_rate)
     effort = "fast" if point.back is None else "normal"
-    settings = DeidSettings(effort=effort, repel=("none",), end=(frames - 0.5) / rate)
     fit = replace(FIT, back=point.back or 0.0)
     efforts = {**EFFORTS, "normal": replace(EFFORTS["normal"], tuning=fit)}
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "out.mp4"
+        drawer, output = Path(folder) / "drawer.safetensors", Path(folder) / "out.mp4"
+        state = load_drawer("mtcnn").network.state_dict()
+        save_file(state | {"shade": point.shade * state["shade"]}, drawer)
+        settings = DeidSettings(
+            drawer=drawer, allow_unknown_weights=True, effort=effort, repel=("none",), end=(frames - 0.5) / rate
+        )
         with mock.patch.object(settings_module, "EFFORTS", efforts):
             report = deidentify(clip, output, settings, models=Models.of(settings))
         document = measured(clip, output, zoo)
