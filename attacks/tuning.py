@@ -56,8 +56,10 @@ class _Tuner:
     def __init__(self, embedder: Embedder, sample: Mapping[int, Sequence[Target]], tuning: Tuning) -> None:
         self.embedder, self.tuning = embedder, tuning
         self.sample = {track: own for track, own in sample.items() if own}
-        self.first = embedder.drawer
-        self.network = copy.deepcopy(self.first.network).requires_grad_(True)
+        network = copy.deepcopy(embedder.drawer.network)
+        network.shade.mul_(tuning.shade)
+        self.first = Drawer(network, embedder.drawer.weights)
+        self.network = copy.deepcopy(network).requires_grad_(True)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=0.0, betas=(0.9, 0.99))
         self.random = np.random.default_rng(0)  # the same stretch gives the same bits
         self.spent: dict[tuple[int, int], int] = {}

@@ -13,6 +13,7 @@ Output frames are built from obscured frames alone. Whatever goes wrong before `
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -277,8 +278,10 @@ class Run:
         return report_section(found, self.output, self.writer.temporary)
 
     def _publish(self, document: Report) -> None:
+        # in pieces: a whole text of it would take more than all else that is kept of a frame
+        text = map(str.encode, json.JSONEncoder(indent=1, allow_nan=False).iterencode(document))
         # the output last: one that is there has its report and its sheet, whenever the process is killed
-        for one, content in zip(self.beside, (_json_pieces(document), [self.sheet]), strict=True):
+        for one, content in zip(self.beside, (itertools.chain(text, [b"\n"]), [self.sheet]), strict=True):
             one.fill(content)
         publish_together([*self.beside, self.writer])
         if self.page is not None:  # shows frames of the output, so it comes after it
@@ -296,9 +299,3 @@ class Run:
                 f"{self.output}: {len(over)} of {document['input']['frames']} frames are over max_error {limit:g} "
                 f"(the worst is frame {max(over, key=worst.__getitem__)}); raise it, or allow more --effort or --eps."
             )
-
-
-def _json_pieces(document: Report) -> Iterator[bytes]:
-    """The document as JSON; whole, it would take three times its size, more than all else that is kept of a frame."""
-    yield from map(str.encode, json.JSONEncoder(indent=1, allow_nan=False).iterencode(document))
-    yield b"\n"

@@ -19,10 +19,8 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
-from safetensors.torch import save_file
 
-from attacks.drawer import load_drawer
-from attacks.effort import EFFORTS, FIT
+from attacks.effort import EFFORTS, FIT, Tuning
 from drsf_cli import settings as settings_module
 from drsf_cli.deid.pipeline import deidentify
 from drsf_cli.media.reader import VideoReader
@@ -35,20 +33,14 @@ class Point(NamedTuple):
     """What is drawn."""
 
     name: str
-    shade: float
-    """How strong it is, in strengths of the bundled drawer's."""
-    back: float | None
-    """Of the fit (attacks/effort.py); None: nothing is fitted."""
+    fit: Tuning | None
+    """None: nothing is fitted."""
 
 
 POINTS = (
-    Point("fast", 1.0, None),
-    Point("back 0", 1.0, 0.0),
-    Point("back 0.5", 1.0, 0.5),
-    Point("back 1", 1.0, 1.0),
-    Point("shade 0", 0.0, 1.0),
-    Point("shade 0.7", 0.7, 1.0),
-    Point("shade 1.3", 1.3, 1.0),
+    Point("fast", None),
+    *(Point(f"back {back:g}", replace(FIT, back=back)) for back in (0.0, 0.5, 1.0)),
+    *(Point(f"shade {shade:g}", replace(FIT, shade=shade)) for shade in (0.0, 1.0, 1.8)),
 )
 
 
@@ -66,16 +58,11 @@ class Row(NamedTuple):
 def row(point: Point, clip: Path, frames: int, zoo: Path, keep_out: Sequence[str]) -> Row:
     """One run."""
     rate = float(VideoReader(clip).info.average_rate)
-    effort = "fast" if point.back is None else "normal"
-    fit = replace(FIT, back=point.back or 0.0)
-    efforts = {**EFFORTS, "normal": replace(EFFORTS["normal"], tuning=fit)}
+    effort = "fast" if point.fit is None else "normal"
+    settings = DeidSettings(effort=effort, repel=("none",), end=(frames - 0.5) / rate)
+    efforts = {**EFFORTS, "normal": replace(EFFORTS["normal"], tuning=point.fit)}
     with tempfile.TemporaryDirectory() as folder:
-        drawer, output = Path(folder) / "drawer.safetensors", Path(folder) / "out.mp4"
-        state = load_drawer("mtcnn").network.state_dict()
-        save_file(state | {"shade": point.shade * state["shade"]}, drawer)
-        settings = DeidSettings(
-            drawer=drawer, allow_unknown_weights=True, effort=effort, repel=("none",), end=(frames - 0.5) / rate
-        )
+        output = Path(folder) / "out.mp4"
         with mock.patch.object(settings_module, "EFFORTS", efforts):
             report = deidentify(clip, output, settings, models=Models.of(settings))
         document = measured(clip, output, zoo)
