@@ -25,7 +25,8 @@ import sys
 from drsf_cli.app import main
 from tests.drsf_cli.child import prepare
 prepare()
-sys.exit(main(["deid", *sys.argv[1:], "--effort", "fast", "--threads", "2", "--repel", "none", "--quiet"]))
+flags = "--effort fast --min-face 0.3 --threads 2 --repel none --quiet"
+sys.exit(main(["deid", *sys.argv[1:], *flags.split()]))
 """
 
 

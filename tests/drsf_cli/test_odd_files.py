@@ -27,7 +27,7 @@ from tests import clips
 from tests.drsf_cli.test_faults import ROOT, face_boxes, leaks, lossless, models_of, nothing_left, scene, settings, sway
 from weights.errors import InputError, OutputError, UsageError
 
-FLAGS = ("--attack", "none", "--codec", "ffv1", "--quiet")
+FLAGS = ("--attack", "none", "--codec", "ffv1", "--min-face", "0.3", "--quiet")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         pytest.skip("this file system takes UTF-8 only")
     lossless(folder / "in" / "other.mkv", scene(face_boxes([sway], 5)))
     output, page = folder / os.fsdecode(b"\xf8ut.mkv"), folder / os.fsdecode(b"p\xe4ge.html")
-    loud = ("--attack", "none", "--codec", "ffv1")
+    loud = FLAGS[:-1]
     read = [folder / os.fsdecode(f"r\udce9ad{k}.json".encode(errors="surrogateescape")) for k in (0, 1)]
     flags = ("-a", "none", "-z", "none")
     commands: list[tuple[object, ...]] = [

@@ -23,10 +23,10 @@ from drsf_cli.progress import Silent
 from drsf_cli.readers.models import Models
 from drsf_cli.settings import DeidSettings
 from tests import clips
-from tests.drsf_cli.many import contents, job_of
+from tests.drsf_cli.many import MIN_FACE, contents, job_of
 
 F = Fraction
-ATTACK = {"attack": None, "effort": "fast", "threads": 1, "segment": 1.0}
+ATTACK = {"attack": None, "effort": "fast", "threads": 1, "segment": 1.0, "min_face": MIN_FACE}
 
 
 @pytest.fixture(scope="module")
