@@ -19,7 +19,7 @@ from drsf_cli.app import main
 from drsf_cli.batch.resume import clear_leftovers, finished
 from drsf_cli.media.demo_clip import make_demo_clip
 from drsf_cli.progress import Told
-from tests.drsf_cli.many import COUNT, FLAGS, contents, job_of, make_clips
+from tests.drsf_cli.many import COUNT, FLAGS, MIN_FACE, contents, job_of, make_clips
 from weights.catalog import catalog
 from weights.errors import DrsfError
 from weights.store import default_store
@@ -169,7 +169,7 @@ def test_weights_of_ones_own_that_changed_are_not_finished(flag, name, more, cli
     state = load_file(GAZE)
     own = tmp_path / "own.safetensors"
     save_noisy(state, own, 1)
-    flags = [flag, f"{name}@{own}", *more, "--allow-unknown-weights", "--quiet"]
+    flags = [flag, f"{name}@{own}", *more, "--allow-unknown-weights", "--min-face", str(MIN_FACE), "--quiet"]
     arguments = ["deid", str(clips / "a" / "c00.mp4"), "-o", str(tmp_path / "out.mp4"), *flags, "--resume"]
     assert main(arguments) == 0
     before = (tmp_path / "out.mp4").stat().st_mtime_ns
