@@ -69,10 +69,10 @@ class Effort:
 
 
 FIT = Tuning(each=6, rate=8e-4, back=1.0)
-"""20 frames of the demo clip, IoU, NME, gaze, and the share of frames in which RetinaFace, not at hand, sees the driver:
+"""20 frames of the demo clip, IoU, NME, gaze, and the share of frames in which RetinaFace, not at hand, sees the face:
 `shade` 1 and `each` 8 0.949, 0.77 %, 1.4 degrees, 65 %; 1.4 and 8 0.957, 0.80 %, 1.7 degrees, 0 %; 1.4 and 6 0.953,
-0.79 %, 1.9 degrees, 5 %; 1.4, 4 and `back` 0.75 0.955, 0.83 %, 2.0 degrees, 0 %. 100 frames, with RetinaFace 1MB's share,
-too: 1.4 0.946, 0.82 %, 2.0 degrees, 2 and 20 %; 1.6 0.945, 0.86 %, 1.9 degrees, 0 and 7 %."""
+0.79 %, 1.9 degrees, 5 %; 1.4, 4 and `back` 0.75 0.955, 0.83 %, 2.0 degrees, 0 %. 100 frames, and 1MB's share, too:
+1.4 0.946, 0.82 %, 2.0 degrees, 2 and 20 %; 1.6 0.945, 0.86 %, 1.9 degrees, 0 and 7 %."""
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
