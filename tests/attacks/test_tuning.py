@@ -68,6 +68,16 @@ def test_the_same_sample_gives_the_same_bits_and_leaves_the_bundled_drawer_alone
     assert (first.embed([target(7)])[0].change != one).any()
 
 
+@pytest.mark.parametrize("shade", [0.0, 1.0, 1.5])
+def test_the_shade_is_made_stronger_first_and_is_not_learnt(shade: float) -> None:
+    first = wanting(NeverSatisfied)
+    own = torch.full_like(first.drawer.network.shade, 0.25)
+    first.drawer.network.shade.copy_(own)
+    fitted = tuned(first, {0: faces(2)}, dataclasses.replace(TUNING, each=2, shade=shade)).drawer.network
+    assert torch.equal(fitted.shade, torch.full_like(own, 0.25 * shade))
+    assert torch.equal(first.drawer.network.shade, own)
+
+
 @pytest.mark.parametrize(
     ("sample", "each", "read"),
     [({0: 6}, 4, 24), ({0: 6}, 2, 12), ({0: 1}, 5, 5), ({0: 3, 1: 9}, 3, 36), ({0: 0, 4: 4}, 2, 8)],
