@@ -116,7 +116,7 @@ def deid(
         list[str] | None,
         attack_flag(
             "--repel",
-            "Model that should read nothing; others (not here), none. Default: all installed.",
+            "Model that should read nothing; all (installed, the default) or none.",
             metavar="NAME",
             rare=True,
         ),
