@@ -70,8 +70,9 @@ class Effort:
 
 FIT = Tuning(each=6, rate=8e-4, back=1.0)
 """tests/benchmarks/frontier.py on 20 frames of the demo clip: IoU, NME, and the mean share of frames in which six
-detectors that were trained against, and are not at hand, see the face. `shade` 0 0.959, 0.78 %, 68 %; 1 0.951, 0.76 %, 10 %; 1.6
-0.953, 0.83 %, 1 %; 1.8 0.948, 0.86 %, 0 %; with 1.6, `back` 0 0.957, 0.76 %, 18 %; 0.5 0.958, 0.80 %, 1 %."""
+detectors that were trained against, and are not at hand, see the face. `shade` 0 0.959, 0.78 %, 68 %; 1 0.951,
+0.76 %, 10 %; 1.6 0.953, 0.83 %, 1 %; 1.8 0.948, 0.86 %, 0 %; with 1.6,
+`back` 0 0.957, 0.76 %, 18 %; 0.5 0.958, 0.80 %, 1 %."""
 
 EFFORTS: Mapping[EffortName, Effort] = MappingProxyType(
     {
